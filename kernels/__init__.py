@@ -1,0 +1,1 @@
+"""The one selective scan of the workbench."""
