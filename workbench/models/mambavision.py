@@ -1,0 +1,428 @@
+"""MambaVision (Hatamizadeh & Kautz, arXiv 2407.08083): convolution stages, then windows in which
+selective-scan mixers are followed by attention.
+
+Written from the paper and from measured behaviour; no line comes from the published code, whose
+licence is non-commercial. State-dict names and shapes are those of the released checkpoints.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, trunc_normal_
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from kernels import softplus
+from workbench.models._features import StagesMixin
+from workbench.paths import scan_path
+from workbench.scan import SelectiveScan
+
+__all__ = ["MambaVision", "MambaVisionMixer"]
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, in_chans: int, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.conv_down = nn.Sequential(
+            nn.Conv2d(in_chans, in_dim, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(in_dim, eps=1e-4),
+            nn.ReLU(),
+            nn.Conv2d(in_dim, dim, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(dim, eps=1e-4),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_down(x)
+
+
+class ConvBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm around a residual (stages 1 and 2)."""
+
+    def __init__(self, dim: int, drop_path: float, layer_scale: float | None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, 3, 1, 1)
+        self.norm1 = nn.BatchNorm2d(dim, eps=1e-5)
+        self.conv2 = nn.Conv2d(dim, dim, 3, 1, 1)
+        self.norm2 = nn.BatchNorm2d(dim, eps=1e-5)
+        self.gamma = None if layer_scale is None else nn.Parameter(layer_scale * torch.ones(dim))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.gelu(self.norm1(self.conv1(x)), approximate="tanh")
+        y = self.norm2(self.conv2(y))
+        if self.gamma is not None:
+            y = y * self.gamma[:, None, None]
+        return x + self.drop_path(y)
+
+
+class MambaVisionMixer(nn.Module):
+    """Half of the channels are scanned, the other half only convolved; then both are joined.
+
+    There is no gate: the convolved half is a parallel branch. The scan has one direction, row by
+    row through one window, and starts from zero in every window.
+    """
+
+    def __init__(self, dim: int, d_state: int = 8, conv: int = 3, expand: int = 1) -> None:
+        super().__init__()
+        inner = expand * dim // 2
+        self.rank, self.d_state = math.ceil(dim / 16), d_state
+        states = torch.arange(1, d_state + 1, dtype=torch.float32).log()
+        self.A_log = nn.Parameter(states.repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner))
+        self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
+        self.x_proj = nn.Linear(inner, self.rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(self.rank, inner)
+        self.out_proj = nn.Linear(2 * inner, dim, bias=False)
+        self.conv1d_x = nn.Conv1d(inner, inner, conv, padding="same", groups=inner, bias=False)
+        self.conv1d_z = nn.Conv1d(inner, inner, conv, padding="same", groups=inner, bias=False)
+        self.scan = SelectiveScan(("row",))
+
+    def forward(self, h: Tensor, paths: Sequence = ()) -> Tensor:
+        """(b, l, dim) -> (b, l, dim)."""
+        x, z = self.in_proj(h).transpose(1, 2).chunk(2, dim=1)
+        u, z = F.silu(self.conv1d_x(x)), F.silu(self.conv1d_z(z))
+        projected = self.x_proj(u.transpose(1, 2))
+        dt, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=-1)
+        # The published code adds the bias twice, once in the projection and once in the scan; the
+        # released weights were trained with that.
+        delta = softplus((dt @ self.dt_proj.weight.T).transpose(1, 2), 2 * self.dt_proj.bias)
+        y = self.scan(
+            u=u,
+            delta=delta,
+            A=-self.A_log.exp(),
+            B=B.transpose(1, 2)[:, None],
+            C=C.transpose(1, 2)[:, None],
+            D=self.D,
+            paths=paths,
+        )
+        return self.out_proj(torch.cat([y, z], dim=1).transpose(1, 2))
+
+
+class Attention(nn.Module):
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, h: Tensor, paths: Sequence = ()) -> Tensor:
+        """(b, l, dim) -> (b, l, dim)."""
+        qkv = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(*qkv)
+        return self.proj(y.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """A mixer or attention, then an MLP, each around a residual (stages 3 and 4)."""
+
+    def __init__(
+        self, dim: int, mixer: nn.Module, mlp_ratio: float, drop_path: float, scale: float | None
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-5)
+        self.mixer = mixer
+        self.norm2 = nn.LayerNorm(dim, eps=1e-5)
+        self.mlp = Mlp(dim, int(mlp_ratio * dim))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.gamma_1 = self.gamma_2 = None
+        if scale is not None:
+            self.gamma_1 = nn.Parameter(scale * torch.ones(dim))
+            self.gamma_2 = nn.Parameter(scale * torch.ones(dim))
+
+    def forward(self, x: Tensor, paths: Sequence) -> Tensor:
+        y = self.mixer(self.norm1(x), paths)
+        x = x + self.drop_path(y if self.gamma_1 is None else self.gamma_1 * y)
+        y = self.mlp(self.norm2(x))
+        return x + self.drop_path(y if self.gamma_2 is None else self.gamma_2 * y)
+
+
+def window_partition(x: Tensor, window: int) -> Tensor:
+    """(b, c, h, w) -> (b * windows, window ** 2, c); h and w are multiples of the window."""
+    x = x.unflatten(3, (-1, window)).unflatten(2, (-1, window))  # b, c, rows, w, columns, w
+    return x.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)
+
+
+def window_reverse(tokens: Tensor, window: int, height: int, width: int) -> Tensor:
+    """The inverse of `window_partition`."""
+    x = tokens.unflatten(0, (-1, height // window, width // window))
+    x = x.unflatten(3, (window, window)).permute(0, 5, 1, 3, 2, 4)
+    return x.flatten(4, 5).flatten(2, 3)
+
+
+class Level(nn.Module):
+    """One stage: blocks, then the downsample (kept apart so that stage maps can be read)."""
+
+    def __init__(self, blocks: list[nn.Module], window: int | None, dim: int, last: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.window = window
+        self.downsample = None
+        if not last:
+            self.downsample = nn.Module()
+            conv = nn.Conv2d(dim, 2 * dim, 3, 2, 1, bias=False)
+            self.downsample.reduction = nn.Sequential(conv)
+
+    def forward_blocks(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w), zero-padded to whole windows on the way."""
+        if self.window is None:
+            for block in self.blocks:
+                x = block(x)
+            return x
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % self.window, 0, -height % self.window))
+        padded = x.shape[-2:]
+        paths = [scan_path("row", self.window, self.window)]
+        x = window_partition(x, self.window)
+        for block in self.blocks:
+            x = block(x, paths)
+        return window_reverse(x, self.window, *padded)[..., :height, :width].contiguous()
+
+    def forward_downsample(self, x: Tensor) -> Tensor:
+        return x if self.downsample is None else self.downsample.reduction(x)
+
+
+class MambaVision(StagesMixin, nn.Module):
+    """MambaVision.
+
+    Args:
+        dim: width of the first stage, doubled at each further one.
+        in_dim: width inside the stem.
+        depths: blocks of the four stages; in stages 3 and 4 the last half are attention.
+        num_heads, window_size: per stage; those of stages 1 and 2 are not used.
+        layer_scale: initial scale of the residual branches of stages 3 and 4, None for no scale.
+        layer_scale_conv: the same for stages 1 and 2.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        dim: int = 80,
+        in_dim: int = 32,
+        depths: Sequence[int] = (1, 3, 8, 4),
+        num_heads: Sequence[int] = (2, 4, 8, 16),
+        window_size: Sequence[int] = (8, 8, 14, 7),
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        layer_scale: float | None = None,
+        layer_scale_conv: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.num_features = self.head_hidden_size = dim * 2 ** (len(depths) - 1)
+        self.patch_embed = PatchEmbed(in_chans, in_dim, dim)
+        rates = np.linspace(0, drop_path_rate, sum(depths)).tolist()
+        self.levels = nn.ModuleList()
+        self.feature_info = []
+        for i, depth in enumerate(depths):
+            width = dim * 2**i
+            drops = rates[sum(depths[:i]) : sum(depths[: i + 1])]
+            if i < 2:
+                blocks = [ConvBlock(width, drop, layer_scale_conv) for drop in drops]
+            else:
+                blocks = [
+                    Block(
+                        width,
+                        Attention(width, num_heads[i])
+                        if j >= math.ceil(depth / 2)
+                        else MambaVisionMixer(width),
+                        mlp_ratio,
+                        drop,
+                        layer_scale,
+                    )
+                    for j, drop in enumerate(drops)
+                ]
+            window = None if i < 2 else window_size[i]
+            self.levels.append(Level(blocks, window, width, last=i == len(depths) - 1))
+            # Every layer of stride 2 is a padded 3x3 convolution: cell i lies on pixel i * stride.
+            info = {"num_chs": width, "reduction": 4 * 2**i, "module": f"levels.{i}.blocks"}
+            self.feature_info.append({**info, "offset": 0.0})
+        self.norm = nn.BatchNorm2d(self.num_features)
+        self.head = self._head(num_classes)
+        self.apply(self._init_weights)
+
+    def _head(self, num_classes: int) -> nn.Module:
+        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    @staticmethod
+    def _init_weights(module: nn.Module) -> None:
+        # As published, this also resets the step-size projection of every mixer: the steps start
+        # at softplus(0) = 0.69, not at Mamba's 0.001 to 0.1.
+        if isinstance(module, nn.Linear):
+            trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        names = ("A_log", ".D", "dt_proj.bias")
+        return {name for name, _ in self.named_parameters() if name.endswith(names)}
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        self.num_classes = num_classes
+        self.head = self._head(num_classes)
+
+    def stem(self, x: Tensor) -> Tensor:
+        return self.patch_embed(x)
+
+    def stage(self, index: int, x: Tensor) -> Tensor:
+        return self.levels[index].forward_blocks(x)
+
+    def after_stage(self, index: int, x: Tensor) -> Tensor:
+        return self.levels[index].forward_downsample(x)
+
+    def final_norm(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+    def as_map(self, x: Tensor) -> Tensor:
+        return x
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, c, ceil(h / 32), ceil(w / 32)), normalised."""
+        x = self.stem(x)
+        for level in self.levels:
+            x = level.forward_downsample(level.forward_blocks(x))
+        return self.norm(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = x.mean(dim=(2, 3))
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, num_classes) logits."""
+        return self.forward_head(self.forward_features(x))
+
+
+_L_HEADS = (4, 8, 16, 32)
+_T = {"dim": 80, "in_dim": 32, "drop_path_rate": 0.2}
+_S = {"dim": 96, "in_dim": 64, "depths": (3, 3, 7, 5), "drop_path_rate": 0.2}
+_B = {
+    "dim": 128,
+    "in_dim": 64,
+    "depths": (3, 3, 10, 5),
+    "drop_path_rate": 0.3,
+    "layer_scale": 1e-5,
+}
+_L = {**_B, "dim": 196, "num_heads": _L_HEADS}
+_L2 = {**_L, "depths": (3, 3, 12, 5)}
+_L3 = {**_L, "dim": 256, "depths": (3, 3, 20, 10), "drop_path_rate": 0.5}
+VARIANTS: dict[str, dict] = {
+    "mambavision_tiny": {**_T, "depths": (1, 3, 8, 4)},
+    "mambavision_tiny2": {**_T, "depths": (1, 3, 11, 4)},
+    "mambavision_small": _S,
+    "mambavision_base": _B,
+    "mambavision_base_21k": _B,
+    "mambavision_large": _L,
+    "mambavision_large_21k": _L,
+    "mambavision_large2": _L2,
+    "mambavision_large2_512_21k": {**_L2, "window_size": (8, 8, 32, 16)},
+    "mambavision_large3_256_21k": {**_L3, "window_size": (8, 8, 16, 8)},
+    "mambavision_large3_512_21k": {**_L3, "window_size": (8, 8, 32, 16)},
+}
+
+
+def _cfg(size: int = 224, crop_pct: float = 1.0, crop_mode: str = "center") -> dict:
+    return {
+        "num_classes": 1000,
+        "input_size": (3, size, size),
+        "crop_pct": crop_pct,
+        "crop_mode": crop_mode,
+        "interpolation": "bicubic",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "first_conv": "patch_embed.conv_down.0",
+        "classifier": "head",
+        "license": "cc-by-nc-sa-4.0",
+        "paper_ids": "arXiv:2407.08083",
+    }
+
+
+_CFGS = {name: _cfg() for name in VARIANTS}
+_CFGS["mambavision_tiny2"] = _cfg(crop_pct=0.98)
+_CFGS["mambavision_small"] = _cfg(crop_pct=0.93)
+_CFGS["mambavision_large2_512_21k"] = _cfg(512, 0.93, "squash")
+_CFGS["mambavision_large3_256_21k"] = _cfg(256)
+_CFGS["mambavision_large3_512_21k"] = _cfg(512, 0.93, "squash")
+default_cfgs = generate_default_cfgs(_CFGS)
+
+
+def _create(variant: str, pretrained: bool, **kwargs) -> MambaVision:
+    return build_model_with_cfg(
+        MambaVision,
+        variant,
+        pretrained,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
+        **{**VARIANTS[variant], **kwargs},
+    )
+
+
+@register_model
+def mambavision_tiny(pretrained: bool = False, **kwargs) -> MambaVision:
+    return _create("mambavision_tiny", pretrained, **kwargs)
+
+
+@register_model
+def mambavision_tiny2(pretrained: bool = False, **kwargs) -> MambaVision:
+    return _create("mambavision_tiny2", pretrained, **kwargs)
+
+
+@register_model
+def mambavision_small(pretrained: bool = False, **kwargs) -> MambaVision:
+    return _create("mambavision_small", pretrained, **kwargs)
+
+
+@register_model
+def mambavision_base(pretrained: bool = False, **kwargs) -> MambaVision:
+    return _create("mambavision_base", pretrained, **kwargs)
+
+
+@register_model
+def mambavision_base_21k(pretrained: bool = False, **kwargs) -> MambaVision:
+    return _create("mambavision_base_21k", pretrained, **kwargs)
+
+
+@register_model
+def mambavision_large(pretrained: bool = False, **kwargs) -> MambaVision:
+    return _create("mambavision_large", pretrained, **kwargs)
+
+
+@register_model
+def mambavision_large_21k(pretrained: bool = False, **kwargs) -> MambaVision:
+    return _create("mambavision_large_21k", pretrained, **kwargs)
+
+
+@register_model
+def mambavision_large2(pretrained: bool = False, **kwargs) -> MambaVision:
+    return _create("mambavision_large2", pretrained, **kwargs)
+
+
+@register_model
+def mambavision_large2_512_21k(pretrained: bool = False, **kwargs) -> MambaVision:
+    return _create("mambavision_large2_512_21k", pretrained, **kwargs)
+
+
+@register_model
+def mambavision_large3_256_21k(pretrained: bool = False, **kwargs) -> MambaVision:
+    return _create("mambavision_large3_256_21k", pretrained, **kwargs)
+
+
+@register_model
+def mambavision_large3_512_21k(pretrained: bool = False, **kwargs) -> MambaVision:
+    return _create("mambavision_large3_512_21k", pretrained, **kwargs)

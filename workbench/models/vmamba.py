@@ -1,0 +1,471 @@
+"""VMamba (Liu et al., arXiv 2401.10166): four-direction cross-scan in a four-stage hierarchy.
+
+Written from the paper; state-dict names and shapes are those of the released checkpoints. Inside,
+images are channels-last, (b, h, w, c).
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, trunc_normal_
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from kernels import softplus
+from workbench.models._features import StagesMixin
+from workbench.paths import CROSS, scan_path
+from workbench.scan import Gate, SelectiveScan, cross_merge, cross_scan, to_scan_order
+
+__all__ = ["VMamba"]
+
+
+class Permute(nn.Module):
+    """Channels-first to channels-last or back; it keeps the published positions in a Sequential."""
+
+    def __init__(self, *dims: int) -> None:
+        super().__init__()
+        self.dims = dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(self.dims)
+
+
+def _to_last() -> Permute:
+    return Permute(0, 2, 3, 1)
+
+
+def _to_first() -> Permute:
+    return Permute(0, 3, 1, 2)
+
+
+class SS2D(nn.Module):
+    """The 2-D selective scan: four directions over one feature map, summed.
+
+    Args:
+        dim: channels in and out.
+        d_state: state size n of each channel.
+        ssm_ratio: inner width / dim.
+        dt_rank: rank of the step-size projection, "auto" for ceil(dim / 16).
+        conv: size of the depthwise convolution before the scan, below 2 for none.
+        gate: whether the input projection has a second half that multiplies the output (v0).
+        gate_act: whether that half passes SiLU first.
+        out_act: whether GELU follows the output norm (before the gate).
+        init: "v0" (the released models), "v1" or "v2": initialisation of A, D and the step size.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        d_state: int = 1,
+        ssm_ratio: float = 1.0,
+        dt_rank: int | str = "auto",
+        conv: int = 3,
+        conv_bias: bool = False,
+        gate: bool = False,
+        gate_act: bool = True,
+        out_act: bool = False,
+        init: str = "v0",
+        directions: Sequence[str] = CROSS,
+    ) -> None:
+        super().__init__()
+        inner = int(ssm_ratio * dim)
+        rank = math.ceil(dim / 16) if dt_rank == "auto" else int(dt_rank)
+        self.inner, self.d_state, self.rank = inner, d_state, rank
+        k = len(directions)
+
+        self.x_proj_weight = nn.Parameter(torch.empty(k, rank + 2 * d_state, inner))
+        self.A_logs = nn.Parameter(torch.empty(k * inner, d_state))
+        self.Ds = nn.Parameter(torch.ones(k * inner))
+        self.dt_projs_weight = nn.Parameter(torch.empty(k, inner, rank))
+        self.dt_projs_bias = nn.Parameter(torch.empty(k, inner))
+        self.out_norm = nn.LayerNorm(inner)
+        self.in_proj = nn.Linear(dim, 2 * inner if gate else inner, bias=False)
+        self.conv2d = (
+            nn.Conv2d(inner, inner, conv, padding=conv // 2, groups=inner, bias=conv_bias)
+            if conv > 1
+            else nn.Identity()
+        )
+        self.out_proj = nn.Linear(inner, dim, bias=False)
+        self.out_act = nn.GELU() if out_act else nn.Identity()
+        self.scan = SelectiveScan(directions)
+        if not gate:
+            self.gate = None
+        else:
+            self.gate = Gate() if gate_act else LinearGate()
+        self.reset_scan_parameters(init)
+
+    @torch.no_grad()
+    def reset_scan_parameters(self, init: str) -> None:
+        """Initialise the scan's own parameters as the published code does (`ssm_init`)."""
+        for weight in self.x_proj_weight:
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        self.Ds.fill_(1.0)
+        if init == "v0":
+            bound = self.rank**-0.5
+            self.dt_projs_weight.uniform_(-bound, bound)
+            step = torch.empty_like(self.dt_projs_bias).uniform_(math.log(1e-3), math.log(0.1))
+            step = step.exp().clamp(min=1e-4)
+            self.dt_projs_bias.copy_(step + torch.log(-torch.expm1(-step)))  # softplus^-1
+            states = torch.arange(1, self.d_state + 1, dtype=torch.float32)
+            self.A_logs.copy_(states.log().expand_as(self.A_logs))
+        elif init == "v1":
+            self.A_logs.normal_()
+            self.dt_projs_weight.normal_().mul_(0.1)
+            self.dt_projs_bias.normal_().mul_(0.1)
+        elif init == "v2":
+            self.A_logs.zero_()
+            self.dt_projs_weight.uniform_().mul_(0.1)
+            self.dt_projs_bias.uniform_().mul_(0.1)
+        else:
+            raise ValueError(f"SS2D initialisation is v0, v1 or v2, not {init!r}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, dim) -> (b, h, w, dim)."""
+        height, width = x.shape[1:3]
+        paths = [scan_path(name, height, width) for name in self.scan.directions]
+        k = len(paths)
+
+        x = self.in_proj(x)
+        z = None
+        if self.gate is not None:
+            x, z = x.chunk(2, dim=-1)
+        x = F.silu(self.conv2d(x.permute(0, 3, 1, 2)))  # (b, inner, h, w)
+
+        # One projection of the image for all directions, then each along its own path: the
+        # projections are far narrower than the image.
+        weight = self.x_proj_weight.flatten(0, 1)
+        projected = F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
+        projected = projected.unflatten(1, (k, -1))  # (b, k, rank + 2 n, h, w)
+        projected = torch.stack(
+            [to_scan_order(projected[:, i], path) for i, path in enumerate(paths)], dim=1
+        )
+        dt, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=2)
+        delta = softplus((self.dt_projs_weight @ dt).flatten(1, 2), self.dt_projs_bias.flatten())
+
+        y = self.scan(
+            u=cross_scan(x, paths).flatten(1, 2),
+            delta=delta,
+            A=-self.A_logs.exp(),
+            B=B,
+            C=C,
+            D=self.Ds,
+            paths=paths,
+        )
+        y = cross_merge(y.unflatten(1, (k, -1)), paths)
+        y = self.out_act(self.out_norm(y.permute(0, 2, 3, 1)))
+        if z is not None:
+            y = self.gate(y=y, z=z)
+        return self.out_proj(y)
+
+
+class LinearGate(Gate):
+    """y * z, the gate without its activation (`_nozact`)."""
+
+    def forward(self, *, y: Tensor, z: Tensor) -> Tensor:
+        return y * z
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """x + SS2D(norm(x)), then x + MLP(norm2(x)) when there is an MLP."""
+
+    def __init__(self, dim: int, mlp_ratio: float, drop_path: float, **ss2d) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.op = SS2D(dim, **ss2d)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.has_mlp = mlp_ratio > 0
+        if self.has_mlp:
+            self.norm2 = nn.LayerNorm(dim)
+            self.mlp = Mlp(dim, int(mlp_ratio * dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.op(self.norm(x)))
+        if self.has_mlp:
+            x = x + self.drop_path(self.mlp(self.norm2(x)))
+        return x
+
+
+class PatchMerging(nn.Module):
+    """Downsample v1: 2x2 cells side by side, norm, linear. An odd row or column is zero-padded."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, out_dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        phases = [x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
+        return self.reduction(self.norm(torch.cat(phases, dim=-1)))
+
+
+def _stem(version: str, in_chans: int, dim: int, norm: bool) -> nn.Sequential:
+    def norm_layer(width: int) -> nn.Module:
+        return nn.LayerNorm(width) if norm else nn.Identity()
+
+    if version == "v1":
+        return nn.Sequential(nn.Conv2d(in_chans, dim, 4, 4), _to_last(), norm_layer(dim))
+    if version == "v2":
+        return nn.Sequential(
+            nn.Conv2d(in_chans, dim // 2, 3, 2, 1),
+            _to_last(),
+            norm_layer(dim // 2),
+            _to_first(),
+            nn.GELU(),
+            nn.Conv2d(dim // 2, dim, 3, 2, 1),
+            _to_last(),
+            norm_layer(dim),
+        )
+    raise ValueError(f"VMamba's patch embedding is v1 or v2, not {version!r}")
+
+
+def _downsample(version: str, dim: int, out_dim: int) -> nn.Module:
+    if version == "v1":
+        return PatchMerging(dim, out_dim)
+    if version in ("v2", "v3"):
+        kernel, padding = (2, 0) if version == "v2" else (3, 1)
+        conv = nn.Conv2d(dim, out_dim, kernel, 2, padding)
+        return nn.Sequential(_to_first(), conv, _to_last(), nn.LayerNorm(out_dim))
+    raise ValueError(f"VMamba's downsample is v1, v2 or v3, not {version!r}")
+
+
+class VMamba(StagesMixin, nn.Module):
+    """VMamba.
+
+    Args:
+        dims: width of the first stage (doubled at each further one) or the widths of all stages.
+        depths: blocks in each stage.
+        stem: "v1" (4x4 patches) or "v2" (two 3x3 convolutions of stride 2).
+        downsample: "v1" (patch merging), "v2" (2x2 convolution) or "v3" (3x3 convolution).
+        mlp_ratio: hidden width of the MLP / width; 0 for no MLP (v0).
+        scan_paths: the directions, names of `workbench.paths.ORDERS`.
+        ss2d: further arguments of `SS2D`.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        dims: int | Sequence[int] = 96,
+        depths: Sequence[int] = (2, 2, 8, 2),
+        stem: str = "v2",
+        downsample: str = "v3",
+        patch_norm: bool = True,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        scan_paths: Sequence[str] = CROSS,
+        **ss2d,
+    ) -> None:
+        super().__init__()
+        if isinstance(dims, int):
+            dims = [dims * 2**i for i in range(len(depths))]
+        self.num_classes = num_classes
+        self.num_features = self.head_hidden_size = dims[-1]
+        self.patch_size = 4
+        self.patch_embed = _stem(stem, in_chans, dims[0], patch_norm)
+        rates = np.linspace(0, drop_path_rate, sum(depths)).tolist()
+
+        self.layers = nn.ModuleList()
+        for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
+            blocks = [
+                Block(dim, mlp_ratio, rates[sum(depths[:i]) + j], directions=scan_paths, **ss2d)
+                for j in range(depth)
+            ]
+            last = i == len(depths) - 1
+            layer = OrderedDict(
+                blocks=nn.Sequential(*blocks),
+                downsample=nn.Identity() if last else _downsample(downsample, dim, dims[i + 1]),
+            )
+            self.layers.append(nn.Sequential(layer))
+
+        self.classifier = nn.Sequential(
+            OrderedDict(
+                norm=nn.LayerNorm(dims[-1]),
+                permute=_to_first(),
+                avgpool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(1),
+                head=self._head(num_classes),
+            )
+        )
+        self.apply(self._init_weights)
+        # A cell's centre in the input: a patchifying layer puts it between pixels, a 3x3
+        # convolution with padding on the first pixel of its stride.
+        offset = 1.5 if stem == "v1" else 0.0
+        self.feature_info = []
+        for i, dim in enumerate(dims):
+            stride = 4 * 2**i
+            info = {"num_chs": dim, "reduction": stride, "module": f"layers.{i}.blocks"}
+            self.feature_info.append({**info, "offset": offset})
+            offset += 0.0 if downsample == "v3" else stride / 2
+
+    def _head(self, num_classes: int) -> nn.Module:
+        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    @staticmethod
+    def _init_weights(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        names = ("A_logs", "Ds", "dt_projs_bias")
+        return {name for name, _ in self.named_parameters() if name.endswith(names)}
+
+    def get_classifier(self) -> nn.Module:
+        return self.classifier.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        self.num_classes = num_classes
+        self.classifier.head = self._head(num_classes)
+
+    def stem(self, x: Tensor) -> Tensor:
+        if min(x.shape[-2:]) < self.patch_size:
+            raise ValueError(
+                f"VMamba needs images of at least {self.patch_size} x {self.patch_size} pixels, "
+                f"not {x.shape[-2]} x {x.shape[-1]}"
+            )
+        return self.patch_embed(x)
+
+    def stage(self, index: int, x: Tensor) -> Tensor:
+        return self.layers[index].blocks(x)
+
+    def after_stage(self, index: int, x: Tensor) -> Tensor:
+        return self.layers[index].downsample(x)
+
+    def final_norm(self, x: Tensor) -> Tensor:
+        return self.classifier.norm(x)
+
+    def as_map(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, h / 32, w / 32, c), normalised."""
+        x = self.stem(x)
+        for layer in self.layers:
+            x = layer(x)
+        return self.classifier.norm(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.classifier.flatten(self.classifier.avgpool(x.permute(0, 3, 1, 2)))
+        return x if pre_logits else self.classifier.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, num_classes) logits."""
+        return self.forward_head(self.forward_features(x))
+
+
+_V0 = {
+    "stem": "v1",
+    "downsample": "v1",
+    "mlp_ratio": 0.0,
+    "d_state": 16,
+    "ssm_ratio": 2.0,
+    "conv_bias": True,
+    "gate": True,
+}
+VARIANTS: dict[str, dict] = {
+    "vmamba_tiny_v0": {**_V0, "dims": 96, "depths": (2, 2, 9, 2), "drop_path_rate": 0.2},
+    "vmamba_small_v0": {**_V0, "dims": 96, "depths": (2, 2, 27, 2), "drop_path_rate": 0.3},
+    "vmamba_base_v0": {**_V0, "dims": 128, "depths": (2, 2, 27, 2), "drop_path_rate": 0.6},
+    "vmamba_tiny_s2l5": {"ssm_ratio": 2.0, "depths": (2, 2, 5, 2), "drop_path_rate": 0.2},
+    "vmamba_small_s2l15": {"ssm_ratio": 2.0, "depths": (2, 2, 15, 2), "drop_path_rate": 0.3},
+    "vmamba_base_s2l15": {
+        "ssm_ratio": 2.0,
+        "dims": 128,
+        "depths": (2, 2, 15, 2),
+        "drop_path_rate": 0.6,
+    },
+    "vmamba_tiny_s1l8": {"depths": (2, 2, 8, 2), "drop_path_rate": 0.2},
+    "vmamba_small_s1l20": {"depths": (2, 2, 20, 2), "drop_path_rate": 0.3},
+    "vmamba_base_s1l20": {"dims": 128, "depths": (2, 2, 20, 2), "drop_path_rate": 0.5},
+}
+
+
+def _cfg(**kwargs) -> dict:
+    return {
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "first_conv": "patch_embed.0",
+        "classifier": "classifier.head",
+        "license": "mit",
+        "paper_ids": "arXiv:2401.10166",
+        **kwargs,
+    }
+
+
+default_cfgs = generate_default_cfgs({name: _cfg() for name in VARIANTS})
+
+
+def _create(variant: str, pretrained: bool, **kwargs) -> VMamba:
+    return build_model_with_cfg(
+        VMamba,
+        variant,
+        pretrained,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
+        **{**VARIANTS[variant], **kwargs},
+    )
+
+
+@register_model
+def vmamba_tiny_v0(pretrained: bool = False, **kwargs) -> VMamba:
+    return _create("vmamba_tiny_v0", pretrained, **kwargs)
+
+
+@register_model
+def vmamba_small_v0(pretrained: bool = False, **kwargs) -> VMamba:
+    return _create("vmamba_small_v0", pretrained, **kwargs)
+
+
+@register_model
+def vmamba_base_v0(pretrained: bool = False, **kwargs) -> VMamba:
+    return _create("vmamba_base_v0", pretrained, **kwargs)
+
+
+@register_model
+def vmamba_tiny_s2l5(pretrained: bool = False, **kwargs) -> VMamba:
+    return _create("vmamba_tiny_s2l5", pretrained, **kwargs)
+
+
+@register_model
+def vmamba_small_s2l15(pretrained: bool = False, **kwargs) -> VMamba:
+    return _create("vmamba_small_s2l15", pretrained, **kwargs)
+
+
+@register_model
+def vmamba_base_s2l15(pretrained: bool = False, **kwargs) -> VMamba:
+    return _create("vmamba_base_s2l15", pretrained, **kwargs)
+
+
+@register_model
+def vmamba_tiny_s1l8(pretrained: bool = False, **kwargs) -> VMamba:
+    return _create("vmamba_tiny_s1l8", pretrained, **kwargs)
+
+
+@register_model
+def vmamba_small_s1l20(pretrained: bool = False, **kwargs) -> VMamba:
+    return _create("vmamba_small_s1l20", pretrained, **kwargs)
+
+
+@register_model
+def vmamba_base_s1l20(pretrained: bool = False, **kwargs) -> VMamba:
+    return _create("vmamba_base_s1l20", pretrained, **kwargs)
