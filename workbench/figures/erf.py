@@ -1,0 +1,201 @@
+"""Pictures of effective receptive fields."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from workbench.figures.files import STYLE
+from workbench.results import Erf
+
+COLOURS = "magma"
+_TICKS = (1.0, 0.1, 0.01, 0.001, 0.0001)
+
+
+def shown(result: Erf) -> np.ndarray:
+    """The map as its protocol shows it: (h, w) in [0, 1], 1 at the maximum."""
+    transform = result.meta["display"]
+    # A logarithm of x + 1 depends on the gradient's magnitude, so it takes the map as measured.
+    p = np.abs(result.maps.astype(np.float64).mean(axis=0)) if "log10" in transform else result.map
+    return scale(p, transform)
+
+
+def scale(p: np.ndarray, transform: str) -> np.ndarray:
+    """Apply a display transform: `linear`, `x ** 0.25` or `log10(x + 1)`; maximum 1."""
+    if transform.startswith("x ** "):
+        p = p ** float(transform.removeprefix("x ** "))
+    elif transform == "log10(x + 1)":
+        p = np.log10(p + 1)
+    return p / p.max() if p.max() > 0 else p
+
+
+def label(result: Erf) -> str:
+    """The model and its weights, as a panel is titled."""
+    meta = result.meta
+    return f"{meta.get('model', 'model')}\n{meta.get('weights_label', '')}".strip()
+
+
+def with_interval(result: Erf, name: str) -> str:
+    """A number with its unit and interval, such as `12.3 % [11.0, 13.9]`."""
+    entry = result.numbers[name]
+    if entry["value"] is None:
+        return "not defined"
+    unit = {"% of image": " %", "% of map": " %", "px": " px"}.get(entry["unit"], "")
+    text = f"{entry['value']:.3g}{unit}"
+    if entry["low"] is not None:
+        text += f" [{entry['low']:.3g}, {entry['high']:.3g}]"
+    return text
+
+
+def _colour_bar(figure: Figure, image, axes, transform: str) -> None:
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, aspect=30)
+    if transform.startswith("x ** "):
+        power = float(transform.removeprefix("x ** "))
+        bar.set_ticks([v**power for v in _TICKS], labels=[f"{v:g}" for v in _TICKS])
+        bar.set_label("gradient / its maximum")
+    elif transform == "log10(x + 1)":
+        bar.set_label("log10(gradient + 1) / its maximum")
+    else:
+        bar.set_label("gradient / its maximum")
+    bar.outline.set_linewidth(0.4)
+
+
+def _panel(ax, p: np.ndarray, centre: tuple[float, float] | None = None):
+    image = ax.imshow(p, cmap=COLOURS, vmin=0, vmax=1)
+    if centre is not None:
+        ax.plot(centre[1], centre[0], "+", color="white", ms=5, mew=0.7)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return image
+
+
+def draw(results: Sequence[Erf], columns: int | None = None) -> Figure:
+    """The maps side by side: one column for each model, one row for each state of training.
+
+    Every panel is divided by its own maximum; the white cross is the output unit's projective
+    centre. Under a panel: area of the smallest pixel set that holds half of the map, and of the
+    smallest centred square that does, with bootstrap intervals.
+
+    Raises:
+        ValueError: without results or when they are shown by different protocols.
+    """
+    if not results:
+        raise ValueError("there is no result to draw")
+    transforms = {result.meta["display"] for result in results}
+    if len(transforms) > 1:
+        raise ValueError(f"results of different protocols ({', '.join(transforms)}) do not share a scale")
+    rows = _rows(results)
+    width = max(len(row) for row in rows)
+    with matplotlib.style.context(STYLE):
+        figure, axes = plt.subplots(
+            len(rows),
+            width,
+            figsize=(1.75 * width + 0.9, 2.3 * len(rows)),
+            squeeze=False,
+            layout="constrained",
+        )
+        image = None
+        for row, line in zip(rows, axes, strict=True):
+            for ax in line[len(row) :]:
+                ax.set_axis_off()
+            for result, ax in zip(row, line, strict=False):
+                image = _panel(ax, shown(result), tuple(result.meta["centre"]))
+                ax.set_title(label(result))
+                ax.set_xlabel(
+                    f"A50 {with_interval(result, 'A50')}\nr50 {with_interval(result, 'r50')}"
+                )
+        _colour_bar(figure, image, axes, transforms.pop())
+    plt.close(figure)
+    return figure
+
+
+def _rows(results: Sequence[Erf]) -> list[list[Erf]]:
+    """Results grouped by state of training; models in the order given."""
+    groups: dict[str, list[Erf]] = {}
+    for result in results:
+        groups.setdefault(result.meta.get("training", ""), []).append(result)
+    if len(groups) > 1:
+        return list(groups.values())
+    only = next(iter(groups.values()))
+    return [only[i : i + 5] for i in range(0, len(only), 5)]
+
+
+def draw_splits(results: Sequence[Erf]) -> Figure:
+    """The whole field and its routes (directions or paths), one row for each result.
+
+    Every route is drawn on the scale of its row's whole field, and its share of the whole
+    gradient is written below; shares of routes kept open in all layers need not sum to 100 %.
+
+    Raises:
+        ValueError: when no result was measured with a split.
+    """
+    split = [result for result in results if result.splits is not None]
+    if not split:
+        raise ValueError("no result was measured with a split; measure with split=direction or path")
+    width = 1 + max(len(result.meta["splits"]) for result in split)
+    with matplotlib.style.context(STYLE):
+        figure, axes = plt.subplots(
+            len(split),
+            width,
+            figsize=(1.35 * width + 0.9, 1.9 * len(split)),
+            squeeze=False,
+            layout="constrained",
+        )
+        image = None
+        for result, line in zip(split, axes, strict=True):
+            # splits are shares of the summed gradient; so is the whole map in the raw average
+            whole = result.maps.astype(np.float64).mean(axis=0)
+            whole = whole / whole.sum()
+            top = whole.max()
+            image = _panel(line[0], (whole / top) ** 0.25, tuple(result.meta["centre"]))
+            line[0].set_title("whole")
+            line[0].set_ylabel(label(result))
+            for ax in line[1:]:
+                ax.set_axis_off()
+            for name, route, ax in zip(result.meta["splits"], result.splits, line[1:], strict=False):
+                ax.set_axis_on()
+                _panel(ax, np.clip(route / top, 0, 1) ** 0.25, tuple(result.meta["centre"]))
+                ax.set_title(name)
+                ax.set_xlabel(f"{100 * route.sum():.3g} % of the gradient")
+        _colour_bar(figure, image, axes, "x ** 0.25")
+    plt.close(figure)
+    return figure
+
+
+def caption(results: Sequence[Erf]) -> str:
+    """What the figure shows, in sentences: protocol, unit, images, normalisation, intervals."""
+    first = results[0].meta
+    config, settled = first["config"], first["protocol"]
+    score = "channels" if settled["score"] == "sum" else "positive parts of the channels"
+    size = {
+        "abs": "absolute gradient",
+        "square": "squared gradient",
+        "relu": "positive part of the gradient",
+        "signed": "gradient, averaged with its sign and then made positive",
+    }[settled["measure"]]
+    where = f"layer {config['layer']}" if config["layer"] else f"stage {config['stage'] or 'last'}"
+    lines = [
+        f"Effective receptive fields: {size} of the sum of the {score} of one output unit of "
+        f"{where} with respect to the input, summed over colours and averaged over "
+        f"{first['images_used']} images"
+        + (", every image's map weighing the same." if settled["average"] == "normalised" else "."),
+        f"Maps are shown as {first['display']} of the value over the map's maximum; the cross "
+        "marks the unit's projective centre.",
+        f"A50 is the share of the image in the smallest set of pixels that holds half of the map, "
+        f"r50 that of the smallest centred square; brackets are {100 * config['confidence']:.0f} % "
+        "percentile bootstrap intervals over images.",
+    ]
+    if config["preset"]:
+        lines.insert(0, f"Protocol {config['preset']} (as published: {'; '.join(first['quirks'])}).")
+    for result in results:
+        meta = result.meta
+        lines.append(
+            f"{meta.get('model')}: {meta.get('weights_label', 'weights unknown')}, unit "
+            f"{tuple(meta['cell'])} of a {meta['cells'][0]} x {meta['cells'][1]} map; "
+            f"{meta.get('preprocessing_label', '')}"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,317 @@
+"""Effective receptive field: which pixels one output unit depends on (Luo et al., NIPS 2016).
+
+A unit's map is the size of the gradient of its feature to every input pixel. What is summed, over
+what and how it is averaged is in `ErfConfig`; `PRESETS` are the published protocols.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workbench.geometry import feature_map, grid_of, resolve_position
+from workbench.images import Batch
+from workbench.methods.erf_numbers import THRESHOLDS, UNITS, bootstrap, legacy_square, numbers
+from workbench.methods.erf_routes import PATHS, directions, only_direction, only_path
+from workbench.results import Erf
+
+name = "erf"
+
+
+@dataclass(frozen=True)
+class ErfConfig:
+    """How an effective receptive field is measured.
+
+    Attributes:
+        stage: the stage whose output is looked at, 1 to 4 (the last by default).
+        layer: the path of any module instead of a stage, such as layers.2.blocks.1.
+        position: the output unit: centre, a cell such as 3,3, or fractions such as 0.5,0.5.
+        score: what is differentiated: the sum of the unit's channels (sum) or of their positive
+            parts (relu).
+        measure: size of the gradient at a pixel, summed over colours: abs, square or relu (the
+            negative part dropped), or signed (absolute value after averaging over images).
+        norm: apply the model's final norm to the last stage first.
+        average: normalised lets every image weigh the same; raw averages gradients as they are.
+        split: none, direction (one scan direction keeps its gradient) or path (one of B, C, delta,
+            u, convolution, gate, residual).
+        split_layer: split at this scan only, exactly additive; all scans otherwise.
+        preset: a published protocol: luo2016, replknet, vmamba2024 or vmamba2025.
+        resamples: bootstrap resamples over images for the intervals.
+        confidence: level of the intervals.
+        seed: of the bootstrap.
+        chunk: images measured at a time.
+    """
+
+    stage: int | None = None
+    layer: str | None = None
+    position: str = "centre"
+    score: str = "sum"
+    measure: str = "abs"
+    norm: bool = False
+    average: str = "normalised"
+    split: str = "none"
+    split_layer: str | None = None
+    preset: str | None = None
+    resamples: int = 200
+    confidence: float = 0.95
+    seed: int = 0
+    chunk: int = 4
+
+    def __post_init__(self) -> None:
+        choices = {
+            "score": ("sum", "relu"),
+            "measure": ("abs", "square", "relu", "signed"),
+            "average": ("normalised", "raw"),
+            "split": ("none", "direction", "path"),
+            "preset": (None, *PRESETS),
+        }
+        for field, allowed in choices.items():
+            value = getattr(self, field)
+            if value not in allowed:
+                options = ", ".join(str(option) for option in allowed if option)
+                raise ValueError(f"{field} must be one of {options}, not {value!r}")
+        if self.chunk < 1:
+            raise ValueError(f"chunk must be at least 1 image, not {self.chunk}")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published protocol: measurement, image preparation, and how it was shown and counted."""
+
+    changes: dict
+    resize: str
+    size: int
+    display: str
+    quirks: tuple[str, ...]
+
+
+_LEGACY = {"score": "relu", "measure": "relu", "average": "raw", "position": "legacy"}
+_H2 = "the unit and the square are taken at h // 2, which is off the true centre"
+PRESETS: dict[str, Preset] = {
+    "luo2016": Preset(
+        {"score": "sum", "measure": "signed", "average": "raw", "position": "legacy"},
+        "model",
+        224,
+        "linear",
+        ("gradients are averaged over images with their sign, so they can cancel",),
+    ),
+    "replknet": Preset(
+        _LEGACY,
+        "squash",
+        1024,
+        "log10(x + 1)",
+        (
+            _H2,
+            "negative gradients are dropped",
+            "log10(x + 1) depends on the gradient's magnitude, and r(t) is counted on it",
+        ),
+    ),
+    "vmamba2024": Preset(
+        {**_LEGACY, "norm": True},
+        "squash",
+        1024,
+        "x ** 0.25",
+        (_H2, "negative gradients are dropped", "r(t) is counted on the power-scaled map"),
+    ),
+    "vmamba2025": Preset(
+        _LEGACY,
+        "crop",
+        1024,
+        "x ** 0.2",
+        (_H2, "negative gradients are dropped", "Vim is taken after its final norm, others before"),
+    ),
+}
+
+
+def protocol(config: ErfConfig, model: nn.Module | None = None) -> ErfConfig:
+    """The configuration with its preset's settings filled in."""
+    if config.preset is None:
+        return config
+    changes = dict(PRESETS[config.preset].changes)
+    if config.preset == "vmamba2025" and type(model).__name__ == "Vim":
+        changes["norm"] = True
+    return replace(config, **changes)
+
+
+def display(p: np.ndarray, transform: str) -> np.ndarray:
+    """The map as a protocol shows it, divided by its maximum: values in [0, 1]."""
+    if transform == "log10(x + 1)":
+        shown = np.log10(p + 1)
+    elif transform.startswith("x ** "):
+        shown = p ** float(transform.removeprefix("x ** "))
+    else:
+        shown = p
+    return shown / shown.max() if shown.max() > 0 else shown
+
+
+def _score(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, dict]:
+    """The scalar of every image, summed, and where its unit lies."""
+    features = feature_map(model, x, config.stage, config.layer, config.norm)
+    size = (x.shape[-2], x.shape[-1])
+    grid = grid_of(model, features, size, x.shape[1])
+    if config.position == "legacy":
+        cell = (grid.cells[0] // 2, grid.cells[1] // 2)
+    else:
+        cell = resolve_position(config.position, grid, size)
+    values = features[:, :, cell[0], cell[1]]
+    values = values.relu() if config.score == "relu" else values
+    return values.sum(), {"cells": grid.cells, "cell": cell, "centre": grid.centre(cell)}
+
+
+def gradient(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, dict]:
+    """Gradient of the unit's score to the input: (n, 3, h, w) and where the unit lies."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        score, place = _score(model, x, config)
+        if not score.requires_grad:
+            return torch.zeros_like(x), place
+        (found,) = torch.autograd.grad(score, x, allow_unused=True)
+    return torch.zeros_like(x) if found is None else found, place
+
+
+def split_gradients(
+    model: nn.Module, x: Tensor, config: ErfConfig
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield (route, gradient (n, 3, h, w)) for each direction or path.
+
+    With `split_layer` the routes and the `rest`, which goes around that scan, sum to the whole
+    gradient. Without it a route is kept open in all layers at once; such maps do not add up.
+    """
+    layer = config.split_layer or "*"
+    if config.split == "direction":
+        names: list[str] = directions(model)
+        keep: Callable[[str | None], AbstractContextManager] = lambda route: only_direction(  # noqa: E731
+            model, route, layer
+        )
+        rest_route = None
+    elif config.split == "path":
+        directions(model)
+        names = [path for path in PATHS if path != "residual" or layer == "*"]
+        keep = lambda route: only_path(model, route, layer)  # noqa: E731
+        rest_route = "residual"
+    else:
+        return
+    rest = None
+    if layer != "*":
+        with keep(rest_route):
+            rest, _ = gradient(model, x, config)
+        yield "rest", rest
+    for route in names:
+        with keep(route):
+            found, _ = gradient(model, x, config)
+        yield route, found if rest is None else found - rest
+
+
+def size_of(g: Tensor, measure: str) -> Tensor:
+    """(n, 3, h, w) gradient -> (n, h, w): its size at a pixel, summed over colours."""
+    if measure == "abs":
+        g = g.abs()
+    elif measure == "square":
+        g = g.square()
+    elif measure == "relu":
+        g = g.relu()
+    return g.sum(dim=1)
+
+
+def measure(model: nn.Module, batch: Batch, config: ErfConfig) -> dict[str, np.ndarray]:
+    """Maps of a batch: `maps` (n, h, w) float32, `split:<route>` alike, and the unit's place."""
+    config = protocol(config, model)
+    found, place = gradient(model, batch.tensor, config)
+    count = len(found)
+    partial = {
+        "maps": size_of(found, config.measure).cpu().numpy(),
+        "pictures": batch.pictures if 0 in batch.indices else batch.pictures[:0],
+        **{key: np.tile(np.asarray(value), (count, 1)) for key, value in place.items()},
+    }
+    for route, g in split_gradients(model, batch.tensor, config):
+        partial[f"split:{route}"] = size_of(g, config.measure).cpu().numpy()
+    return partial
+
+
+def average_map(maps: np.ndarray, config: ErfConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Mean map, summing to 1, and the images' maps weighted as they enter it, (n, h, w)."""
+    maps = np.asarray(maps, dtype=np.float64)
+    if config.average == "normalised":
+        totals = maps.sum(axis=(1, 2), keepdims=True)
+        maps = np.divide(maps, totals, out=np.zeros_like(maps), where=totals > 0)
+    mean = maps.mean(axis=0)
+    mean = np.abs(mean) if config.measure == "signed" else mean
+    total = mean.sum()
+    return (mean / total if total > 0 else mean), maps
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict) -> Erf:
+    """One `Erf` from the partial results of all chunks.
+
+    Raises:
+        ValueError: when no image has a finite, non-zero map.
+    """
+    settled = protocol(config)
+    maps = np.concatenate([partial["maps"] for partial in partials])
+    good = np.isfinite(maps).all(axis=(1, 2)) & (np.abs(maps).sum(axis=(1, 2)) > 0)
+    if not good.any():
+        raise ValueError(
+            "the unit's gradient is zero or not finite for every image, so there is no receptive "
+            "field to show; choose another position, layer or score"
+        )
+    mean, weighted = average_map(maps[good], settled)
+    centre = tuple(float(value) for value in partials[0]["centre"][0])
+    values = numbers(mean, centre)
+    intervals = bootstrap(
+        weighted,
+        centre,
+        config.resamples,
+        config.confidence,
+        config.seed,
+    )
+    raw = maps[good].astype(np.float64).mean(axis=0)
+    transform = PRESETS[config.preset].display if config.preset else "x ** 0.25"
+    legacy = display(np.abs(raw), transform if config.preset else "log10(x + 1)")
+    routes = [key for key in partials[0] if key.startswith("split:")]
+    splits = None
+    if routes:
+        stacked = {r: np.concatenate([p[r] for p in partials])[good] for r in routes}
+        whole = maps[good].astype(np.float64).sum()
+        splits = np.stack([s.astype(np.float64).sum(axis=0) / whole for s in stacked.values()])
+    pictures = [p["pictures"] for p in partials if len(p["pictures"])]
+    meta = {
+        **meta,
+        "config": asdict(config),
+        "protocol": asdict(settled),
+        "cells": [int(n) for n in partials[0]["cells"][0]],
+        "cell": [int(n) for n in partials[0]["cell"][0]],
+        "centre": list(centre),
+        "images_used": int(good.sum()),
+        "images_without_map": int((~good).sum()),
+        "display": transform,
+        "quirks": list(PRESETS[config.preset].quirks) if config.preset else [],
+        "splits": [route.removeprefix("split:") for route in routes],
+        "numbers": {
+            key: {
+                "value": _finite(value),
+                "low": _finite(intervals[key][0]),
+                "high": _finite(intervals[key][1]),
+                "unit": UNITS[key],
+            }
+            for key, value in values.items()
+        },
+        "legacy": {
+            "map": transform if config.preset else "log10(x + 1)",
+            **{f"r{t * 100:.0f}": _finite(100 * legacy_square(legacy, t)) for t in THRESHOLDS},
+        },
+    }
+    return Erf(
+        meta=meta,
+        map=mean,
+        maps=maps[good].astype(np.float32),
+        splits=splits,
+        picture=pictures[0][0] if pictures else None,
+    )
+

@@ -1,0 +1,106 @@
+"""Keep the gradient of one route through the scans: a direction, or one of the scan's inputs.
+
+The forward values never change; only gradients are stopped (`Tensor.detach`).
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, nn
+
+from workbench.scan import Gate, SelectiveScan
+from workbench.trace import find_sites, patch, scans
+
+PATHS = ("B", "C", "delta", "u", "convolution", "gate", "residual")
+
+
+def directions(model: nn.Module) -> list[str]:
+    """Names of the scan directions of a model, each once.
+
+    Raises:
+        ValueError: for a model without a selective scan.
+    """
+    names = list(dict.fromkeys(site.direction for site in scans(model)))
+    if not names:
+        raise ValueError(
+            f"{type(model).__name__} has no selective scan, so its receptive field cannot be "
+            "split by direction or path"
+        )
+    return names
+
+
+@contextmanager
+def only_direction(model: nn.Module, direction: str | None, layer: str = "*") -> Iterator[None]:
+    """Stop the gradient of every direction but one at the scans of `layer` (None: of all)."""
+    closed = [s.name for s in find_sites(model, f"{layer}/*") if s.direction != direction]
+    if not closed:
+        yield
+        return
+    with patch(model, closed, y=Tensor.detach):
+        yield
+
+
+@contextmanager
+def only_path(model: nn.Module, path: str, layer: str = "*") -> Iterator[None]:
+    """Stop every gradient through the scans of `layer` but the one along `path`.
+
+    Args:
+        path: "B", "C" or "delta": how the scan's coefficients depend on the image; "u": the
+            sequence through the state; "convolution": the sequence past the state, through D,
+            which leaves the depthwise convolution before the scan; "gate": the factor that
+            multiplies the scan's output (Vim, VMamba v0); "residual": none of them, what remains
+            are the residual stream, the MLPs and the layers between stages.
+    """
+    if path not in PATHS:
+        raise ValueError(f"a path is one of {', '.join(PATHS)}, not {path!r}")
+    modules = {site.module: model.get_submodule(site.module) for site in find_sites(model, f"{layer}/*")}
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            stack.enter_context(_scan_path(module, path))
+            parent = model.get_submodule(name.rpartition(".")[0])
+            gate = getattr(parent, "gate", None)
+            if isinstance(gate, Gate):
+                stack.enter_context(_gate_path(gate, keep=path == "gate"))
+        yield
+
+
+@contextmanager
+def _scan_path(module: SelectiveScan, path: str) -> Iterator[None]:
+    saved: dict[str, Tensor] = {}
+
+    def before(module: nn.Module, args: tuple, tensors: dict) -> tuple[tuple, dict]:
+        saved.update(u=tensors["u"], D=tensors["D"])
+        cut = {
+            name: value.detach() if isinstance(value, Tensor) and name != path else value
+            for name, value in tensors.items()
+        }
+        return args, cut
+
+    def after(module: nn.Module, args: tuple, tensors: dict, y: Tensor) -> Tensor:
+        u, D = saved["u"], saved["D"]
+        if D is None or path not in ("u", "convolution"):
+            return y
+        skip = D.detach()[:, None] * (u - u.detach())  # zero in value, the skip's gradient
+        return y - skip if path == "u" else y + skip
+
+    handles = [
+        module.register_forward_pre_hook(before, with_kwargs=True),
+        module.register_forward_hook(after, with_kwargs=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _gate_path(gate: Gate, keep: bool) -> Iterator[None]:
+    def before(module: nn.Module, args: tuple, tensors: dict) -> tuple[tuple, dict]:
+        return args, tensors if keep else {**tensors, "z": tensors["z"].detach()}
+
+    handle = gate.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()

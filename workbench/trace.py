@@ -1,0 +1,218 @@
+"""Read and replace what goes into and comes out of every selective scan of a model.
+
+Built on PyTorch's own module hooks: nothing in a model is rewritten, and nothing is left behind.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from workbench.scan import SelectiveScan
+
+TENSORS = ("u", "delta", "A", "B", "C", "D", "y")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One direction of one selective scan.
+
+    Attributes:
+        module: the scan's module path, such as `layers.2.blocks.1.op.scan`.
+        direction: the direction's name, such as `column-reversed`.
+        index: its place among the scan's directions.
+    """
+
+    module: str
+    direction: str
+    index: int
+
+    @property
+    def name(self) -> str:
+        """`layers.2.blocks.1.op.scan/column-reversed`."""
+        return f"{self.module}/{self.direction}"
+
+
+def scans(model: nn.Module) -> list[Site]:
+    """List every direction of every selective scan of `model`, in module order."""
+    return [
+        Site(name, direction, index)
+        for name, module in model.named_modules()
+        if isinstance(module, SelectiveScan)
+        for index, direction in enumerate(module.directions)
+    ]
+
+
+def find_sites(model: nn.Module, sites: str | list[str]) -> list[Site]:
+    """Return the sites whose names match one of the patterns (`*` and `?` as in a shell).
+
+    Raises:
+        ValueError: when a pattern matches nothing; the message lists the names nearest to it.
+    """
+    patterns = [sites] if isinstance(sites, str) else list(sites)
+    known = scans(model)
+    for pattern in patterns:
+        if not any(fnmatchcase(site.name, pattern) for site in known):
+            raise ValueError(_no_site(model, pattern, known))
+    return [site for site in known if any(fnmatchcase(site.name, p) for p in patterns)]
+
+
+def _no_site(model: nn.Module, pattern: str, known: list[Site]) -> str:
+    from difflib import get_close_matches
+
+    if not known:
+        return f"{type(model).__name__} has no selective scan, so there is no site {pattern!r}"
+    near = get_close_matches(pattern, [site.name for site in known], n=3, cutoff=0.3)
+    return f"no scan site matches {pattern!r}; near are {', '.join(near or [known[0].name])}"
+
+
+def _part(name: str, tensor: Tensor, index: int, directions: int) -> Tensor:
+    """One direction's share: u, delta, y (b, d, l); A (d, n); B, C (b, n, l); D (d)."""
+    if name in ("B", "C"):
+        return tensor[:, index]
+    return tensor.chunk(directions, dim=0 if name in ("A", "D") else 1)[index]
+
+
+def _join(name: str, parts: list[Tensor]) -> Tensor:
+    if name in ("B", "C"):
+        return torch.stack(parts, dim=1)
+    return torch.cat(parts, dim=0 if name in ("A", "D") else 1)
+
+
+@contextmanager
+def _hooked(
+    model: nn.Module,
+    sites: list[Site],
+    before: Callable[[SelectiveScan, list[Site], dict], dict | None],
+    after: Callable[[SelectiveScan, list[Site], dict, Tensor], Tensor | None],
+) -> Iterator[None]:
+    """Run `before` and `after` around the scans of `sites`, in this thread only."""
+    owner = threading.get_ident()
+    by_module: dict[str, list[Site]] = {}
+    for site in sites:
+        by_module.setdefault(site.module, []).append(site)
+    handles = []
+    try:
+        for name, members in by_module.items():
+            module = model.get_submodule(name)
+
+            def pre(module, args, kwargs, members=members):
+                if threading.get_ident() == owner:
+                    changed = before(module, members, kwargs)
+                    return None if changed is None else (args, changed)
+                return None
+
+            def post(module, args, kwargs, y, members=members):
+                if threading.get_ident() == owner:
+                    return after(module, members, kwargs, y)
+                return None
+
+            handles.append(module.register_forward_pre_hook(pre, with_kwargs=True))
+            handles.append(module.register_forward_hook(post, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def record(
+    model: nn.Module, *names: str, sites: str | list[str] = "*", keep: str = "cpu"
+) -> Iterator[dict[str, dict[str, Tensor]]]:
+    """Keep the scan tensors of a forward pass.
+
+    Args:
+        names: of `u`, `delta`, `A`, `B`, `C`, `D`, `y`; none for all of them.
+        sites: patterns of site names.
+        keep: "cpu" keeps detached copies on the CPU; "graph" keeps the tensors themselves, so that
+            gradients with respect to them can be taken.
+
+    Yields:
+        A dictionary, filled by the forward pass: site name -> tensor name -> tensor of that
+        direction in scan order: u, delta, y (b, d, l); A (d, n); B, C (b, n, l); D (d).
+
+    Raises:
+        ValueError: for an unknown tensor name or a pattern that matches no site.
+    """
+    wanted = names or TENSORS
+    _check_names(wanted)
+    if keep not in ("cpu", "graph"):
+        raise ValueError(f"keep must be 'cpu' or 'graph', not {keep!r}")
+    found = find_sites(model, sites)
+    kept: dict[str, dict[str, Tensor]] = {}
+
+    def before(module: SelectiveScan, members: list[Site], tensors: dict) -> None:
+        return None
+
+    def after(module: SelectiveScan, members: list[Site], tensors: dict, y: Tensor) -> None:
+        tensors = {**tensors, "y": y}
+        for site in members:
+            parts = {
+                name: _part(name, tensors[name], site.index, len(module.directions))
+                for name in wanted
+                if tensors.get(name) is not None
+            }
+            if keep == "cpu":
+                parts = {name: part.detach().cpu().clone() for name, part in parts.items()}
+            kept[site.name] = parts
+
+    with _hooked(model, found, before, after):
+        yield kept
+
+
+@contextmanager
+def patch(
+    model: nn.Module, sites: str | list[str] = "*", **functions: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
+    """Replace scan tensors during the forward passes inside the block.
+
+    Args:
+        sites: patterns of site names.
+        functions: tensor name (`u`, `delta`, `A`, `B`, `C`, `D` or `y`) -> function from that
+            direction's tensor to a tensor of the same shape. Gradients flow through it.
+
+    Raises:
+        ValueError: for an unknown tensor name, a pattern that matches no site, or a function that
+            returns another shape.
+    """
+    _check_names(functions)
+    found = find_sites(model, sites)
+
+    def replaced(module: SelectiveScan, members: list[Site], name: str, tensor: Tensor) -> Tensor:
+        count = len(module.directions)
+        parts = [_part(name, tensor, i, count) for i in range(count)]
+        for site in members:
+            new = functions[name](parts[site.index])
+            if new.shape != parts[site.index].shape:
+                raise ValueError(
+                    f"the function for {name} returned shape {tuple(new.shape)} at {site.name}, "
+                    f"where {tuple(parts[site.index].shape)} is needed"
+                )
+            parts[site.index] = new
+        return _join(name, parts)
+
+    def before(module: SelectiveScan, members: list[Site], tensors: dict) -> dict | None:
+        changed = {
+            name: replaced(module, members, name, tensors[name])
+            for name in functions
+            if name != "y" and tensors.get(name) is not None
+        }
+        return {**tensors, **changed} if changed else None
+
+    def after(
+        module: SelectiveScan, members: list[Site], tensors: dict, y: Tensor
+    ) -> Tensor | None:
+        return replaced(module, members, "y", y) if "y" in functions else None
+
+    with _hooked(model, found, before, after):
+        yield
+
+
+def _check_names(names) -> None:
+    unknown = [name for name in names if name not in TENSORS]
+    if unknown:
+        raise ValueError(f"a scan has no tensor {unknown[0]!r}; it has {', '.join(TENSORS)}")
