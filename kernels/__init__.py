@@ -1,1 +1,202 @@
-"""The one selective scan of the workbench."""
+"""The one selective scan of the workbench: `selective_scan`, and `softplus` for its step size."""
+
+import functools
+import importlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels import reference
+
+__all__ = ["available_backends", "selective_scan", "softplus"]
+
+
+@functools.cache
+def _import_cpu():
+    """Return the numba backend, or None where numba does not import."""
+    try:
+        return importlib.import_module("kernels.cpu")
+    except ImportError:
+        return None
+
+
+def available_backends() -> tuple[str, ...]:
+    """The backends of `selective_scan` that work here: "reference", and "cpu" where numba does."""
+    return ("reference", "cpu") if _import_cpu() else ("reference",)
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The selective scan S6 (Gu & Dao 2023, arXiv 2312.00752, eq. 2 and algorithm 2).
+
+        h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t,    h_0 = 0
+        y_t = C_t . h_t + D u_t
+
+    Names, shapes and meaning are those of mamba_ssm's `selective_scan_fn`. Inputs may be strided
+    in any way and of any floating dtype; the state is float32, or float64 when an input is.
+
+    Args:
+        u: input, (b, d, l) with l >= 1.
+        delta: step size, (b, d, l); usually positive, but nothing here needs that.
+        A: real state matrix, (d, n); usually negative, so that the state decays.
+        B, C: input and output projections, (b, n, l), or (b, g, n, l) for g groups of d / g
+            neighbouring channels: channel r reads group r // (d / g).
+        D: skip connection, (d).
+        z: gate, (b, d, l): y becomes y * silu(z).
+        delta_bias: (d), added to delta.
+        delta_softplus: whether delta + delta_bias passes softplus first.
+        return_last_state: also return the state after the last step.
+        backend: "reference" (plain PyTorch, any device and dtype, differentiable any number of
+            times), "cpu" (float32 vector kernels, differentiable once) or "auto".
+
+    Returns:
+        y (b, d, l) in the dtype of u; with return_last_state also h_l, (b, d, n).
+
+    Raises:
+        ValueError: when a shape, dtype or device does not fit, or the backend cannot run.
+    """
+    _check(u, delta, A, B, C, D, z, delta_bias)
+    tensors = [x for x in (u, delta, A, B, C, D, delta_bias) if x is not None]
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
+    scan = _scan_of(backend, u.device, dtype)
+    if B.ndim == 3:
+        B = B.unsqueeze(1)
+    if C.ndim == 3:
+        C = C.unsqueeze(1)
+
+    y, last_state = scan(
+        *(x if x is None else x.to(dtype) for x in (u, delta, A, B, C, D, delta_bias)),
+        delta_softplus,
+    )
+    if z is not None:
+        y = y * F.silu(z.to(dtype))
+    y = y.to(u.dtype)
+    return (y, last_state) if return_last_state else y
+
+
+def softplus(x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """log(1 + exp(x + bias[:, None])): the step size of a scan from its raw projection.
+
+    Exact for any |x|: it neither overflows nor switches to x above a threshold. The vector kernel
+    runs for float32 on the CPU, plain PyTorch otherwise; both are differentiable twice.
+
+    Args:
+        x: (b, d, l), any floating dtype, which the result keeps.
+        bias: (d).
+
+    Returns:
+        (b, d, l), positive (zero where exp(x + bias) underflows).
+
+    Raises:
+        ValueError: when a shape or dtype does not fit.
+    """
+    _check_floating(x=x, bias=bias)
+    if x.ndim != 3:
+        raise ValueError(f"x must be (b, d, l), but its shape is {tuple(x.shape)}")
+    if bias is not None and bias.shape != x.shape[1:2]:
+        raise ValueError(
+            f"bias must be (d) = ({x.shape[1]},) to fit x {tuple(x.shape)}, "
+            f"but its shape is {tuple(bias.shape)}"
+        )
+    _check_device(x.device, bias=bias)
+    cpu = _import_cpu() if x.device.type in ("cpu", "meta") and x.dtype == torch.float32 else None
+    if cpu is None:
+        return reference.softplus(x, bias if bias is None else bias.to(x.dtype))
+    return cpu.softplus(x, bias if bias is None else bias.to(x.dtype))
+
+
+def _scan_of(backend: str, device: torch.device, dtype: torch.dtype):
+    """Return the function behind a backend name, or say why there is none."""
+    on_cpu = device.type in ("cpu", "meta")
+    if backend == "auto":
+        fast = on_cpu and dtype == torch.float32 and _import_cpu() is not None
+        backend = "cpu" if fast else "reference"
+    if backend == "reference":
+        return reference.selective_scan
+    if backend == "cpu":
+        if not on_cpu:
+            raise ValueError(f'backend="cpu" needs tensors on the CPU, but u is on {device}')
+        if dtype != torch.float32:
+            raise ValueError(
+                f'backend="cpu" computes in float32, but the inputs make {dtype}; '
+                'backend="reference" takes it'
+            )
+        if (cpu := _import_cpu()) is None:
+            raise ValueError('backend="cpu" needs numba (pip install numba)')
+        return cpu.selective_scan
+    if backend == "triton":
+        raise ValueError('backend="triton" does not exist yet; backend="reference" runs on a GPU')
+    raise ValueError(f'backend must be "auto", "reference", "cpu" or "triton", not {backend!r}')
+
+
+def _check(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+) -> None:
+    """Raise ValueError with one sentence on the first argument that does not fit."""
+    optional = {"D": D, "z": z, "delta_bias": delta_bias}
+    _check_floating(u=u, delta=delta, A=A, B=B, C=C, **optional)
+    if u.ndim != 3 or u.shape[1] == 0 or u.shape[2] == 0:
+        raise ValueError(f"u must be (b, d, l) with d, l >= 1, but its shape is {tuple(u.shape)}")
+    batch, dim, length = u.shape
+    if A.ndim != 2 or A.shape[0] != dim or A.shape[1] == 0:
+        raise ValueError(
+            f"A must be (d, n) = ({dim}, n) with n >= 1 to fit u {tuple(u.shape)}, "
+            f"but its shape is {tuple(A.shape)}"
+        )
+    state = A.shape[1]
+    fit = f"to fit u {tuple(u.shape)} and A {tuple(A.shape)}"
+    for name, x, axes, shape in (
+        ("delta", delta, "(b, d, l)", (batch, dim, length)),
+        ("z", z, "(b, d, l)", (batch, dim, length)),
+        ("D", D, "(d)", (dim,)),
+        ("delta_bias", delta_bias, "(d)", (dim,)),
+    ):
+        if x is not None and x.shape != shape:
+            raise ValueError(
+                f"{name} must be {axes} = {shape} {fit}, but its shape is {tuple(x.shape)}"
+            )
+    groups = []
+    for name, x in (("B", B), ("C", C)):
+        if x.ndim not in (3, 4) or (x.shape[0], *x.shape[-2:]) != (batch, state, length):
+            raise ValueError(
+                f"{name} must be (b, n, l) = ({batch}, {state}, {length}) or (b, g, n, l) = "
+                f"({batch}, g, {state}, {length}) {fit}, but its shape is {tuple(x.shape)}"
+            )
+        groups.append(1 if x.ndim == 3 else x.shape[1])
+    if groups[0] != groups[1]:
+        raise ValueError(f"B and C must have the same groups, but B has {groups[0]}, C {groups[1]}")
+    if groups[0] == 0 or dim % groups[0]:
+        raise ValueError(f"{dim} channels do not divide into the {groups[0]} groups of B and C")
+    _check_device(u.device, delta=delta, A=A, B=B, C=C, **optional)
+
+
+def _check_floating(**tensors: Tensor | None) -> None:
+    for name, x in tensors.items():
+        if x is not None and not x.is_floating_point():
+            raise ValueError(f"{name} must be a real floating tensor, but its dtype is {x.dtype}")
+
+
+def _check_device(device: torch.device, **tensors: Tensor | None) -> None:
+    for name, x in tensors.items():
+        if x is not None and x.device != device:
+            raise ValueError(f"{name} is on {x.device}, but the first tensor is on {device}")

@@ -46,7 +46,7 @@ class Grid:
 def stages(model: nn.Module) -> list[str]:
     """Names of the stages 1, 2, ... of a model.
 
-    A hierarchy's last four feature levels (reductions 4, 8, 16 and 32) are its stages. A network
+    A hierarchy's feature levels from reduction 4 on (4, 8, 16, 32) are its stages. A network
     of equal blocks (Vim, ViT) is cut into four parts of equal depth, so that "stage 4" is the
     output of the last block in every family.
     """
@@ -63,7 +63,7 @@ def _stages(model: nn.Module) -> list[tuple[int, str]]:
         parts = min(4, len(entries))
         taken = [math.ceil(len(entries) * (i + 1) / parts) - 1 for i in range(parts)]
     else:
-        taken = list(range(len(entries)))[-4:]
+        taken = [i for i, entry in enumerate(entries) if entry["reduction"] >= 4][-4:]
     return [(i, entries[i]["module"]) for i in taken]
 
 

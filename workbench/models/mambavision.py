@@ -201,10 +201,12 @@ class MambaVision(StagesMixin, nn.Module):
     Args:
         dim: width of the first stage, doubled at each further one.
         in_dim: width inside the stem.
-        depths: blocks of the four stages; in stages 3 and 4 the last half are attention.
-        num_heads, window_size: per stage; those of stages 1 and 2 are not used.
-        layer_scale: initial scale of the residual branches of stages 3 and 4, None for no scale.
-        layer_scale_conv: the same for stages 1 and 2.
+        depths: blocks of each stage; after the convolution stages the last half are attention.
+        num_heads, window_size: per stage; those of the convolution stages are not used.
+        layer_scale: initial scale of the residual branches after the convolution stages, None for
+            no scale.
+        layer_scale_conv: the same for the convolution stages.
+        conv_stages: how many stages are made of convolutions (2 in every released model).
     """
 
     def __init__(
@@ -220,6 +222,7 @@ class MambaVision(StagesMixin, nn.Module):
         drop_path_rate: float = 0.0,
         layer_scale: float | None = None,
         layer_scale_conv: float | None = None,
+        conv_stages: int = 2,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -231,7 +234,7 @@ class MambaVision(StagesMixin, nn.Module):
         for i, depth in enumerate(depths):
             width = dim * 2**i
             drops = rates[sum(depths[:i]) : sum(depths[: i + 1])]
-            if i < 2:
+            if i < conv_stages:
                 blocks = [ConvBlock(width, drop, layer_scale_conv) for drop in drops]
             else:
                 blocks = [
@@ -246,7 +249,7 @@ class MambaVision(StagesMixin, nn.Module):
                     )
                     for j, drop in enumerate(drops)
                 ]
-            window = None if i < 2 else window_size[i]
+            window = None if i < conv_stages else window_size[i]
             self.levels.append(Level(blocks, window, width, last=i == len(depths) - 1))
             # Every layer of stride 2 is a padded 3x3 convolution: cell i lies on pixel i * stride.
             info = {"num_chs": width, "reduction": 4 * 2**i, "module": f"levels.{i}.blocks"}

@@ -1,0 +1,311 @@
+"""Results: numpy arrays and `meta` in one file, complete or absent, same bytes for same content.
+
+Everything that methods, figures, scripts and the app exchange is one of the classes below. A file
+is a plain `.npz` that `numpy.load` reads without this package: arrays by field name, and `meta`, a
+JSON text.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import secrets
+import subprocess
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+
+SCHEMA = 1
+"""Version of the file layout; a file with a higher one is refused."""
+
+_KINDS: dict[str, type["Result"]] = {}
+
+
+class ResultError(ValueError):
+    """A result file that cannot be written or read; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result:
+    """What a method found: array fields added by the subclass, and `meta`.
+
+    A subclass names its `kind`, the word by which `load` finds it again, and declares one field
+    per array; a field that may be None is left out of the file when it is. `meta` holds only what
+    JSON holds (config, model, images, provenance ...): see `provenance`.
+    """
+
+    kind: ClassVar[str]
+    meta: dict[str, Any]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        kind = cls.__dict__.get("kind")
+        if not isinstance(kind, str) or not kind:
+            raise TypeError(f"{cls.__name__} needs a class attribute `kind`, a non-empty text.")
+        other = _KINDS.setdefault(kind, cls)
+        if other.__qualname__ != cls.__qualname__ or other.__module__ != cls.__module__:
+            raise TypeError(f'{cls.__name__} has the kind "{kind}" of {other.__name__}.')
+        _KINDS[kind] = cls
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The array fields that are not None, by field name."""
+        values = {name: getattr(self, name) for name in _array_fields(type(self))}
+        return {name: np.asarray(value) for name, value in values.items() if value is not None}
+
+    def save(self, path: str | PurePath) -> Path:
+        """Write one uncompressed `.npz` and return its path.
+
+        The file appears complete or not at all, and equal content gives equal bytes. Raises
+        `ResultError` where the file cannot be written.
+        """
+        return save_arrays(path, self.arrays(), {**self.meta, "kind": self.kind})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Erf(Result):
+    """The effective receptive field: which input pixels move the centre of the output, and how
+    much.
+
+    map: (h, w) float64, >= 0, sums to 1: the mean over the images.
+    maps: (n, h, w) float32, one map per image, as measured (not normalised).
+    splits: (k, h, w) float64, parts of the field, or None; their names are `meta["splits"]`.
+    picture: (h, w, 3) uint8, the first image as the model saw it, for overlays, or None.
+
+    Raises `ValueError` when a shape or the sum of `map` is wrong.
+    """
+
+    kind: ClassVar[str] = "erf"
+    map: np.ndarray
+    maps: np.ndarray
+    splits: np.ndarray | None = None
+    picture: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        size = self.map.shape
+        if self.map.ndim != 2 or self.maps.ndim != 3 or self.maps.shape[1:] != size:
+            raise ValueError(
+                f"map has the shape {size} and maps {self.maps.shape}; they must be (h, w) and "
+                "(n, h, w) with the same h and w."
+            )
+        total = float(self.map.sum())
+        if not (self.map >= 0).all() or not abs(total - 1) < 1e-6:
+            raise ValueError(
+                f"map has the sum {total:g} and the minimum {self.map.min():g}; "
+                "it must be non-negative and sum to 1."
+            )
+        if self.splits is not None and (self.splits.ndim != 3 or self.splits.shape[1:] != size):
+            raise ValueError(f"splits has the shape {self.splits.shape}; it must be (k, h, w).")
+        if self.picture is not None and self.picture.shape != (*size, 3):
+            raise ValueError(f"picture has the shape {self.picture.shape}; it must be (h, w, 3).")
+
+    @property
+    def numbers(self) -> dict[str, dict[str, Any]]:
+        """Name -> {"value", "low", "high", "unit"}; low and high bound the interval."""
+        return self.meta["numbers"]
+
+
+def load(source: str | PurePath | BinaryIO) -> Result:
+    """Read a result file (a path, or an open binary file such as an upload).
+
+    The class is found by `kind`. Raises `ResultError` for a file that is missing, truncated, of
+    another program, of a newer version, or that holds pickled objects.
+    """
+    name = _name_of(source)
+    arrays, meta = load_arrays(source)
+    kind = meta.pop("kind", None)
+    cls = _KINDS.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        raise ResultError(
+            f'{name} holds a result of kind "{kind}", but this version knows {_listed(_KINDS)}; '
+            "read it with the version that wrote it."
+        )
+    fields = _array_fields(cls)
+    absent = [field for field, required in fields.items() if required and field not in arrays]
+    if absent:
+        raise ResultError(f'{name} lacks the arrays {_listed(absent)} of a "{kind}" result.')
+    try:
+        return cls(meta=meta, **{field: arrays[field] for field in fields if field in arrays})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ResultError(f'{name} holds a damaged "{kind}" result: {error}') from error
+
+
+def save_arrays(
+    path: str | PurePath, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+) -> Path:
+    """Write arrays and `meta` as one uncompressed `.npz`, making its folder where needed.
+
+    The bytes depend on the content only (fixed time stamps, sorted members, C order). Written
+    beside `path` and renamed, so no reader ever sees half a file. Raises `ResultError` where that
+    fails, `TypeError` for arrays of objects or a `meta` that JSON cannot hold.
+    """
+    path = Path(path)
+    text = canonical_json({**meta, "schema": SCHEMA})
+    members = {"meta": np.array(text)}
+    for name, value in arrays.items():
+        if name == "meta":
+            raise TypeError('An array cannot be called "meta": that member holds the JSON text.')
+        members[name] = np.asarray(value, order="C")
+        if members[name].dtype.hasobject:
+            raise TypeError(
+                f"The array {name} holds objects; a result file holds numbers and text."
+            )
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+                for name in sorted(members):
+                    info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, whenever written
+                    info.create_system = 3  # the same on Windows
+                    info.external_attr = 0o644 << 16
+                    with archive.open(info, "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, members[name], allow_pickle=False)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ResultError(
+            f"{path} cannot be written ({_reason(error)}); choose a folder that is writable and "
+            "has free space."
+        ) from error
+    return path
+
+
+def load_arrays(source: str | PurePath | BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read what `save_arrays` wrote: the arrays by name, and `meta` without the schema version.
+
+    Raises `ResultError` for anything else.
+    """
+    name = _name_of(source)
+    try:
+        with np.load(source, allow_pickle=False) as archive:
+            members = {member: archive[member] for member in archive.files}
+            meta = json.loads(str(members.pop("meta")))
+            schema = meta.pop("schema")
+            if not isinstance(schema, int):
+                raise ValueError("the schema version is not a number")
+    except FileNotFoundError as error:
+        raise ResultError(
+            f"There is no result file {name}; check the path, or run the analysis that writes it."
+        ) from error
+    except Exception as error:  # a damaged zip raises a dozen types; each means the same here
+        raise ResultError(
+            f"{name} is not a readable result file ({_reason(error)}); it may be truncated or "
+            "written by another program, so make it again."
+        ) from error
+    if schema > SCHEMA:
+        raise ResultError(
+            f"{name} was written by a newer version (file schema {schema}, this one reads up to "
+            f"{SCHEMA}); update vssm-workbench."
+        )
+    return members, meta
+
+
+def provenance(**facts: Any) -> dict[str, Any]:
+    """Where numbers come from: versions, platform and git revision, and the given facts.
+
+    Holds no time and no host name, so a repeated run gives the same bytes.
+    """
+    return {"versions": _versions(), "platform": _platform(), **_revision(), **facts}
+
+
+def content_hash(value: Any) -> str:
+    """8 hexadecimal digits that depend on the content of `value` only, for file names."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:8]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces.
+
+    Dataclasses, numpy numbers and arrays, paths and sets are written as what they hold. Raises
+    `TypeError` for anything else that JSON does not know.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain
+    )
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, PurePath):
+        return value.as_posix()
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"{value!r} cannot be written as JSON; use numbers, text, lists and dicts.")
+
+
+def _array_fields(cls: type[Result]) -> dict[str, bool]:
+    """Names of the array fields, each with whether it must be there."""
+    return {
+        field.name: field.default is dataclasses.MISSING
+        for field in dataclasses.fields(cls)
+        if field.name != "meta"
+    }
+
+
+def _name_of(source: Any) -> str:
+    if isinstance(source, str | PurePath):
+        return str(source)
+    return str(getattr(source, "name", "The given file"))
+
+
+def _reason(error: BaseException) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return (text.splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(names))
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for distribution in ("vssm-workbench", "torch", "timm", "numba", "numpy"):
+        try:
+            versions[distribution] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _platform() -> str:
+    # not platform.platform(): a kernel release says nothing about the numbers
+    return f"{platform.system()} {platform.machine()}"
+
+
+@functools.cache
+def _revision() -> dict[str, Any]:
+    """Git revision of the project and whether tracked files differ from it; {} outside git."""
+    project = Path(__file__).resolve().parent.parent
+    # only the project's own repository counts, not one that an environment happens to lie in
+    if not (project / ".git").exists():
+        return {}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(project), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+            env=environment,
+        ).stdout.strip()
+
+    try:
+        revision = git("rev-parse", "HEAD")
+        dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"revision": revision, "dirty": dirty}

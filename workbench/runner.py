@@ -1,0 +1,459 @@
+"""Run a method over images: chunks, progress, resume, and less at once when memory runs out."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from workbench.images import BadImage, Batch, Images, Preprocessing, open_images, preprocessing_for
+from workbench.results import (
+    Result,
+    ResultError,
+    canonical_json,
+    content_hash,
+    load,
+    load_arrays,
+    provenance,
+    save_arrays,
+)
+
+CHUNK = 8
+"""Images in a chunk when the config has no `chunk`."""
+
+Partial = dict[str, np.ndarray]
+"""What a method measured on a batch: by name, arrays whose first axis is the images."""
+
+_LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
+
+Progress = Callable[[int, int, str | None], None]
+"""Called with the images done, their total, and a note or None."""
+
+
+class Method(Protocol):
+    """What `run` asks of a method; a module of `workbench.methods` is one."""
+
+    name: str
+
+    def measure(self, model: nn.Module, batch: Batch, config: Any) -> Partial: ...
+
+    def combine(self, partials: list[Partial], config: Any, meta: dict[str, Any]) -> Result: ...
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """One finished unit of work.
+
+    partial: None when no image of the chunk could be used.
+    names: of the images in `partial`.
+    skipped: name -> reason.
+    batch: images measured at once, None for all of them.
+    """
+
+    partial: Partial | None
+    names: list[str]
+    skipped: dict[str, str]
+    notes: list[str]
+    batch: int | None
+
+
+def run(
+    method: Method,
+    model: nn.Module,
+    images: Images | Any,
+    config: Any,
+    *,
+    preprocessing: Preprocessing | None = None,
+    out: str | PurePath | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+    facts: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Result:
+    """Measure `images` chunk by chunk and combine the partials in chunk order.
+
+    images: an `Images`, or anything that `open_images` takes.
+    config: the method's frozen dataclass; its field `chunk`, if any, sets the images in a chunk.
+    preprocessing: the model's own by default.
+    out: a folder. Finished chunks are kept below it until the run is complete, so that an
+        interrupted run goes on where it stopped; the result is written to
+        `<model>-<hash8>.npz`, and an existing file of that name is returned without measuring.
+    device: where to run, by default where the model is.
+    facts: what the caller knows of the model ("model", "weights_sha256", "backend" ...): part of
+        `meta` and of hash8. Without "weights_sha256" the parameters themselves are hashed.
+    force: measure again whatever is stored.
+
+    Images that cannot be used are left out and listed in `meta["skipped"]`. Raises `ValueError`
+    when none is left, `ResultError` when `out` cannot be written, `MemoryError` when not even one
+    image at a time fits in memory. The model comes back as it was, in mode, gradients and device.
+    """
+    images = images if isinstance(images, Images) else open_images(images)
+    preprocessing = preprocessing or preprocessing_for(model)
+    home = _home(model)
+    where = torch.device(device) if device is not None else home.device
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'device is "{where}", but there is no usable GPU here; use "cpu".')
+    facts = _complete(facts, model)
+    identity = {
+        "method": method.name,
+        "config": config,
+        "chunk": _chunk_size(config),
+        "facts": facts,
+        "images": images.fingerprint,
+        "labels": _labels(images, model),
+        "preprocessing": preprocessing.as_dict(),
+        "dtype": str(home.dtype).removeprefix("torch."),
+        "device": where.type,
+    }
+    hash8 = content_hash(identity)
+    report = progress or _silent
+    store = file = None
+    if out is not None:
+        file = Path(out) / f"{_file_name(str(facts['model']))}-{hash8}.npz"
+        store = Path(out) / ".chunks" / hash8
+        if not force and (result := _stored(file)) is not None:
+            report(len(images), len(images), f"Read from {file.name}, where it was stored.")
+            return result
+        if force:
+            shutil.rmtree(store, ignore_errors=True)
+        _check_writable(store, file)
+
+    work = _Work(method, model, images, config, preprocessing, where, home.dtype)
+    parts = _chunks(len(images), _chunk_size(config))
+    chunks: list[_Chunk] = []
+    with _alone(model), _at_rest(model, where):
+        for number, indices in enumerate(parts):
+            place = store / f"{number:05d}.npz" if store else None
+            chunk = _read_chunk(place) if place else None
+            note = "Read from an earlier run." if chunk else None
+            if chunk is None:
+                chunk = work.measure(indices)
+                if place:
+                    _write_chunk(place, chunk)
+                note = " ".join(_remarks(chunk)) or None
+            work.keep_small(chunk.batch)
+            chunks.append(chunk)
+            report(indices[-1] + 1, len(images), note)
+
+    skipped = {name: reason for chunk in chunks for name, reason in chunk.skipped.items()}
+    partials = [chunk.partial for chunk in chunks if chunk.partial is not None]
+    if not partials:
+        if store:
+            _discard(store)
+        first = "; ".join(f"{name} {reason}" for name, reason in list(skipped.items())[:3])
+        raise ValueError(f"None of the {len(images)} images can be used: {first}.")
+    meta = {
+        "method": method.name,
+        "model": facts["model"],
+        "facts": facts,
+        "config": _as_dict(config),
+        "chunk": _chunk_size(config),
+        "preprocessing": preprocessing.as_dict(),
+        "images": {
+            "source": images.describe(),
+            "count": len(images),
+            "fingerprint": images.fingerprint,
+            "names": [name for chunk in chunks for name in chunk.names],
+        },
+        "skipped": skipped,
+        "notes": list(dict.fromkeys(note for chunk in chunks for note in chunk.notes)),
+        "dtype": identity["dtype"],
+        "device": _device_name(where),
+        "hash": hash8,
+        "provenance": provenance(),
+    }
+    # as JSON gives it back, so that a new and a stored result have the same meta
+    result = method.combine(partials, config, json.loads(canonical_json(meta)))
+    if file and store:
+        result.save(file)
+        _discard(store)
+    return result
+
+
+def tqdm_progress(description: str) -> Progress:
+    """A progress bar on standard error, with notes above it."""
+    bar: tqdm | None = None
+
+    def report(done: int, total: int, note: str | None) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=total, desc=description, unit="image", file=sys.stderr)
+        if note:
+            tqdm.write(note, file=sys.stderr)
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+            bar = None
+
+    return report
+
+
+class _Work:
+    """Loading and measuring, chunk after chunk; remembers how many images fit in memory."""
+
+    def __init__(
+        self,
+        method: Method,
+        model: nn.Module,
+        images: Images,
+        config: Any,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.method, self.model, self.images, self.config = method, model, images, config
+        self.preprocessing, self.device, self.dtype = preprocessing, device, dtype
+        self.labels = _labels(images, model)
+        self.batch: int | None = None
+
+    def keep_small(self, batch: int | None) -> None:
+        """Go on with batches of at most this many images."""
+        if batch is not None:
+            self.batch = batch if self.batch is None else min(self.batch, batch)
+
+    def measure(self, indices: Sequence[int]) -> _Chunk:
+        pictures, kept, skipped = [], [], {}
+        # notes are asked for per chunk, so that a resumed run has the notes of all chunks
+        notes: list[str] = []
+        for i in indices:
+            try:
+                image, remarks = self.images.read(i)
+            except BadImage as bad:
+                skipped[bad.name] = bad.reason
+                continue
+            pictures.append(self.preprocessing.picture(image))
+            kept.append(i)
+            notes += remarks
+        names = [self.images.names[i] for i in kept]
+        if not kept:
+            return _Chunk(None, names, skipped, notes, self.batch)
+        batch = Batch(
+            tensor=self.preprocessing.tensor(pictures).to(self.device, self.dtype),
+            pictures=np.stack(pictures),
+            names=tuple(names),
+            labels=None if self.labels is None else tuple(self.labels[i] for i in kept),
+            indices=tuple(kept),
+        )
+        partial = self._in_parts(batch, notes)
+        return _Chunk(partial, names, skipped, notes, self.batch)
+
+    def _in_parts(self, batch: Batch, notes: list[str]) -> Partial:
+        parts: list[Partial] = []
+        start = 0
+        while start < len(batch):
+            part = batch.part(start, start + (self.batch or len(batch)))
+            partial = self._try(part)
+            if partial is not None:
+                parts.append(partial)
+                start += len(part)
+                continue
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if len(part) == 1:
+                h, w = self.preprocessing.size
+                raise MemoryError(
+                    f"One image of {h} x {w} pixels does not fit in the memory of {self.device} "
+                    f"for {self.method.name}; choose a smaller size or a device with more memory."
+                )
+            self.batch = len(part) // 2
+            notes.append(
+                f"{len(part)} images at once did not fit in the memory of {self.device}; "
+                f"measured {self.batch} at a time."
+            )
+        if any(part.keys() != parts[0].keys() for part in parts):
+            raise ValueError(f"{self.method.name} measured different arrays on different batches.")
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _try(self, batch: Batch) -> Partial | None:
+        """What the method measured, or None when memory ran out.
+
+        The error is gone on return, and with it the tensors that its traceback held.
+        """
+        try:
+            measured = self.method.measure(self.model, batch, self.config)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            return None
+        partial = {name: np.asarray(value) for name, value in measured.items()}
+        for name, value in partial.items():
+            if value.ndim == 0 or len(value) != len(batch):
+                raise ValueError(
+                    f'{self.method.name} measured "{name}" of shape {value.shape} on {len(batch)} '
+                    "images; the first axis must be the images."
+                )
+        return partial
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    marks = (
+        "out of memory",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "not enough memory",
+    )
+    return any(mark in text for mark in marks) or "defaultcpuallocator" in text
+
+
+def _chunks(count: int, size: int) -> list[range]:
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _chunk_size(config: Any) -> int:
+    size = config.get("chunk") if isinstance(config, Mapping) else getattr(config, "chunk", None)
+    size = CHUNK if size is None else size
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"chunk is {size!r}; give the number of images in a chunk, from 1 up.")
+    return size
+
+
+def _read_chunk(place: Path) -> _Chunk | None:
+    """A finished chunk; None when it is not there or damaged, and has to be measured."""
+    try:
+        arrays, meta = load_arrays(place)
+        return _Chunk(
+            arrays if meta["names"] else None,
+            meta["names"],
+            meta["skipped"],
+            meta["notes"],
+            meta["batch"],
+        )
+    except (ResultError, KeyError):
+        return None
+
+
+def _write_chunk(place: Path, chunk: _Chunk) -> None:
+    meta = {
+        "names": chunk.names,
+        "skipped": chunk.skipped,
+        "notes": chunk.notes,
+        "batch": chunk.batch,
+    }
+    save_arrays(place, chunk.partial or {}, meta)
+
+
+def _remarks(chunk: _Chunk) -> Iterator[str]:
+    yield from (f"Skipped: {name} {reason}." for name, reason in chunk.skipped.items())
+    yield from chunk.notes
+
+
+def _stored(file: Path) -> Result | None:
+    if not file.exists():
+        return None
+    try:
+        return load(file)
+    except ResultError:
+        return None
+
+
+def _check_writable(store: Path, file: Path) -> None:
+    """Try now, because an hour of measuring comes before the first result is written."""
+    if file.is_dir():
+        raise ResultError(f"{file} is a folder, where the result should go; remove it.")
+    probe = store / "probe.npz"
+    save_arrays(probe, {}, {})
+    probe.unlink(missing_ok=True)
+
+
+def _discard(store: Path) -> None:
+    shutil.rmtree(store, ignore_errors=True)
+    try:
+        store.parent.rmdir()
+    except OSError:
+        return  # another run keeps its chunks there
+
+
+def _alone(model: nn.Module) -> threading.RLock:
+    """Held by the one run that uses the model: pages of the app share models between threads,
+    and modes, hooks and device of a model hold for all of them.
+    """
+    with _LOCKS_LOCK:
+        return _LOCKS.setdefault(model, threading.RLock())
+
+
+@contextmanager
+def _at_rest(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The model on `device`, in eval mode, parameters without gradient; afterwards as before."""
+    home = _home(model).device
+    training = {module: module.training for module in model.modules()}
+    gradient = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        model.to(device)
+        model.eval()
+        model.requires_grad_(False)
+        yield
+    finally:
+        for parameter, wanted in gradient.items():
+            parameter.requires_grad_(wanted)
+        for module, mode in training.items():
+            module.training = mode
+        model.to(home)
+
+
+def _home(model: nn.Module) -> torch.Tensor:
+    """A floating-point tensor of the model, for its device and dtype."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            return tensor
+    return torch.zeros(0)
+
+
+def _complete(facts: Mapping[str, Any] | None, model: nn.Module) -> dict[str, Any]:
+    complete = dict(facts or {})
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    complete.setdefault("model", cfg.get("architecture") or type(model).__name__)
+    if not complete.get("weights_sha256"):
+        # without it another model's stored result could be taken for this one's
+        complete["state_sha256"] = _state_hash(model)
+    return complete
+
+
+def _state_hash(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _labels(images: Images, model: nn.Module) -> list[int] | None:
+    """Labels as the model counts its classes; those of the source when it has no class number."""
+    count = getattr(model, "num_classes", None)
+    return images.labels if count is None else images.targets(count)
+
+
+def _as_dict(config: Any) -> Any:
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return dataclasses.asdict(config)
+    return config
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return device.type
+
+
+def _file_name(model: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", model).strip("-.") or "model"
+
+
+def _silent(done: int, total: int, note: str | None) -> None:
+    pass

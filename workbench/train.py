@@ -1,0 +1,316 @@
+"""The recipe behind the shipped checkpoints: one plain schedule for any registered model.
+
+Random crop and flip, label smoothing, AdamW, warm-up and cosine by steps, gradient clipping, an
+exponential moving average of the weights. Data order and augmentation are functions of the seed
+and the step alone, so a resumed run gives the numbers of an unbroken one.
+"""
+
+import csv
+import dataclasses
+import io
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from workbench.images import Images, Preprocessing, preprocessing_for
+from workbench.results import content_hash
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        size: side of the training images in pixels.
+        load_size: side at which images are kept in memory; crops are cut from these.
+        epochs: passes over the data.
+        batch_size: images in a step.
+        lr: peak learning rate.
+        weight_decay: of matrices and convolutions; A, D, step biases, norms and biases have none.
+        warmup: share of all steps in which the learning rate rises from zero.
+        min_crop: smallest area of a random crop, as a share of the image.
+        label_smoothing: share of the target given to all classes.
+        clip: largest gradient norm.
+        ema: decay of the moving average of the weights.
+        snapshots: epochs after which the averaged weights are kept, 0 for the start.
+        seed: of initial weights, data order and augmentation.
+    """
+
+    size: int = 64
+    load_size: int = 96
+    epochs: float = 60
+    batch_size: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    min_crop: float = 0.35
+    label_smoothing: float = 0.1
+    clip: float = 1.0
+    ema: float = 0.998
+    snapshots: tuple[int, ...] = (0, 1, 3, 10)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Decoded training images: pixels (n, load_size, load_size, 3) uint8 and labels (n,) int64."""
+
+    pixels: Tensor
+    labels: Tensor
+    classes: int
+    fingerprint: str
+
+
+def read_data(images: Images, load_size: int, progress: Callable[[int, int], None] | None = None):
+    """Decode labelled images once, short side to `load_size`, centre crop.
+
+    Raises:
+        ValueError: when the images carry no labels.
+    """
+    if images.labels is None:
+        raise ValueError(
+            f"{images.describe()} carries no labels; train on a pack or a folder of class folders"
+        )
+    cut = Preprocessing(size=(load_size, load_size), crop_pct=1.0)
+    pixels = np.empty((len(images), load_size, load_size, 3), np.uint8)
+    for i in range(len(images)):
+        pixels[i] = cut.picture(images.load(i))
+        if progress and (i + 1) % 500 == 0:
+            progress(i + 1, len(images))
+    labels = torch.tensor(images.labels)
+    return Data(torch.from_numpy(pixels), labels, int(labels.max()) + 1, images.fingerprint)
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    """A generator that is a function of `numbers`."""
+    return torch.Generator().manual_seed(int(content_hash(list(numbers)), 16))
+
+
+def crops(pixels: Tensor, size: int, min_crop: float, generator: torch.Generator) -> Tensor:
+    """Random square crops, flipped half of the time: (n, s, s, 3) uint8 -> (n, 3, size, size).
+
+    A crop covers `min_crop` to all of the image's area. Values in [0, 1].
+    """
+    n = len(pixels)
+    side = torch.empty(n).uniform_(min_crop, 1.0, generator=generator).sqrt()
+    shift = (1 - side)[:, None] * (2 * torch.rand(n, 2, generator=generator) - 1)
+    flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+    affine = torch.zeros(n, 2, 3)
+    affine[:, 0, 0], affine[:, 1, 1] = side * flip, side
+    affine[:, :, 2] = shift
+    grid = F.affine_grid(affine, [n, 3, size, size], align_corners=False)
+    x = pixels.permute(0, 3, 1, 2).float() / 255
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """Linear warm-up, then cosine to 1 % of the peak."""
+    warm = max(1, round(config.warmup * steps))
+    if step < warm:
+        return config.lr * (step + 1) / warm
+    done = (step - warm) / max(1, steps - warm)
+    return config.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def optimizer_of(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on weights of two or more dimensions, A, D and the like excepted."""
+    exempt = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        (plain if parameter.ndim < 2 or name in exempt else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99))
+
+
+class Trainer:
+    """Trains a model step by step and keeps everything needed to go on in `out`.
+
+    Files: `checkpoint.pt` (state), `curve.csv` (step, epoch, loss, lr, seconds),
+    `snapshots/epoch-N.safetensors` and, at the end, `weights.safetensors` (averaged weights).
+    """
+
+    def __init__(
+        self, model: nn.Module, data: Data, config: TrainConfig, out: Path, device: str = "cpu"
+    ) -> None:
+        self.config, self.data, self.out = config, data, out
+        self.device = torch.device(device)
+        self.model = model.to(self.device).train().requires_grad_(True)
+        self.optimizer = optimizer_of(model, config)
+        self.per_epoch = len(data.labels) // config.batch_size
+        if not self.per_epoch:
+            raise ValueError(
+                f"a batch of {config.batch_size} is more than the {len(data.labels)} images; "
+                "choose a smaller batch_size"
+            )
+        self.steps = max(1, round(config.epochs * self.per_epoch))
+        self.step = 0
+        self.seconds = 0.0
+        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.curve: list[list[float]] = []
+        norm = preprocessing_for(model, config.size)
+        self.mean = torch.tensor(norm.mean, device=self.device)[:, None, None]
+        self.std = torch.tensor(norm.std, device=self.device)[:, None, None]
+        self.identity = content_hash([dataclasses.asdict(config), data.fingerprint])
+        out.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint.is_file():
+            self._resume()
+        elif 0 in config.snapshots:
+            self.save_weights(out / "snapshots" / "epoch-0.safetensors")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out / "checkpoint.pt"
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        if state["identity"] != self.identity:
+            raise ValueError(
+                f"{self.checkpoint} belongs to another configuration or data set; "
+                "choose another --out or remove it"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.step = state["average"], state["step"]
+        self.seconds, self.curve = state["seconds"], state["curve"]
+
+    def save(self) -> None:
+        """Write the checkpoint and the curve, each complete or not at all."""
+        state = {
+            "identity": self.identity,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "seconds": self.seconds,
+            "curve": self.curve,
+        }
+        unfinished = self.checkpoint.with_suffix(".unfinished")
+        torch.save(state, unfinished)
+        unfinished.replace(self.checkpoint)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["step", "epoch", "loss", "lr", "seconds"])
+        writer.writerows(self.curve)
+        (self.out / "curve.csv").write_text(text.getvalue())
+
+    def save_weights(self, path: Path, metadata: dict[str, str] | None = None) -> Path:
+        """Write the averaged weights as safetensors."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.cpu().contiguous() for k, v in self.average.items()}
+        unfinished = path.with_suffix(".unfinished")
+        save_file(tensors, unfinished, metadata=metadata)
+        unfinished.replace(path)
+        return path
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (b, 3, size, size), normalised, and labels of a step."""
+        epoch, place = divmod(step, self.per_epoch)
+        order = torch.randperm(
+            len(self.data.labels), generator=_generator(self.config.seed, 1, epoch)
+        )
+        chosen = order[place * self.config.batch_size : (place + 1) * self.config.batch_size]
+        augment = _generator(self.config.seed, 2, step)
+        x = crops(self.data.pixels[chosen], self.config.size, self.config.min_crop, augment)
+        x = (x.to(self.device) - self.mean) / self.std
+        return x, self.data.labels[chosen].to(self.device)
+
+    def train_step(self) -> float:
+        """One step; returns its loss."""
+        x, labels = self.batch(self.step)
+        rate = learning_rate(self.step, self.steps, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(int(content_hash([self.config.seed, 3, self.step]), 16))  # drop path
+        logits = self.model(x)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for key, value in self.model.state_dict().items():
+                if value.is_floating_point():
+                    self.average[key].lerp_(value, 1 - decay)
+                else:
+                    self.average[key].copy_(value)
+        return loss.item()
+
+    def run(
+        self,
+        progress: Callable[[int, int, float], None] | None = None,
+        save_every: float = 120.0,
+        stop_at: int | None = None,
+    ) -> None:
+        """Train to the end (or to step `stop_at`), saving every `save_every` seconds.
+
+        Args:
+            progress: called after every step with (step, steps, loss).
+        """
+        saved = time.monotonic()
+        marks = {epoch * self.per_epoch: epoch for epoch in self.config.snapshots if epoch}
+        last = self.steps if stop_at is None else min(stop_at, self.steps)
+        while self.step < last:
+            start = time.monotonic()
+            loss = self.train_step()
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"the loss is {loss} at step {self.step}; lower the learning rate "
+                    f"(lr={self.config.lr})"
+                )
+            self.seconds += time.monotonic() - start
+            if self.step % 20 == 0 or self.step == self.steps:
+                rate = self.optimizer.param_groups[0]["lr"]
+                epoch = self.step / self.per_epoch
+                self.curve.append([self.step, round(epoch, 4), loss, rate, round(self.seconds, 2)])
+            if self.step in marks:
+                name = f"epoch-{marks[self.step]}.safetensors"
+                self.save_weights(self.out / "snapshots" / name)
+            if progress:
+                progress(self.step, self.steps, loss)
+            if time.monotonic() - saved > save_every:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        if self.step == self.steps:
+            self.save_weights(self.out / "weights.safetensors")
+
+
+@torch.no_grad()
+def accuracy(
+    model: nn.Module,
+    images: Images,
+    preprocessing: Preprocessing,
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[int, int]:
+    """Count the images whose largest logit is their label: (correct, all); one crop each.
+
+    Raises:
+        ValueError: when the images carry no labels.
+    """
+    if images.labels is None:
+        raise ValueError(f"{images.describe()} carries no labels, so accuracy has no meaning")
+    model.eval()
+    device = next(model.parameters()).device
+    correct = 0
+    for start in range(0, len(images), batch_size):
+        indices = range(start, min(start + batch_size, len(images)))
+        pictures = np.stack([preprocessing.picture(images.load(i)) for i in indices])
+        found = model(preprocessing.tensor(pictures).to(device)).argmax(dim=1).cpu()
+        correct += int((found == torch.tensor([images.labels[i] for i in indices])).sum())
+        if progress:
+            progress(indices[-1] + 1, len(images))
+    return correct, len(images)
