@@ -162,10 +162,13 @@ def _lanewise(arity: int, emit: Callable) -> Callable:
     def codegen(context, builder, signature, args):
         return emit(builder, *args)
 
-    def typing(typing_context, *args):
-        return lanes(*[lanes] * arity), codegen
-
-    return intrinsic(typing)
+    signature = lanes(*[lanes] * arity)
+    typings = {  # numba wants the number of arguments in the signature
+        1: lambda typing_context, x: (signature, codegen),
+        2: lambda typing_context, x, y: (signature, codegen),
+        3: lambda typing_context, x, y, z: (signature, codegen),
+    }
+    return intrinsic(typings[arity])
 
 
 add = _lanewise(2, lambda builder, x, y: builder.fadd(x, y, flags=_FUSE))

@@ -18,7 +18,7 @@ import timm
 import torch
 
 from workbench import checkpoints, layouts, weights
-from workbench.models import MambaVision, Vim, VMamba
+from workbench.models import MambaVision, Vim, VMamba, nano
 from workbench.weights import (
     OFFICIAL,
     WeightsMismatch,
@@ -113,6 +113,9 @@ class Attack:
 
     def __reduce__(self):
         return self.function, self.arguments
+
+    def __call__(self):
+        raise AssertionError("only here so that pickle takes it for a function")
 
 
 def v0_names(state):
@@ -296,6 +299,7 @@ def test_a_configuration_and_a_training_log_are_read_over(tmp_path, monkeypatch)
         "config": CfgNode(MODEL=CfgNode(DIMS=[96], NAME="vssm")),
         "message_hub": {"log": HistoryBuffer()},
     }
+    allowed = set(torch.serialization.get_safe_globals())
     zipped, legacy = tmp_path / "zipped.pth", tmp_path / "legacy.pth"
     torch.save(content, zipped)
     torch.save(content, legacy, _use_new_zipfile_serialization=False)
@@ -303,7 +307,7 @@ def test_a_configuration_and_a_training_log_are_read_over(tmp_path, monkeypatch)
         monkeypatch.delitem(sys.modules, name)
     for path in (zipped, legacy):
         assert_loads(path, VMamba, SMALL_VMAMBA, state)
-    assert not torch.serialization.get_safe_globals()
+    assert set(torch.serialization.get_safe_globals()) == allowed
 
 
 def test_entries_are_chosen_or_named(tmp_path):
@@ -365,17 +369,14 @@ def test_a_plain_pickle_runs_nothing_in_any_protocol(protocol, tmp_path):
 
 
 def test_an_allowed_name_calls_nothing_real(tmp_path):
-    """getattr and NumPy's constructors are stand-ins: what they return cannot be called."""
+    """getattr and NumPy's constructors are stand-ins; what they return cannot be called."""
     path = tmp_path / "weights.pth"
-    marker = tmp_path / "marker"
-    reach = Attack(getattr, argparse.Namespace, "__init__")
-
-    class Chain:
-        def __reduce__(self):
-            return reach, (str(marker),)
-
-    torch.save({"model": {"a": torch.ones(1)}, "x": reach}, path)
+    reached = Attack(getattr, argparse.Namespace, "__init__")
+    torch.save({"model": {"a": torch.ones(1)}, "x": reached}, path)
     assert read_state_dict(path)[0].keys() == {"a"}
+    torch.save({"model": {"a": torch.ones(1)}, "x": Attack(reached, 1)}, path)
+    with pytest.raises(ValueError, match=r"weights\.pth is damaged"):
+        read_state_dict(path)
 
 
 def test_damaged_files_are_named_in_one_sentence(tmp_path):
@@ -437,8 +438,8 @@ def test_a_variant_is_told_without_classifier_with_other_classes_and_at_another_
 
 
 def test_each_released_model_has_one_published_file():
-    names = [name for f in ("vim", "vmamba", "mambavision") for name in layouts._arguments(f)]
-    assert sorted(names) == sorted(OFFICIAL)
+    names = {name for f in ("vim", "vmamba", "mambavision") for name in layouts._arguments(f)}
+    assert names - set(nano.VARIANTS) == set(OFFICIAL)
     assert len({(r.repository, r.file) for r in OFFICIAL.values()}) == len(OFFICIAL)
     assert OFFICIAL["vmamba_tiny_s1l8"].url == (
         "https://github.com/MzeroMiko/VMamba/releases/download/"
@@ -485,7 +486,8 @@ def test_a_mismatch_counts_names_and_says_what_fits():
         load_into(model, state)
     text = str(error.value)
     assert "the weights do not fit mambavision_tiny: " in text
-    assert " unexpected (" in text and " of another shape (" in text
+    assert "8 missing (levels.2.blocks.4.mixer.qkv.weight, " in text
+    assert " unexpected (" in text and text.count("levels.") == 10
     assert text.endswith("These weights fit: mambavision_tiny2")
     assert "\n" not in text and len(text) < 1500
 
@@ -498,10 +500,8 @@ def meta_model(name):
 def test_one_wrong_name_or_shape_is_an_error():
     state = filled(VMamba, SMALL_VMAMBA)
     with pytest.raises(WeightsMismatch, match=r"1 missing \(layers\.0\.blocks\.0\.op\.Ds\)"):
-        load_into(
-            VMamba(**SMALL_VMAMBA),
-            {k: v for k, v in state.items() if not k.endswith("0.op.Ds")} | {},
-        )
+        key = "layers.0.blocks.0.op.Ds"
+        load_into(VMamba(**SMALL_VMAMBA), {k: v for k, v in state.items() if k != key})
     with pytest.raises(WeightsMismatch, match=r"1 unexpected \(surprise\)"):
         load_into(VMamba(**SMALL_VMAMBA), {**state, "surprise": torch.ones(1)})
     with pytest.raises(WeightsMismatch, match=r"patch_embed\.0\.bias 3, not 8"):
@@ -630,6 +630,45 @@ def test_non_commercial_weights_say_so(tmp_path):
     arguments = {k: v for k, v in SMALL_MAMBAVISION.items() if k != "num_classes"}
     model = create_model("mambavision_base", path, **arguments)
     assert "non-commercial" in model.provenance["licence"]
+
+
+@pytest.mark.parametrize("name", [n for n in nano.VARIANTS if not n.startswith(("res", "vit"))])
+def test_our_small_models_are_told_from_their_weights(name, tmp_path):
+    model = create_model(name, seed=5)
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    found = create_model(weights=path)
+    assert found.provenance["model"] == name and found.provenance["classes"] == 10
+    for key, value in model.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value), key
+
+
+def test_official_weights_of_other_models_are_timms(monkeypatch, tmp_path, no_network):
+    with pytest.raises(ConnectionError, match=r"model\.safetensors .* timm/resnet10t\.c3_in1k:"):
+        create_model("resnet10t", "official")
+    with pytest.raises(ValueError, match="Invalid pretrained tag"):
+        create_model("resnet10t.nonsense", "official")
+    path = tmp_path / "model.safetensors"
+    published = timm.create_model("resnet10t")
+    safetensors.torch.save_file(published.state_dict(), path)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda **where: str(path))
+    model = create_model("resnet10t", "official")
+    assert torch.equal(model.fc.weight, published.fc.weight)
+    assert model.provenance["weights_sha256"] == checkpoints.sha256(path)
+    assert model.provenance["licence"] == "Published weights: apache-2.0."
+    model = create_model("resnet10t", "official", num_classes=3)
+    assert torch.equal(model.conv1[0].weight, published.conv1[0].weight)
+    assert "the classifier is random" in model.provenance["notes"][0]
+
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(ConnectionError, match=r"hf-hub:a/b could not be fetched \(OSError\)"):
+        create_model("hf-hub:a/b")
+    with pytest.raises(ValueError, match="no published weights are known for resnet10t_x"):
+        monkeypatch.setattr(timm, "is_model", lambda name: True)
+        create_model("resnet10t_x", "official")
 
 
 def test_a_model_is_told_from_its_weights(tmp_path, monkeypatch):

@@ -1,0 +1,27 @@
+"""See what a visual state-space model looks at.
+
+    import workbench
+    model = workbench.create_model("vmamba_tiny_s1l8")
+    result = workbench.run(workbench.erf, model, "samples", workbench.ErfConfig())
+"""
+
+from workbench.images import open_images, preprocessing_for
+from workbench.methods import erf
+from workbench.methods.erf import ErfConfig
+from workbench.results import load
+from workbench.runner import run
+from workbench.trace import patch, record, scans
+from workbench.weights import create_model
+
+__all__ = [
+    "ErfConfig",
+    "create_model",
+    "erf",
+    "load",
+    "open_images",
+    "patch",
+    "preprocessing_for",
+    "record",
+    "run",
+    "scans",
+]

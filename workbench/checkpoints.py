@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import threading
+import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
@@ -154,12 +155,25 @@ def _from_hub(text: str) -> Path:
     with contextlib.suppress(Exception):
         found = Path(str(fetch(local_files_only=True)))
     if found is None or (found.is_dir() and not any(any(found.glob(p)) for p in PATTERNS)):
+        place = f"the hub repository {owner}/{name}"
+        if not _answers(huggingface_hub.constants.ENDPOINT):
+            raise _unreachable(file or "a weight file", place)
         try:
             found = Path(str(fetch()))
         except Exception as error:
-            place = f"the hub repository {owner}/{name}"
             raise _unreachable(file or "a weight file", place) from error
     return find_weights(found)
+
+
+def _answers(url: str) -> bool:
+    """Whether there is a network; the hub's client alone tries for half a minute."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=5):
+            return True
+    except urllib.error.HTTPError:  # it answers, if only to refuse
+        return True
+    except OSError:
+        return False
 
 
 def _unreachable(file: str, place: str) -> ConnectionError:
@@ -194,6 +208,11 @@ def fetch_official(name: str) -> Path:
         place = f"the release {release.tag} of {release.repository} on GitHub"
         raise _unreachable(release.file, place) from error
     return path
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Inert:
@@ -254,8 +273,6 @@ def read_state_dict(path: str | Path, entry: str | None = None) -> tuple[dict[st
     path = Path(path)
     with path.open("rb") as file:
         start = file.read(4)
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not start:
         raise ValueError(f"{path.name} is empty")
     if path.suffix == ".safetensors":
@@ -276,7 +293,7 @@ def read_state_dict(path: str | Path, entry: str | None = None) -> tuple[dict[st
     }
     facts = {
         "file": path.name,
-        "sha256": digest,
+        "sha256": sha256(path),
         "format": form,
         "entry": entry,
         "entries": entries,

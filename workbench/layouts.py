@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from workbench.models import FAMILIES, MambaVision, Vim, VMamba
+from workbench.models import FAMILIES, MambaVision, Vim, VMamba, nano
 
 __all__ = ["classifier_prefixes", "clean_keys", "variant_of"]
 
@@ -119,8 +119,10 @@ def _vmamba_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _arguments(family: str) -> dict[str, dict]:
-    """Name -> constructor arguments of a family's released models, plain ones first."""
-    return importlib.import_module(f"workbench.models.{family}").VARIANTS
+    """Name -> constructor arguments of a family's models: published ones first, then ours."""
+    published = importlib.import_module(f"workbench.models.{family}").VARIANTS
+    ours = {k: v for k, v in nano.VARIANTS.items() if k.startswith(f"{family}_")}
+    return {**published, **ours}
 
 
 def _variant_outline(family: str, arguments: dict) -> tuple:
@@ -130,9 +132,12 @@ def _variant_outline(family: str, arguments: dict) -> tuple:
         "vim": ("embed_dim", "depth"),
         "mambavision": ("dim", "depths"),
     }[family]
+    first = arguments.get(width, default[width].default)
     depth = arguments.get(depths, default[depths].default)
-    outline = depth if isinstance(depth, int) else tuple(depth)
-    return arguments.get(width, default[width].default), outline
+    return (
+        first if isinstance(first, int) else first[0],
+        depth if isinstance(depth, int) else tuple(depth),
+    )
 
 
 def _outline(family: str, shapes: Shapes) -> tuple | None:
@@ -161,7 +166,7 @@ def _variant_shapes(name: str) -> Shapes:
 
 
 def variant_of(state_dict: Mapping[str, Tensor]) -> list[str]:
-    """Return the released models whose every name and shape the state dict has.
+    """Return the models of ours whose every name and shape the state dict has.
 
     The number of classes and the length of Vim's position embedding may differ, the classifier
     may be absent. Models that differ in no shape are all returned, the plain one first. Only the

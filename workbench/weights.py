@@ -26,6 +26,7 @@ from workbench.checkpoints import (
     fetch_official,
     find_weights,
     read_state_dict,
+    sha256,
 )
 from workbench.layouts import classifier_prefixes, clean_keys, variant_of
 from workbench.models import FAMILIES, Vim
@@ -222,18 +223,27 @@ def create_model(
         raise ValueError(f"pos_embed must be 'class-aware' or 'official', not {pos_embed!r}")
     if name is None and weights in (None, "random", "official"):
         raise ValueError("give the name of a model, a weight file, or both")
+    if name is not None:
+        _check_name(name)
     notes: list[str] = []
     path, pretrained = _locate(name, weights)
-    state, facts = read_state_dict(path, entry) if path else (None, {})
+    state, facts = None, {}
+    if path and pretrained:
+        kwargs["pretrained_cfg_overlay"] = {"file": str(path)}
+        facts = {"file": path.name, "sha256": sha256(path)}
+    elif path:
+        state, facts = read_state_dict(path, entry)
     if name is None:
         assert path is not None and state is not None
         name = _infer(path, state, notes)
-    _check_name(name)
     if state is not None and num_classes is None:
         num_classes = _classes(name, state)
     if num_classes is not None:
         kwargs["num_classes"] = num_classes
     model = _build(name, pretrained, seed, img_size, kwargs, notes)
+    published = getattr(model, "pretrained_cfg", None) or {}
+    if pretrained and num_classes and published.get("num_classes") != num_classes:
+        notes.append("the published weights have other classes: the classifier is random")
     if isinstance(model, Vim):
         model.pos_embed_resize = pos_embed
     if state is not None:
@@ -241,8 +251,9 @@ def create_model(
 
     random = state is None and not pretrained
     source = "random" if random else str(weights or name)
-    family = next((key for key, kind in FAMILIES.items() if isinstance(model, kind)), "")
-    licence = None if random else LICENCES.get(family) or _timm_licence(model)
+    licence = None
+    if not random:
+        licence = LICENCES[name.split("_")[0]] if name in OFFICIAL else _timm_licence(model)
     model.provenance = {  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
         "model": name,
         "weights": source,
@@ -261,20 +272,41 @@ def create_model(
 
 
 def _locate(name: str | None, weights: str | Path | None) -> tuple[Path | None, bool]:
-    """The weight file, or None and whether timm is to fetch the weights."""
-    if weights == "official":
-        return (fetch_official(name), False) if name in OFFICIAL else (None, True)
-    if weights is None and name is not None:
+    """The weight file, if one is known, and whether reading it is left to timm."""
+    if name is not None and weights in (None, "official"):
         if name.startswith("local-dir:"):
             return find_weights(name.removeprefix("local-dir:")), False
-        return None, name.startswith("hf-hub:")
+        if name.startswith("hf-hub:"):
+            return None, True
+        if weights == "official":
+            return _published(name)
     if weights is None or weights == "random":
         return None, False
     return find_weights(weights), False
 
 
+def _published(name: str) -> tuple[Path | None, bool]:
+    if name in OFFICIAL:
+        return fetch_official(name), False
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise ValueError(f"no published weights are known for {name}: give weights=PATH")
+    if config.file:
+        return Path(config.file), False
+    if config.hf_hub_id and not config.custom_load:
+        file = config.hf_hub_filename or "model.safetensors"
+        return find_weights(f"hf-hub:{config.hf_hub_id}/{file}"), True
+    return None, True
+
+
 def _check_name(name: str) -> None:
-    if ":" in name or timm.is_model(name):
+    if ":" in name:
+        return
+    if timm.is_model(name):
+        try:
+            timm.get_pretrained_cfg(name)
+        except RuntimeError as error:  # it knows the model, but not the tag after the dot
+            raise ValueError(str(error)) from None
         return
     known = timm.list_models()
     near = difflib.get_close_matches(name, known, n=5)

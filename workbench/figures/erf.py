@@ -11,7 +11,7 @@ from workbench.figures.files import STYLE
 from workbench.results import Erf
 
 COLOURS = "magma"
-_TICKS = (1.0, 0.1, 0.01, 0.001, 0.0001)
+_TICKS = (1.0, 0.1, 0.01, 0.001)
 
 
 def shown(result: Erf) -> np.ndarray:
@@ -33,8 +33,8 @@ def scale(p: np.ndarray, transform: str) -> np.ndarray:
 
 def label(result: Erf) -> str:
     """The model and its weights, as a panel is titled."""
-    meta = result.meta
-    return f"{meta.get('model', 'model')}\n{meta.get('weights_label', '')}".strip()
+    facts = result.meta.get("facts", {})
+    return f"{facts.get('model', 'model')}\n{facts.get('weights_label', '')}".strip()
 
 
 def with_interval(result: Erf, name: str) -> str:
@@ -94,7 +94,7 @@ def draw(results: Sequence[Erf], columns: int | None = None) -> Figure:
         figure, axes = plt.subplots(
             len(rows),
             width,
-            figsize=(1.75 * width + 0.9, 2.3 * len(rows)),
+            figsize=(1.75 * width + 0.9, 2.5 * len(rows)),
             squeeze=False,
             layout="constrained",
         )
@@ -117,7 +117,7 @@ def _rows(results: Sequence[Erf]) -> list[list[Erf]]:
     """Results grouped by state of training; models in the order given."""
     groups: dict[str, list[Erf]] = {}
     for result in results:
-        groups.setdefault(result.meta.get("training", ""), []).append(result)
+        groups.setdefault(result.meta.get("facts", {}).get("training", ""), []).append(result)
     if len(groups) > 1:
         return list(groups.values())
     only = next(iter(groups.values()))
@@ -193,9 +193,10 @@ def caption(results: Sequence[Erf]) -> str:
         lines.insert(0, f"Protocol {config['preset']} (as published: {'; '.join(first['quirks'])}).")
     for result in results:
         meta = result.meta
+        height, width = result.map.shape
+        rows, columns = meta["cells"]
         lines.append(
-            f"{meta.get('model')}: {meta.get('weights_label', 'weights unknown')}, unit "
-            f"{tuple(meta['cell'])} of a {meta['cells'][0]} x {meta['cells'][1]} map; "
-            f"{meta.get('preprocessing_label', '')}"
+            f"{label(result).replace(chr(10), ', ')}: {height} x {width} px, unit "
+            f"{tuple(meta['cell'])} of {rows} x {columns}, images: {meta['images']['source']}."
         )
     return "\n".join(lines) + "\n"

@@ -13,8 +13,13 @@ _METADATA = {
 }
 
 
-def save_figure(figure: Figure, stem: Path, formats: tuple[str, ...] = ("pdf", "png", "svg")) -> list[Path]:
-    """Save `figure` as `stem`.pdf, .png and .svg and return the paths.
+def save_figure(
+    figure: Figure,
+    stem: Path,
+    caption: str | None = None,
+    formats: tuple[str, ...] = ("pdf", "png", "svg"),
+) -> list[Path]:
+    """Save `figure` as `stem`.pdf, .png and .svg, its caption as .txt, and return the paths.
 
     Each file is written beside its place and then moved, so that none is ever half-written.
 
@@ -31,6 +36,10 @@ def save_figure(figure: Figure, stem: Path, formats: tuple[str, ...] = ("pdf", "
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
+        paths.append(path)
+    if caption is not None:
+        path = stem.parent / f"{stem.name}.txt"
+        path.write_text(caption, encoding="utf-8")
         paths.append(path)
     return paths
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.geometry import feature_map, grid_of, resolve_position
-from workbench.images import Batch
+from workbench.images import Batch, Preprocessing
 from workbench.methods.erf_numbers import THRESHOLDS, UNITS, bootstrap, legacy_square, numbers
 from workbench.methods.erf_routes import PATHS, directions, only_direction, only_path
 from workbench.results import Erf
@@ -136,6 +136,20 @@ def protocol(config: ErfConfig, model: nn.Module | None = None) -> ErfConfig:
     return replace(config, **changes)
 
 
+def preset_size(config: ErfConfig) -> int | None:
+    """Side of the images in the preset's publication, in pixels; None without a preset."""
+    return PRESETS[config.preset].size if config.preset else None
+
+
+def prepared(preprocessing: Preprocessing, config: ErfConfig) -> Preprocessing:
+    """How images are brought to size: the model's way, or the preset's."""
+    resize = PRESETS[config.preset].resize if config.preset else "model"
+    if resize == "model":
+        return preprocessing
+    mode = "squash" if resize == "squash" else "center"
+    return replace(preprocessing, crop_mode=mode, crop_pct=1.0, interpolation="bicubic")
+
+
 def display(p: np.ndarray, transform: str) -> np.ndarray:
     """The map as a protocol shows it, divided by its maximum: values in [0, 1]."""
     if transform == "log10(x + 1)":
@@ -223,7 +237,7 @@ def measure(model: nn.Module, batch: Batch, config: ErfConfig) -> dict[str, np.n
     count = len(found)
     partial = {
         "maps": size_of(found, config.measure).cpu().numpy(),
-        "pictures": batch.pictures if 0 in batch.indices else batch.pictures[:0],
+        "pictures": batch.pictures,
         **{key: np.tile(np.asarray(value), (count, 1)) for key, value in place.items()},
     }
     for route, g in split_gradients(model, batch.tensor, config):
@@ -280,7 +294,6 @@ def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict
         stacked = {r: np.concatenate([p[r] for p in partials])[good] for r in routes}
         whole = maps[good].astype(np.float64).sum()
         splits = np.stack([s.astype(np.float64).sum(axis=0) / whole for s in stacked.values()])
-    pictures = [p["pictures"] for p in partials if len(p["pictures"])]
     meta = {
         **meta,
         "config": asdict(config),
@@ -312,6 +325,6 @@ def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict
         map=mean,
         maps=maps[good].astype(np.float32),
         splits=splits,
-        picture=pictures[0][0] if pictures else None,
+        picture=partials[0]["pictures"][0],
     )
 

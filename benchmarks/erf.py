@@ -1,0 +1,115 @@
+"""Time and memory of an effective receptive field over many images.
+
+    python benchmarks/erf.py --out benchmarks/results/erf
+
+Runs what `vssm erf` runs (decode, resize, forward, backward to the input, combine, bootstrap) after
+one warm-up image, in this process. The scan's share is its part of the CPU time of one image's
+forward and backward, by torch's profiler.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from workbench import ErfConfig, create_model, erf, open_images, preprocessing_for, run
+from workbench.methods.erf import gradient
+
+MODELS = ("vmamba_tiny_s1l8", "vim_tiny", "mambavision_tiny")
+
+
+def scan_share(model: torch.nn.Module, x: torch.Tensor, config: ErfConfig) -> float:
+    """Part of the CPU time of one forward and backward that our scan operators take."""
+    gradient(model, x, config)
+    with profile(activities=[ProfilerActivity.CPU]) as trace:
+        gradient(model, x, config)
+    events = trace.key_averages()
+    total = sum(event.self_cpu_time_total for event in events)
+    scan = sum(event.self_cpu_time_total for event in events if "selective_scan" in event.key)
+    return scan / total
+
+
+def peak_megabytes() -> float:
+    """Largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(name: str, count: int, size: int, config: ErfConfig) -> dict:
+    """Seconds for `count` images, and the peak memory after a fifth of them and after all."""
+    model = create_model(name)
+    paths = sorted((Path(__file__).parents[1] / "samples" / "images").glob("*.jpg"))
+    images = open_images([paths[i % len(paths)] for i in range(count)])
+    preprocessing = preprocessing_for(model, size)
+    run(erf, model, images.subset(range(1)), config, preprocessing=preprocessing)
+    run(erf, model, images.subset(range(count // 5)), config, preprocessing=preprocessing)
+    early = peak_megabytes()
+    start = time.perf_counter()
+    run(erf, model, images, config, preprocessing=preprocessing)
+    seconds = time.perf_counter() - start
+    x = preprocessing.tensor(preprocessing.picture(images.load(0))[None])
+    return {
+        "model": name,
+        "images": count,
+        "size": size,
+        "seconds": round(seconds, 2),
+        "milliseconds_per_image": round(1000 * seconds / count, 1),
+        "scan_share": round(scan_share(model.requires_grad_(False), x, config), 3),
+        f"peak_mb_after_{count // 5}": round(early),
+        f"peak_mb_after_{count}": round(peak_megabytes()),
+    }
+
+
+def machine() -> dict:
+    """Processor, threads and versions."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].partition(": ")[2] if lines else model
+    names = ("torch", "numba", "numpy", "timm")
+    return {
+        "processor": model,
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--chunk", type=int, default=ErfConfig.chunk)
+    parser.add_argument("--out", type=Path, help="write STEM.json and STEM.md")
+    args = parser.parse_args()
+    config = ErfConfig(chunk=args.chunk)
+    rows = [measure(name, args.images, args.size, config) for name in args.models]
+    facts = machine()
+    keys = list(rows[0])
+    lines = ["| " + " | ".join(key.replace("_", " ") for key in keys) + " |"]
+    lines.append("|" + "---|" * len(keys))
+    lines += ["| " + " | ".join(str(row[key]) for key in keys) + " |" for row in rows]
+    table = "\n".join(lines)
+    print(table)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.with_suffix(".json").write_text(
+            json.dumps({"machine": facts, "chunk": config.chunk, "rows": rows}, indent=2) + "\n"
+        )
+        about = (
+            f"{facts['processor']}, {facts['threads']} threads, "
+            + ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+        )
+        text = f"# Effective receptive field\n\n{__doc__}\n{about}.\n\n{table}\n"
+        args.out.with_suffix(".md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

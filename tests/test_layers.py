@@ -1,0 +1,79 @@
+"""Who may import whom: the layout in CONTRIBUTING.md, checked on the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(
+    path
+    for folder in ("kernels", "workbench", "analyses")
+    for path in (ROOT / folder).rglob("*.py")
+) + [ROOT / "app.py"]
+
+# A layer may import itself and the layers before it.
+LAYERS = (
+    ("kernels", "workbench.paths", "workbench.results"),
+    ("workbench.scan",),
+    ("workbench.trace", "workbench.models", "workbench.images"),
+    ("workbench.checkpoints", "workbench.layouts", "workbench.weights", "workbench.geometry"),
+    ("workbench.methods",),
+    ("workbench.runner", "workbench.train", "workbench.figures"),
+    ("workbench",),
+    ("workbench.app", "workbench.cli", "analyses", "app"),
+)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> set[str]:
+    """Modules imported anywhere in a file, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def layer(module: str) -> int | None:
+    """Place of a module in LAYERS by its longest matching prefix; None for other packages."""
+    best, place = "", None
+    for i, names in enumerate(LAYERS):
+        for name in names:
+            if (module == name or module.startswith(name + ".")) and len(name) > len(best):
+                best, place = name, i
+    return place
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = layer(module_name(path))
+    assert own is not None
+    for module in imports(path):
+        other = layer(module)
+        assert other is None or other <= own, f"{path.name} imports {module}"
+
+
+def test_streamlit_stays_in_the_app_and_triton_in_its_kernel() -> None:
+    for path in SOURCES:
+        name = str(path.relative_to(ROOT))
+        packages = {module.partition(".")[0] for module in imports(path)}
+        if "streamlit" in packages:
+            assert name == "app.py" or name.startswith("workbench/app/")
+        if "triton" in packages:
+            assert name == "kernels/triton_scan.py"
+
+
+def test_figures_draw_results_and_compute_nothing() -> None:
+    allowed = {"numpy", "matplotlib", "workbench", "collections", "pathlib", "io"}
+    for path in (ROOT / "workbench" / "figures").glob("*.py"):
+        for module in imports(path):
+            assert module.partition(".")[0] in allowed, f"{path.name} imports {module}"
+            if module.startswith("workbench."):
+                assert module.startswith(("workbench.figures", "workbench.results"))

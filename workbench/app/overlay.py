@@ -1,0 +1,60 @@
+"""Pictures of maps for the page, as data URLs."""
+
+import base64
+from io import BytesIO
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from workbench.figures.erf import COLOURS, scale, shown
+from workbench.results import Erf
+
+TICKS = (1.0, 0.1, 0.01, 0.001)
+
+
+def colours(values: np.ndarray) -> np.ndarray:
+    """(h, w) in [0, 1] -> (h, w, 3) uint8."""
+    return (matplotlib.colormaps[COLOURS](values)[..., :3] * 255).round().astype(np.uint8)
+
+
+def over(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The map over the picture (h, w, 3) uint8: opaque where it is strong, clear where weak."""
+    opacity = 0.8 * heat[..., None]
+    mixed = picture * (1 - opacity) + colours(heat) * opacity
+    return mixed.round().astype(np.uint8)
+
+
+def data_url(picture: np.ndarray) -> str:
+    """(h, w, 3) uint8 -> a PNG in a text, for the `src` of an image."""
+    buffer = BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def pictures(result: Erf, picture: np.ndarray) -> tuple[str, str]:
+    """The map over the picture, and the map alone."""
+    heat = shown(result)
+    return data_url(over(picture, heat)), data_url(colours(heat))
+
+
+def bar(transform: str) -> dict:
+    """The colour bar: `stops` (CSS colours from 0 to 1) and `ticks` (text, place in [0, 1])."""
+    stops = [f"rgb({r},{g},{b})" for r, g, b in colours(np.linspace(0, 1, 17)[None])[0].tolist()]
+    if not transform.startswith("x ** "):
+        return {"stops": stops, "ticks": [["0", 0.0], ["1", 1.0]]}
+    power = float(transform.removeprefix("x ** "))
+    return {"stops": stops, "ticks": [["0", 0.0], *([f"{t:g}", t**power] for t in TICKS)]}
+
+
+def routes(result: Erf) -> list[tuple[str, str, np.ndarray]]:
+    """(name, share, picture) of the whole field and of every route, on the whole's scale."""
+    assert result.splits is not None
+    whole = result.maps.astype(np.float64).mean(axis=0)
+    whole /= whole.sum()
+    top = whole.max()
+    found = [("whole", "100 %", colours(scale(whole, "x ** 0.25")))]
+    for name, route in zip(result.meta["splits"], result.splits, strict=True):
+        picture = colours(np.clip(route / top, 0, 1) ** 0.25)
+        found.append((name, f"{100 * route.sum():.3g} %", picture))
+    return found

@@ -1,0 +1,334 @@
+"""The `vssm` command: every method from the command line, with the same words everywhere."""
+
+import fnmatch
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+REPOSITORY = Path(__file__).parents[1]
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `vssm`; returns the exit code: 0, 2 for input that cannot be used, 130 for Ctrl-C."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    try:
+        args = parser().parse_args(_underscored(sys.argv[1:] if arguments is None else arguments))
+        command = args.subcommand
+        return COMMANDS[command](args[command])
+    except KeyboardInterrupt:
+        print("vssm: stopped; finished chunks are kept, the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 0
+    except (ValueError, OSError, MemoryError, ImportError) as error:
+        if os.environ.get("VSSM_DEBUG"):
+            raise
+        print(f"vssm: {_sentence(error)}", file=sys.stderr)
+        return 2
+
+
+def _underscored(arguments: Sequence[str]) -> list[str]:
+    """`--before-after` is `--before_after`: options are spelt with either."""
+    spelt = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            argument = "--" + name[2:].replace("-", "_") + equals + value
+        spelt.append(argument)
+    return spelt
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return str(error) or type(error).__name__
+
+
+def parser() -> ArgumentParser:
+    """The parser of all commands."""
+    from workbench.methods.erf import ErfConfig
+
+    top = ArgumentParser(prog="vssm", description="See what a visual state-space model looks at.")
+    commands = top.add_subcommands(required=True, dest="subcommand")
+
+    models = ArgumentParser(description="List models.")
+    models.add_argument("pattern", nargs="?", default=None, help="such as 'vim_*'; any timm model")
+    models.add_argument("--json", action="store_true", help="print JSON")
+    commands.add_subcommand("models", models)
+
+    erf = ArgumentParser(description="Effective receptive fields of models on images.")
+    add_common(erf)
+    erf.add_argument(
+        "--before_after", action="store_true",
+        help="also measure every model before training (the same seed, untrained)",
+    )
+    erf.add_class_arguments(ErfConfig, skip={"seed"})
+    commands.add_subcommand("erf", erf)
+
+    show = ArgumentParser(description="Print what a result file holds; with --out, draw it.")
+    show.add_argument("result", help="a result file (.npz)")
+    show.add_argument("--out", default=None, help="folder for the figure")
+    show.add_argument("--json", action="store_true", help="print JSON")
+    commands.add_subcommand("show", show)
+
+    app = ArgumentParser(description="Open the app in the browser.")
+    app.add_argument("--port", type=int, default=8501, help="port on this machine")
+    app.add_argument("--weights", default=None, help="folder with checkpoints to choose from")
+    app.add_argument("--results", default=None, help="folder with result files to show")
+    app.add_argument("--headless", action="store_true", help="do not open a browser window")
+    commands.add_subcommand("app", app)
+    return top
+
+
+def add_common(command: ArgumentParser) -> None:
+    """The options that mean the same in every command."""
+    command.add_argument("--config", action="config", help="a YAML file with these options")
+    command.add_argument("--model", nargs="+", required=True, help="one or many names")
+    command.add_argument(
+        "--weights", nargs="+", default=["random"],
+        help="for each model, or one for all: a file, a folder, hf-hub:owner/name, official, random",
+    )
+    command.add_argument(
+        "--images", nargs="+", default=["samples"],
+        help="samples, a folder, image files or an .npz pack",
+    )
+    command.add_argument("--limit", type=int, default=None, help="take so many images at most")
+    command.add_argument("--size", type=str, default=None, help="pixels, 224 or 224,320")
+    command.add_argument("--out", default="out", help="folder for results and figures")
+    command.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    command.add_argument("--seed", type=int, default=0, help="of random weights and resampling")
+    command.add_argument("--device", default=None, help="cpu, cuda, cuda:1; a GPU when there is one")
+    command.add_argument("--force", action="store_true", help="measure again what is stored")
+
+
+def read_size(text: str | None) -> int | tuple[int, int] | None:
+    """224 -> 224, "224,320" -> (224, 320), None -> None (the model's own)."""
+    if text is None:
+        return None
+    try:
+        numbers = [int(part) for part in str(text).replace("x", ",").split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or min(numbers, default=0) < 1:
+        raise ValueError(f"size {text!r} is not a number of pixels such as 224 or 224,320")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def pairs(models: Sequence[str], weights: Sequence[str]) -> list[tuple[str, str]]:
+    """Each model with its weights; a single weight stands for all models."""
+    if len(weights) == 1:
+        weights = list(weights) * len(models)
+    if len(weights) != len(models):
+        raise ValueError(
+            f"{len(models)} models but {len(weights)} weights: give one weight for all models or "
+            "one for each"
+        )
+    return list(zip(models, weights, strict=True))
+
+
+def facts_of(model: Any, training: str) -> dict[str, Any]:
+    """What a result says about its model and weights."""
+    source = model.provenance
+    random = source["weights"] == "random"
+    label = f"random weights (seed {source['seed']})" if random else str(source["weights_file"] or source["weights"])
+    return {
+        "model": source["model"],
+        "weights": source["weights"] if random else Path(str(source["weights"])).name,
+        "weights_sha256": source["weights_sha256"],
+        "weights_label": label,
+        "licence": source["licence"],
+        "seed": source["seed"],
+        "training": training,
+    }
+
+
+def models_command(args: Namespace) -> int:
+    """`vssm models [PATTERN]`."""
+    import timm
+    import torch
+
+    from workbench.models import FAMILIES, nano
+
+    ours = [name for name in timm.list_models() if name.split("_")[0] in FAMILIES or name in nano.VARIANTS]
+    names = ours if args.pattern is None else fnmatch.filter(timm.list_models(), args.pattern)
+    if not names:
+        raise ValueError(f"no model matches {args.pattern!r}; `vssm models` lists our families")
+    rows = []
+    for name in names:
+        config = timm.get_pretrained_cfg(name)
+        parameters = None
+        if name in ours:
+            with torch.device("meta"):
+                parameters = sum(p.numel() for p in timm.create_model(name).parameters())
+        rows.append(
+            {
+                "model": name,
+                "parameters": parameters,
+                "input": config.input_size[-1] if config else None,
+                "weights_licence": (config and config.license) or "",
+            }
+        )
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    for row in rows:
+        millions = f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else ""
+        print(f"{row['model']:34} {millions:>9}  {row['input'] or '':>4} px  {row['weights_licence']}")
+    return 0
+
+
+def erf_command(args: Namespace) -> int:
+    """`vssm erf`."""
+    from dataclasses import fields
+
+    from workbench.figures import erf as pictures
+    from workbench.figures.files import save_figure
+    from workbench.images import open_images, preprocessing_for
+    from workbench.methods import erf
+    from workbench.runner import run, tqdm_progress
+    from workbench.weights import create_model
+
+    names = [field.name for field in fields(erf.ErfConfig)]
+    config = erf.ErfConfig(**{name: args[name] for name in names})
+    images = open_images(args.images[0] if len(args.images) == 1 else args.images, args.limit)
+    size = read_size(args.size) or erf.preset_size(config)
+    jobs = []
+    for model, weights in pairs(args.model, args.weights):
+        trained = weights != "random"
+        if args.before_after and trained:
+            jobs.append((model, "random", "before training"))
+        jobs.append((model, weights, "after training" if trained else "before training"))
+    jobs.sort(key=lambda job: job[2] != "before training")
+
+    out = Path(args.out)
+    results = []
+    for name, weights, training in jobs:
+        model = create_model(name, weights, seed=args.seed, img_size=size)
+        preprocessing = erf.prepared(preprocessing_for(model, size), config)
+        facts = facts_of(model, training)
+        print(f"{name}: {facts['weights_label']}; {preprocessing.describe()}", file=sys.stderr)
+        if facts["licence"]:
+            print(f"  licence of the weights: {facts['licence']}", file=sys.stderr)
+        result = run(
+            erf,
+            model,
+            images,
+            config,
+            preprocessing=preprocessing,
+            out=out,
+            device=args.device,
+            progress=tqdm_progress(name),
+            facts=facts,
+            force=args.force,
+        )
+        for image, reason in result.meta["skipped"].items():
+            print(f"  left out: {image} {reason}", file=sys.stderr)
+        results.append(result)
+
+    files = save_figure(pictures.draw(results), out / "erf", pictures.caption(results))
+    if config.split != "none":
+        files += save_figure(pictures.draw_splits(results), out / "erf-splits")
+    return _report(results, files, args.json)
+
+
+def _report(results: Sequence[Any], files: Sequence[Path], as_json: bool) -> int:
+    if as_json:
+        rows = [
+            {
+                "model": r.meta["model"],
+                "weights": r.meta["facts"]["weights"],
+                "training": r.meta["facts"]["training"],
+                "images": r.meta["images_used"],
+                "numbers": r.numbers,
+                "legacy": r.meta["legacy"],
+                "result": f"{r.meta['model']}-{r.meta['hash']}.npz",
+            }
+            for r in results
+        ]
+        print(json.dumps(rows, indent=2))
+    else:
+        for result in results:
+            print_result(result)
+    print("wrote " + ", ".join(str(file) for file in files), file=sys.stderr)
+    return 0
+
+
+def print_result(result: Any) -> None:
+    """A table of an effective receptive field's numbers."""
+    meta = result.meta
+    print(f"\n{meta['model']}, {meta['facts'].get('weights_label')}, {meta['images_used']} images")
+    for name, entry in result.numbers.items():
+        if entry["value"] is None:
+            continue
+        interval = ""
+        if entry["low"] is not None:
+            interval = f"[{entry['low']:.4g}, {entry['high']:.4g}]"
+        print(f"  {name:14} {entry['value']:>9.4g} {entry['unit']:11} {interval}")
+
+
+def show_command(args: Namespace) -> int:
+    """`vssm show RESULT.npz`."""
+    from workbench.figures import erf as pictures
+    from workbench.figures.files import save_figure
+    from workbench.results import load
+
+    result = load(args.result)
+    if args.json:
+        print(json.dumps(result.meta, indent=2))
+    else:
+        print_result(result)
+        print("\n" + pictures.caption([result]))
+        versions = ", ".join(f"{k} {v}" for k, v in result.meta["provenance"].get("versions", {}).items())
+        print(versions)
+    if args.out:
+        stem = Path(args.out) / Path(args.result).stem
+        files = save_figure(pictures.draw([result]), stem, pictures.caption([result]))
+        print("wrote " + ", ".join(str(file) for file in files), file=sys.stderr)
+    return 0
+
+
+def app_command(args: Namespace) -> int:
+    """`vssm app`: the app on this machine only."""
+    environment = dict(os.environ)
+    for option, variable in (("weights", "VSSM_WEIGHTS"), ("results", "VSSM_RESULTS")):
+        folder = args[option]
+        if folder is not None:
+            if not Path(folder).is_dir():
+                raise ValueError(f"--{option} {folder} is not a folder")
+            environment[variable] = str(Path(folder).resolve())
+    _check_port(args.port)
+    command = [sys.executable, "-m", "streamlit", "run", str(REPOSITORY / "app.py")]
+    command += ["--server.address", "127.0.0.1", "--server.port", str(args.port)]
+    command += ["--server.headless", "true" if args.headless else "false"]
+    command += ["--browser.gatherUsageStats", "false"]
+    return subprocess.run(command, env=environment, cwd=REPOSITORY, check=False).returncode
+
+
+def _check_port(port: int) -> None:
+    import socket
+
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port {port} is not between 1 and 65535")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise ValueError(f"port {port} is in use on this machine; choose another with --port")
+
+
+COMMANDS = {
+    "models": models_command,
+    "erf": erf_command,
+    "show": show_command,
+    "app": app_command,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
