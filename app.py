@@ -2,11 +2,13 @@
 
 import streamlit as st
 
-from workbench.app import session
+from workbench.app import sidebar
 
 st.set_page_config(page_title="vssm-workbench", layout="wide")
+# Streamlit's own margins push the pictures out of sight.
+st.html("<style>.stMainBlockContainer { padding: 2.5rem min(3rem, 4vw); }</style>")
 page = st.navigation(
     [st.Page("workbench/app/erf.py", title="Effective receptive field", default=True)]
 )
-session.sidebar()
+sidebar.draw()
 page.run()

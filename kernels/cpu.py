@@ -159,9 +159,9 @@ def _forward(
                 for t in range(steps):
                     i = t * LANES
                     decay = lanes.exp2(lanes.mul(lanes.load(s, step + i), a))
-                    driven = lanes.mul(lanes.load(s, x + i), lanes.fill(B[token + t]))
+                    driven = lanes.mul(lanes.load(s, x + i), lanes.spread(B, token + t))
                     h = lanes.mul_add(decay, h, driven)
-                    seen = lanes.mul_add(h, lanes.fill(C[token + t]), lanes.load(s, out + i))
+                    seen = lanes.mul_add(h, lanes.spread(C, token + t), lanes.load(s, out + i))
                     lanes.store(s, out + i, seen)
                 lanes.store(s, h_at + n * LANES, h)
             _write_tile(y, row * length + begin, length, live, steps, s, out)
@@ -247,7 +247,7 @@ def _backward(
                         i = t * LANES
                         decay = lanes.exp2(lanes.mul(lanes.load(s, step + i), a_log2))
                         lanes.store(s, decay_at + i, decay)
-                        driven = lanes.mul(lanes.load(s, x + i), lanes.fill(B[token + t]))
+                        driven = lanes.mul(lanes.load(s, x + i), lanes.spread(B, token + t))
                         h = lanes.mul_add(decay, h, driven)
                         lanes.store(s, h_at + LANES + i, h)
 
@@ -258,14 +258,14 @@ def _backward(
                         i = t * LANES
                         dy_t = lanes.load(s, dy_at + i)
                         x_t = lanes.load(s, x + i)
-                        g = lanes.mul_add(dy_t, lanes.fill(C[token + t]), g)
+                        g = lanes.mul_add(dy_t, lanes.spread(C, token + t), g)
                         to = dC_at + n * SIZE + i
                         h_t = lanes.load(s, h_at + LANES + i)
                         lanes.store(s, to, lanes.mul_add(dy_t, h_t, lanes.load(s, to)))
                         to = dB_at + n * SIZE + i
                         lanes.store(s, to, lanes.mul_add(g, x_t, lanes.load(s, to)))
                         to = dx + i
-                        b_t = lanes.fill(B[token + t])
+                        b_t = lanes.spread(B, token + t)
                         lanes.store(s, to, lanes.mul_add(g, b_t, lanes.load(s, to)))
                         g = lanes.mul(lanes.load(s, decay_at + i), g)
                         drate = lanes.mul(g, lanes.load(s, h_at + i))  # of delta_t A
@@ -417,7 +417,7 @@ def _helpers(process: int, count: int) -> ThreadPoolExecutor:
 def _run(kernel: Callable, items: int, work: int, *args) -> None:
     """Call kernel(first, stop, *args) over all items, on torch.get_num_threads() threads."""
     warm_up()
-    arrays = [x.detach().view(-1).numpy() if isinstance(x, Tensor) else x for x in args]
+    arrays = [x.detach().numpy().reshape(-1) if isinstance(x, Tensor) else x for x in args]
     threads = min(torch.get_num_threads(), items)
     if threads < 2 or work < SMALL:
         kernel(0, items, *arrays)

@@ -16,7 +16,6 @@ from collections.abc import Callable
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.core.datamodel import PrimitiveModel
 from numba.extending import intrinsic, register_model
 
@@ -32,6 +31,7 @@ _FUSE = ("contract",)
 
 _LOG2_E = 1.4426950408889634
 _LN_2 = 0.6931471805599453
+_LN_2_SHORT = 0.693359375
 
 # 2^f = 1 + f P(f) on [-1/2, 1/2], highest power first (Cephes exp2f; relative error below 2e-7).
 _EXP2 = (
@@ -42,18 +42,9 @@ _EXP2 = (
     2.402264791363012e-1,
     6.931472028550421e-1,
 )
-# log(1 + f) = f - f^2 / 2 + f^3 P(f) on [sqrt(1/2) - 1, sqrt(2) - 1] (Cephes logf).
-_LOG1P = (
-    7.0376836292e-2,
-    -1.1514610310e-1,
-    1.1676998740e-1,
-    -1.2420140846e-1,
-    1.4249322787e-1,
-    -1.6668057665e-1,
-    2.0000714765e-1,
-    -2.4999993993e-1,
-    3.3333331174e-1,
-)
+# log(1 + e) = 2 artanh(s) = 2 s + s w P(w) with s = e / (2 + e), w = s^2, on [0, 1/9] (Chebyshev
+# interpolation; relative error below 2e-8).
+_ATANH = (0.26851499, 0.28236619, 0.40007561, 0.66666639)
 # Adding 1.5 * 2^23 rounds to an integer, which then sits in the low bits; 127 is the bias that the
 # exponent field of a float32 wants.
 _ROUND = 1.5 * 2.0**23 + 127.0
@@ -107,18 +98,27 @@ def _polynomial(builder, coefficients: tuple[float, ...], x):
     return value
 
 
+def _whole(builder, x):
+    """Return (n, 2^n) for x in [-127, 128] and n the nearest integer; 2^-127 as 0, 2^128 as inf."""
+    shifted = builder.fadd(x, _floats(_ROUND))
+    bits = builder.shl(builder.bitcast(shifted, _INTS), ir.Constant(_INTS, [23] * LANES))
+    return builder.fsub(shifted, _floats(_ROUND)), builder.bitcast(bits, _FLOATS)
+
+
+def _tail(builder, fraction):
+    """2^fraction - 1 for |fraction| <= 1/2."""
+    return builder.fmul(_polynomial(builder, _EXP2, fraction), fraction, flags=_FUSE)
+
+
 def _exp2_parts(builder, x):
     """Return (scale, tail) with 2^x = scale (1 + tail), |tail| < 1/2 and scale a power of two.
 
-    The scale is exactly 0 for x < -126.5 and infinite for x >= 127.5.
+    The scale is exactly 0 for x < -126.5 and infinite for x > 127.5.
     """
     x = _at_least(builder, x, -127.0)
     x = builder.select(builder.fcmp_ordered(">", x, _floats(128.0)), _floats(128.0), x)
-    shifted = builder.fadd(x, _floats(_ROUND))
-    fraction = builder.fsub(x, builder.fsub(shifted, _floats(_ROUND)))
-    bits = builder.shl(builder.bitcast(shifted, _INTS), ir.Constant(_INTS, [23] * LANES))
-    tail = builder.fmul(_polynomial(builder, _EXP2, fraction), fraction, flags=_FUSE)
-    return builder.bitcast(bits, _FLOATS), tail
+    whole, scale = _whole(builder, x)
+    return scale, _tail(builder, builder.fsub(x, whole))
 
 
 def _exp2(builder, x):
@@ -126,23 +126,25 @@ def _exp2(builder, x):
     return builder.fmul(scale, builder.fadd(tail, _floats(1.0), flags=_FUSE))
 
 
+def _decaying_exp(builder, x):
+    """exp(x) for x <= 0, relatively exact also where it is tiny and x log2(e) is too coarse."""
+    x = _at_least(builder, x, -127.0 * _LN_2)
+    whole, scale = _whole(builder, builder.fmul(x, _floats(_LOG2_E)))
+    # ln 2 in two parts; the first is so short that its product with a small integer is exact.
+    for part in (_LN_2_SHORT, _LN_2 - _LN_2_SHORT):
+        x = builder.fsub(x, builder.fmul(whole, _floats(part), flags=_FUSE), flags=_FUSE)
+    tail = _tail(builder, builder.fmul(x, _floats(_LOG2_E)))
+    return builder.fmul(scale, builder.fadd(tail, _floats(1.0), flags=_FUSE))
+
+
 def _softplus(builder, x):
-    """log(1 + exp(x)) as max(x, 0) + log1p(exp(-|x|))."""
-    magnitude = builder.call(
-        cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_FLOATS, [_FLOATS]), "llvm.fabs.v16f32"
-        ),
-        [x],
-    )
-    e = _exp2(builder, builder.fmul(magnitude, _floats(-_LOG2_E)))
-    w = builder.fadd(e, _floats(1.0))
-    halve = builder.fcmp_ordered(">", w, _floats(2.0**0.5))
-    halved = builder.fsub(builder.fmul(w, _floats(0.5)), _floats(1.0))
-    f = builder.select(halve, halved, e)  # e itself, not w - 1, keeps small e exact
-    square = builder.fmul(f, f)
-    cubic = builder.fmul(builder.fmul(f, square), _polynomial(builder, _LOG1P, f), flags=_FUSE)
-    log = builder.fadd(builder.fsub(cubic, builder.fmul(square, _floats(0.5))), f)
-    log = builder.fadd(log, builder.select(halve, _floats(_LN_2), _floats(0.0)))
+    """log(1 + exp(x)) as max(x, 0) + log1p(e) with e = exp(-|x|)."""
+    negative = builder.fcmp_ordered("<", x, _floats(0.0))
+    e = _decaying_exp(builder, builder.select(negative, x, builder.fneg(x)))
+    s = builder.fdiv(e, builder.fadd(e, _floats(2.0)))
+    w = builder.fmul(s, s)
+    small = builder.fmul(builder.fmul(s, w), _polynomial(builder, _ATANH, w), flags=_FUSE)
+    log = builder.fadd(builder.fmul(s, _floats(2.0), flags=_FUSE), small, flags=_FUSE)
     return builder.fadd(_at_least(builder, x, 0.0), log)
 
 
@@ -180,16 +182,31 @@ softplus = _lanewise(1, _softplus)
 softplus_slope = _lanewise(1, _softplus_slope)
 
 
+def _same(builder, x):
+    undefined = ir.Constant(_FLOATS, ir.Undefined)
+    one = builder.insert_element(undefined, x, ir.Constant(_INDEX, 0))
+    return builder.shuffle_vector(one, undefined, _mask([0] * LANES))
+
+
 @intrinsic
 def fill(typing_context, x):
     """Lanes that all hold the float32 x."""
 
     def codegen(context, builder, signature, args):
-        undefined = ir.Constant(_FLOATS, ir.Undefined)
-        one = builder.insert_element(undefined, args[0], ir.Constant(_INDEX, 0))
-        return builder.shuffle_vector(one, undefined, _mask([0] * LANES))
+        return _same(builder, args[0])
 
     return lanes(types.float32), codegen
+
+
+@intrinsic
+def spread(typing_context, array, offset):
+    """Lanes that all hold array[offset]."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return _same(builder, builder.load(builder.gep(data, [args[1]])))
+
+    return lanes(array, types.intp), codegen
 
 
 @intrinsic

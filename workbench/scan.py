@@ -89,7 +89,14 @@ def cross_scan(x: Tensor, paths: Sequence[ScanPath]) -> Tensor:
 
 def cross_merge(y: Tensor, paths: Sequence[ScanPath]) -> Tensor:
     """(b, k, c, l) -> (b, c, h, w): each sequence back in its place, summed over the k paths."""
-    merged = to_image_order(y[:, 0], paths[0])
-    for direction, path in enumerate(paths[1:], start=1):
-        merged = merged + to_image_order(y[:, direction], path)
+    # `unbind` and not indexing: the gradient of an index is a zero tensor of the size of y.
+    images = [to_image_order(part, path) for part, path in zip(y.unbind(1), paths, strict=True)]
+    # Sums within one orientation first: adding a transposed tensor is the slow addition.
+    sums: dict[bool | None, Tensor] = {}
+    for image, path in zip(images, paths, strict=True):
+        known = sums.get(path.is_transposed)
+        sums[path.is_transposed] = image if known is None else known + image
+    merged, *others = sums.values()
+    for other in others:
+        merged = merged + other
     return merged

@@ -12,14 +12,18 @@ Place = tuple[float, float]
 _HTML = """
 <div class="pair">
   <figure>
-    <div class="frame"><img class="photo" tabindex="0"><i class="cell"></i><i class="mark"></i></div>
+    <div class="frame">
+      <img class="photo" tabindex="0"><i class="cell"></i><i class="mark"></i>
+    </div>
     <figcaption class="below"></figcaption>
   </figure>
   <figure>
     <div class="frame">
       <img class="map" tabindex="0"><i class="mark"></i><div class="hint"></div>
     </div>
-    <figcaption><div class="bar"></div><div class="ticks"></div><div class="unit"></div></figcaption>
+    <figcaption>
+      <div class="bar"></div><div class="ticks"></div><div class="unit"></div>
+    </figcaption>
   </figure>
 </div>
 """
@@ -48,7 +52,6 @@ figcaption { color: color-mix(in srgb, var(--st-text-color) 75%, transparent); f
 .bar { height: 10px; border-radius: 2px; }
 .ticks { position: relative; height: 1.3em; }
 .ticks span { position: absolute; transform: translateX(-50%); }
-.ticks span:first-child { transform: none; }
 .ticks span:last-child { transform: translateX(-100%); }
 """
 

@@ -1,95 +1,156 @@
 """Page: the effective receptive field of the place that is clicked."""
 
-import shlex
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-
-import numpy as np
 import streamlit as st
-import torch
 
-from workbench.app import overlay, session
-from workbench.app.click_map import Place, click_map
-from workbench.app.session import Choice, Spec
-from workbench.figures.erf import caption, draw, draw_splits, with_interval
-from workbench.figures.files import figure_bytes
-from workbench.geometry import Grid, feature_map, grid_of, resolve_position, stages
-from workbench.images import SAMPLES, Images, preprocessing_for
-from workbench.methods import erf
+from workbench.app import erf_measure, erf_panels, session, sidebar
+from workbench.app.click_map import Place
+from workbench.app.erf_panels import Panel
+from workbench.app.sidebar import Choice
+from workbench.images import Images, open_images
 from workbench.methods.erf import ErfConfig
 from workbench.results import Erf
-from workbench.results import load as load_result
-from workbench.runner import Progress, run
 
-HINT = "Click anywhere on the photograph: the receptive field of that place appears here."
-RANDOM = (
-    "The weights are random (untrained), so the map shows what the architecture makes of the "
-    "image, not what training made of it."
+RANDOM = ":material/info: Random (untrained) weights: the map shows the architecture, not training."
+SPLIT = (
+    "direction: what comes through one scan direction alone; path: what comes through B, C, delta, "
+    "u and the ways around the state."
 )
-MEANING = {
-    "r50": "area of the smallest square around the unit that holds half of the map",
-    "A50": "area of the smallest set of pixels, wherever they lie, that holds half of the map",
-    "A99": "the same for 99 % of the map",
-    "radius": "root mean square distance of the map from the unit",
-    "participation": "part of the image that acts; 100 % when every pixel counts the same",
-    "crossness": "how far the unit's row and column stand out; 1 for a map without a cross",
-    "row_share": "share of the map in the horizontal band through the unit",
-    "column_share": "share of the map in the vertical band through the unit",
-}
 
 
-@dataclass(frozen=True)
-class View:
-    """What to show of the chosen models: one stage of each, before and after training if asked."""
-
-    panels: tuple[tuple[Spec, int], ...]
-    split: str
-
-    def configs(self, place: Place) -> list[ErfConfig]:
-        cells = [session_cell(spec, stage, place) for spec, stage in self.panels]
-        return [
-            ErfConfig(stage=stage, position=f"{row},{column}", split=self.split, seed=spec.seed)
-            for (spec, stage), (row, column) in zip(self.panels, cells, strict=True)
-        ]
+def place() -> Place | None:
+    """Where was clicked last, in fractions of the image; the URL knows it on the first visit."""
+    if "place" not in st.session_state:
+        st.session_state["place"] = _read_place(st.query_params.get("position", ""))
+    found = st.session_state["place"]
+    text = f"{found[0]:.4f},{found[1]:.4f}" if found else None
+    if text is None:
+        st.query_params.pop("position", None)
+    elif st.query_params.get("position") != text:
+        st.query_params["position"] = text
+    return found
 
 
-@st.cache_data(max_entries=200, show_spinner=False)
-def grid(spec: Spec, stage: int) -> Grid:
-    """The cells of a stage over the input image."""
-    loaded, size = session.load(spec), (spec.size, spec.size)
-    with loaded.lock, torch.no_grad():
-        features = feature_map(loaded.model, torch.zeros(1, 3, *size), stage)
-        return grid_of(loaded.model, features, size)
+def _read_place(text: str) -> Place | None:
+    try:
+        row, column = (float(part) for part in text.split(","))
+    except ValueError:
+        return None
+    return (row, column) if 0 <= row <= 1 and 0 <= column <= 1 else None
 
 
-def session_cell(spec: Spec, stage: int, place: Place) -> tuple[int, int]:
-    position = f"{place[0]:.6f},{place[1]:.6f}"
-    return resolve_position(position, grid(spec, stage), (spec.size, spec.size))
+def remember(clicked: Place) -> None:
+    st.session_state["place"] = clicked
 
 
-def measure(
-    spec: Spec, images: Images, config: ErfConfig, progress: Progress | None = None
-) -> Erf:
-    """The field of one model over some images."""
-    loaded = session.load(spec)
-    with loaded.lock:
-        result = run(
-            erf,
-            loaded.model,
-            images,
-            config,
-            preprocessing=preprocessing_for(loaded.model, spec.size),
-            facts=session.facts(spec),
-            progress=progress,
+def controls(choice: Choice) -> tuple[list[Panel], str]:
+    """The models to show, each with a stage, and how to split."""
+    count = erf_measure.stage_count(choice.spec)
+    numbers = [str(i + 1) for i in range(count)]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        stage = st.segmented_control(
+            "Stage", numbers, default=numbers[-1], required=True, key="stage", bind="query-params"
         )
-    assert isinstance(result, Erf)
-    return result
+        split = st.segmented_control(
+            "Split by",
+            ["none", "direction", "path"],
+            default="none",
+            required=True,
+            key="split",
+            bind="query-params",
+            help=SPLIT,
+        )
+        second, weights = sidebar.choose_model(
+            ["none", *sidebar.model_names()], "Second model", "second", width=210
+        )
+        both = st.toggle("Before and after training", key="training", bind="query-params")
+    specs = [choice.spec]
+    if second != "none":
+        specs.append(sidebar.spec(second, weights, choice.spec.seed, choice.size))
+    panels = []
+    for spec in specs:
+        number = int(stage)
+        if (
+            spec is not choice.spec and number == count
+        ):  # the last of one with the last of the other
+            number = erf_measure.stage_count(spec)
+        if both and not spec.random:
+            panels.append(Panel(spec.untrained(), number))
+        panels.append(Panel(spec, number))
+    untrained = [spec.model for spec in specs if spec.random]
+    if both and untrained:
+        st.info(
+            f"The weights of {' and '.join(untrained)} are random, so there is no state after "
+            "training to compare with; choose trained weights in the sidebar."
+        )
+    return panels, split
 
 
-@st.cache_data(max_entries=200, show_spinner=False)
-def measure_one(spec: Spec, fingerprint: str, config: ErfConfig, _images: Images) -> Erf:
-    """`measure`, remembered by the fingerprint of the image."""
-    return measure(spec, _images, config)
+def field(panel: Panel, config: ErfConfig, images: Images, samples: bool) -> Erf:
+    """The field on the image, or (`samples`) over all sample images with a bar as it goes."""
+    with st.spinner("Measuring ..."):
+        if not samples:
+            return erf_measure.measure_one(panel.spec, images.fingerprint, config, images)
+        known = st.session_state.setdefault("over_samples", {})
+        if (panel.spec, config) not in known:
+            bar = st.progress(0.0)
+            known[panel.spec, config] = erf_measure.measure(
+                panel.spec,
+                open_images("samples"),
+                config,
+                lambda done, total, note: bar.progress(done / total, f"{done} of {total} images"),
+            )
+            bar.empty()
+        return known[panel.spec, config]
+
+
+@st.fragment
+def fields(choice: Choice, images: Images) -> None:
+    """Everything that a click changes."""
+    at = place()
+    panels, split = controls(choice)
+    if any(panel.spec.random for panel in panels):
+        st.markdown(RANDOM)
+    if at is not None:
+        session.warm_up()
+    asked = (at, panels, split)
+    samples = at is not None and st.session_state.get("samples") == asked
+    found: list[Erf] = []
+    commands: list[str] = []
+    columns = st.columns(len(panels), gap="medium")
+    for i, (panel, column) in enumerate(zip(panels, columns, strict=True)):
+        with column, session.sentences():
+            result = erf_measure.example(choice, panel.stage) if at is None and i == 0 else None
+            if at is not None:
+                config = erf_measure.config_at(panel.spec, panel.stage, at, split)
+                result = field(panel, config, images, samples)
+                commands.append(erf_measure.command(panel.spec, images, config, samples))
+            erf_panels.pictures(panel, images, result, remember, f"click-{i}")
+            found += [result] if result else []
+    if not found:
+        return
+    if at is None:
+        st.caption("A stored example; click on the photograph to measure.")
+    for result in found:
+        erf_panels.routes(result)
+    if at is not None:
+        st.button(
+            f"All {len(open_images('samples'))} sample images",
+            help="The mean over all sample images, with bootstrap intervals.",
+            on_click=lambda: st.session_state.update(samples=asked),
+        )
+    erf_panels.numbers(found)
+    erf_panels.files(found, commands)
+
+
+st.header("Effective receptive field", anchor=False)
+st.markdown(
+    "Which pixels does one output unit depend on? Click on the photograph: the map shows the size "
+    "of the unit's gradient at every pixel."
+)
+current = sidebar.choice()
+if current is not None:
+    with session.sentences():
+        if current.images is None:
+            st.info("Choose a picture in the sidebar to begin.")
+        else:
+            fields(current, current.images)

@@ -19,9 +19,13 @@ def colours(values: np.ndarray) -> np.ndarray:
 
 
 def over(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The map over the picture (h, w, 3) uint8: opaque where it is strong, clear where weak."""
-    opacity = 0.8 * heat[..., None]
-    mixed = picture * (1 - opacity) + colours(heat) * opacity
+    """The map over the picture (h, w, 3) uint8: opaque where it is strong, clear where weak.
+
+    The picture is taken half way to grey, so that its own colours are not read as heat.
+    """
+    faded = (picture + picture.mean(axis=2, keepdims=True)) / 2
+    opacity = 0.85 * heat[..., None]
+    mixed = faded * (1 - opacity) + colours(heat) * opacity
     return mixed.round().astype(np.uint8)
 
 
@@ -44,7 +48,7 @@ def bar(transform: str) -> dict:
     if not transform.startswith("x ** "):
         return {"stops": stops, "ticks": [["0", 0.0], ["1", 1.0]]}
     power = float(transform.removeprefix("x ** "))
-    return {"stops": stops, "ticks": [["0", 0.0], *([f"{t:g}", t**power] for t in TICKS)]}
+    return {"stops": stops, "ticks": [[f"{t:g}", t**power] for t in reversed(TICKS)]}
 
 
 def routes(result: Erf) -> list[tuple[str, str, np.ndarray]]:

@@ -141,7 +141,8 @@ class SS2D(nn.Module):
         projected = F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
         projected = projected.unflatten(1, (k, -1))  # (b, k, rank + 2 n, h, w)
         projected = torch.stack(
-            [to_scan_order(projected[:, i], path) for i, path in enumerate(paths)], dim=1
+            [to_scan_order(part, path) for part, path in zip(projected.unbind(1), paths, strict=True)],
+            dim=1,
         )
         dt, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=2)
         delta = softplus((self.dt_projs_weight @ dt).flatten(1, 2), self.dt_projs_bias.flatten())

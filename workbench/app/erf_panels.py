@@ -1,0 +1,137 @@
+"""The parts of the page about receptive fields: pictures, numbers and files."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import streamlit as st
+
+from workbench.app import erf_measure, overlay, session
+from workbench.app.click_map import Place, click_map
+from workbench.app.session import Spec
+from workbench.figures.erf import caption, with_interval
+from workbench.images import Images, preprocessing_for
+from workbench.results import Erf
+
+HINT = "Click anywhere on the photograph: the receptive field of that place appears here."
+MEANING = {
+    "r50": "area of the smallest square around the unit that holds half of the map",
+    "A50": "area of the smallest set of pixels, wherever they lie, that holds half of the map",
+    "A99": "the same for 99 % of the map",
+    "radius": "root mean square distance of the map from the unit",
+    "participation": "part of the image that acts; 100 % when every pixel counts the same",
+    "crossness": "how far the unit's row and column stand out; 1 for a map without a cross",
+    "row_share": "share of the map in the horizontal band through the unit",
+    "column_share": "share of the map in the vertical band through the unit",
+}
+
+
+class Panel(NamedTuple):
+    """One model and the stage (1, 2, ...) to look at."""
+
+    spec: Spec
+    stage: int
+
+
+def pictures(
+    panel: Panel,
+    images: Images,
+    result: Erf | None,
+    on_place: Callable[[Place], None],
+    key: str,
+) -> None:
+    """The photograph to click on, and the map or where it will be."""
+    spec, stage = panel
+    st.markdown(f"**{spec.model}**  \n:small[{spec.label}, stage {stage}, {spec.size} px]")
+    preprocessing = preprocessing_for(session.load(spec).model, spec.size)
+    picture = preprocessing.picture(images.load(0))
+    if result is None:
+        click_map(
+            key,
+            on_place,
+            photo=overlay.data_url(picture),
+            photo_alt=f"{images.names[0]} as the model sees it",
+            below="Click, or use the arrow keys.",
+            hint=HINT,
+        )
+        return
+    photo, heat = overlay.pictures(result, picture)
+    (rows, columns), (row, column) = result.meta["cells"], result.meta["cell"]
+    y, x = result.meta["centre"]
+    used, transform = result.meta["images_used"], result.meta["display"]
+    mean = "" if used == 1 else f"Mean of {used} images. "
+    click_map(
+        key,
+        on_place,
+        photo=photo,
+        photo_alt=f"{images.names[0]} with the receptive field over it",
+        map=heat,
+        map_alt=f"Receptive field of {spec.model}, {spec.label}, stage {stage}",
+        bar=overlay.bar(transform),
+        unit=f"gradient / its maximum (scale: {transform})",
+        below=f"{mean}Cell {row}, {column} of {rows} x {columns}. Click, or use the arrow keys.",
+        centre=((y + 0.5) / spec.size, (x + 0.5) / spec.size),
+        step=(1 / rows, 1 / columns),
+    )
+
+
+def _title(result: Erf) -> str:
+    facts = result.meta["facts"]
+    return f"{facts['model']}, {facts['weights_label']}"
+
+
+def routes(result: Erf) -> None:
+    """A row of small maps: the whole field and its parts; nothing without a split."""
+    if result.splits is None:
+        return
+    st.markdown(f":small[{_title(result)}, by {result.meta['config']['split']}]")
+    with st.container(horizontal=True, gap="small"):
+        for name, share, picture in overlay.routes(result):
+            alt = f"Part of the field: {name}"
+            st.image(picture, caption=f"{name}: {share}", width=120, alt=alt)
+    st.caption(
+        "Each part on the scale of the whole: what remains when only this route keeps its "
+        "gradient, in all layers at once. The shares need not sum to 100 %."
+    )
+
+
+def numbers(results: Sequence[Erf]) -> None:
+    """The numbers of all maps, with intervals where there are several images."""
+    table = {"number": [name.replace("_", " ") for name in MEANING]}
+    for i, result in enumerate(results):
+        title = _title(result)
+        title = f"{title} ({i + 1})" if title in table else title
+        table[title] = [with_interval(result, name) for name in MEANING]
+    table["what it says"] = list(MEANING.values())
+    if len(results) > 2:  # there is no room for sentences
+        del table["what it says"]
+    st.table(table, hide_index=True, border="horizontal", alt="Numbers of the receptive field")
+
+
+def files(results: Sequence[Erf], commands: Sequence[str]) -> None:
+    """Figure and data to take away, the command that repeats them, and the licences."""
+    with st.container(horizontal=True):
+        for suffix in ("png", "pdf", "svg"):
+            st.download_button(
+                f"Figure ({suffix.upper()})",
+                partial(erf_measure.figure_file, results, suffix),
+                f"erf-{results[0].meta['hash']}.{suffix}",
+                on_click="ignore",
+            )
+        for i, result in enumerate(results):
+            st.download_button(
+                f"Data of {_title(result)} (NPZ)" if len(results) > 1 else "Data (NPZ)",
+                partial(erf_measure.result_file, result),
+                f"erf-{result.meta['model']}-{result.meta['hash']}.npz",
+                on_click="ignore",
+                key=f"npz-{i}",
+            )
+    if commands:
+        st.caption("The same from the command line:")
+        st.code("\n".join(commands), language="bash", wrap_lines=True)
+    with st.expander("What the figure and the numbers show"):
+        st.text(caption(results))
+        st.table(MEANING, hide_header=True, border="horizontal")
+    for licence in dict.fromkeys(result.meta["facts"]["licence"] for result in results):
+        if licence:
+            st.caption(licence)

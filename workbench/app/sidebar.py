@@ -1,0 +1,128 @@
+"""The sidebar, the same on every page: a model, its weights, an image, all in the URL."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import streamlit as st
+import timm
+
+from workbench.app.session import Spec, sentences, weights_folder
+from workbench.checkpoints import OFFICIAL, PATTERNS
+from workbench.images import SAMPLES, BadImage, Images, open_images
+from workbench.models import FAMILIES
+
+BASELINES = (
+    "resnet50",
+    "convnext_tiny",
+    "swin_tiny_patch4_window7_224",
+    "deit_small_patch16_224",
+)
+OWN_SIZE = "the model's own"
+SIZES = [OWN_SIZE, *(str(size) for size in range(64, 513, 32))]
+UPLOAD = "a file of mine"
+UPLOAD_KINDS = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The sidebar: a model, the input size as chosen, one image (None while there is none)."""
+
+    spec: Spec
+    size: str
+    images: Images | None
+
+
+def model_names() -> list[str]:
+    """Small models first, then family by family, then some of timm's for comparison."""
+    families = [
+        name for kind in ("vmamba", "vim", *FAMILIES) for name in timm.list_models(f"{kind}_*")
+    ]
+    small = [name for name in (*families, *timm.list_models("*_nano")) if name.endswith("_nano")]
+    return list(dict.fromkeys([*small, *families, *BASELINES]))
+
+
+def checkpoints(model: str) -> list[str]:
+    """Files of the weights folder whose names begin with the model's, and with no longer one's."""
+    folder, names = weights_folder(), model_names()
+    files = sorted({path.name for pattern in PATTERNS for path in folder.glob(pattern)})
+
+    def owner(file: str) -> str:
+        fitting = [name for name in names if file.startswith((f"{name}.", f"{name}-", f"{name}_"))]
+        return max(fitting, key=len, default="")
+
+    return [file for file in files if owner(file) == model]
+
+
+def choose_model(
+    names: list[str], label: str, key: str, width: Literal["stretch"] | int = "stretch"
+) -> tuple[str, str]:
+    """Two select boxes, their values in the URL; ("none", "") when the choice is "none"."""
+    first = key == "model"
+    name = st.selectbox(label, names, key=key, bind="query-params", width=width)
+    if name == "none":
+        return name, ""
+    offered = [*checkpoints(name), "random"]
+    if name in OFFICIAL or name in BASELINES:
+        offered.append("official")
+    weights = st.selectbox(
+        "Weights" if first else "Its weights",
+        offered,
+        key="weights" if first else f"{key}_weights",
+        bind="query-params",
+        help="Files of the weights folder that are named after the model; random: the model before "
+        "training; official: the published file, downloaded when chosen.",
+        width=width,
+    )
+    return name, weights
+
+
+def spec(model: str, weights: str, seed: int, size: str) -> Spec:
+    """The choices, complete."""
+    pixels = timm.get_pretrained_cfg(model).input_size[-1] if size == OWN_SIZE else int(size)
+    stamp = None
+    if weights not in ("random", "official"):
+        state = (weights_folder() / weights).stat()
+        stamp = (state.st_mtime_ns, state.st_size)
+    return Spec(model, weights, seed, min(max(pixels, 64), 512), stamp)
+
+
+def draw() -> None:
+    """Draw the choices that all pages share; `choice` gives them."""
+    st.session_state["choice"] = None
+    with st.sidebar, sentences():
+        model, weights = choose_model(model_names(), "Model", "model")
+        samples = open_images("samples").names
+        image = st.selectbox("Image", [*samples, UPLOAD], key="image", bind="query-params")
+        images = _upload() if image == UPLOAD else open_images([SAMPLES / image])
+        size = st.selectbox(
+            "Input size in pixels",
+            SIZES,
+            key="size",
+            bind="query-params",
+            help="The image is scaled and cropped to a square of this size.",
+        )
+        seed = st.number_input(
+            "Seed of random weights", 0, 2**31 - 1, 0, key="seed", bind="query-params"
+        )
+        st.session_state["choice"] = Choice(spec(model, weights, int(seed), size), size, images)
+
+
+def _upload() -> Images | None:
+    file = st.file_uploader(
+        "Picture, at most 20 MB", UPLOAD_KINDS, key="upload", max_upload_size=20
+    )
+    if file is None:
+        return None
+    images = open_images([(file.name, file.getvalue())])
+    try:
+        images.load(0)
+    except BadImage as bad:
+        st.error(f"{bad} Choose another file.")
+        return None
+    for note in images.notes:
+        st.caption(note)
+    return images
+
+
+def choice() -> Choice | None:
+    return st.session_state.get("choice")
