@@ -2,13 +2,13 @@
 
 Sixteen neighbouring channels of one group share B and C and fill the 16 lanes of a vector. Time is
 walked in tiles of 64 steps; a tile of 16 rows is transposed into scratch memory, so that each step
-is one vector, and stays in the nearest cache. The forward pass stores the state at the start of each
-tile; the backward pass recomputes the rest from there, so the memory beside inputs and outputs is
-n / 64 of the input.
+is one vector, and stays in the nearest cache. The forward pass stores the state at the start of
+each tile; the backward pass recomputes the rest from there, so the memory beside inputs and outputs
+is n / 64 of the input, and partial sums of the gradients of B and C.
 
-Work is divided into items, one block of 16 channels each in the forward pass, a run of blocks of one
-group in the backward pass, where B and C receive gradients from every channel. The division depends
-on the shape alone, so results do not depend on the number of threads.
+Work is divided into items: one block of 16 channels each in the forward pass; in the backward pass,
+where B and C receive gradients from every channel, a run of blocks of one group. The division
+depends on the shape alone, so results do not depend on the number of threads.
 """
 
 import functools
@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -106,8 +107,9 @@ def _finish_steps(tile, at, steps, bias, has_bias, softplus):
 
 @_compiled
 def _forward(
-    first, stop, u, delta, A, B, C, D, bias, softplus, y, last, states, groups, channels, state, length
-):
+    first, stop, u, delta, A, B, C, D, bias, softplus,
+    y, last, states, groups, channels, state, length,
+):  # fmt: skip
     """Work items first to stop - 1; an empty D, bias or states means there is none."""
     blocks = (channels + LANES - 1) // LANES
     tiles = (length + TILE - 1) // TILE
@@ -176,14 +178,15 @@ def _backward(
 ):  # fmt: skip
     """Work items first to stop - 1; an empty D, bias or dlast means there is none.
 
-    An item is the blocks of one part of a group of one image. dA, dD and dbias are per image, dB and
-    dC per image and part: the caller adds them up.
+    An item is one part of the blocks of a group of one image. dA, dD and dbias are per image, dB
+    and dC per image and part: the caller adds them up.
     """
     blocks = (channels + LANES - 1) // LANES
     run = (blocks + parts - 1) // parts
     tiles = (length + TILE - 1) // TILE
     # Scratch, in floats: tiles first; h and the two sums have one entry per step and state.
-    u_at, step, dy_at, x, dx, dstep, decay_at = 0, SIZE, 2 * SIZE, 3 * SIZE, 4 * SIZE, 5 * SIZE, 6 * SIZE
+    u_at, step, dy_at, x = 0, SIZE, 2 * SIZE, 3 * SIZE
+    dx, dstep, decay_at = 4 * SIZE, 5 * SIZE, 6 * SIZE
     h_at = 7 * SIZE  # one step more than a tile: the state before the first one
     dB_at = h_at + SIZE + LANES
     dC_at = dB_at + state * SIZE
@@ -231,7 +234,8 @@ def _backward(
                 _read_tile(dy, start, length, live, steps, s, dy_at)
                 _finish_steps(s, step, steps, bias_at + k * LANES, bias.size > 0, softplus)
                 for t in range(0, steps * LANES, LANES):
-                    lanes.store(s, x + t, lanes.mul(lanes.load(s, u_at + t), lanes.load(s, step + t)))
+                    u_t, step_t = lanes.load(s, u_at + t), lanes.load(s, step + t)
+                    lanes.store(s, x + t, lanes.mul(u_t, step_t))
                     lanes.store(s, dx + t, lanes.fill(ZERO))
                     lanes.store(s, dstep + t, lanes.fill(ZERO))
 
@@ -425,7 +429,7 @@ def _run(kernel: Callable, items: int, work: int, *args) -> None:
 
     # Twice as many shares as threads, so that a thread held up elsewhere can be helped out.
     bounds = np.linspace(0, items, min(items, 2 * threads) + 1).astype(int).tolist()
-    shares = deque(zip(bounds[:-1], bounds[1:], strict=True))
+    shares = deque(pairwise(bounds))
 
     def take_shares() -> None:
         while True:

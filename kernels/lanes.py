@@ -1,14 +1,14 @@
 """Sixteen float32 lanes as one value inside numba functions.
 
-Numba's own loops are rarely vectorised when arrays might overlap, so the kernels in `cpu.py` work on
-the LLVM type <16 x float> directly. LLVM maps it to one AVX-512 register, two of AVX2 or four of
+Numba's own loops are rarely vectorised when arrays might overlap, so the kernels in `cpu.py` work
+on the LLVM type <16 x float> directly. LLVM maps it to one AVX-512 register, two of AVX2 or four of
 NEON. Arrays are flat float32; offsets count elements and need no alignment.
 
 NaN passes through every function: comparisons are ordered, and no operation may assume that NaN or
 infinity does not occur.
 
-Numba's disk cache looks at the time stamp of `cpu.py`, not of this file: after a change here, delete
-`kernels/__pycache__`.
+Numba's disk cache looks at the time stamp of `cpu.py`, not of this file: after a change here,
+delete `kernels/__pycache__`.
 """
 
 from collections.abc import Callable
@@ -174,7 +174,6 @@ def _lanewise(arity: int, emit: Callable) -> Callable:
 
 
 add = _lanewise(2, lambda builder, x, y: builder.fadd(x, y, flags=_FUSE))
-sub = _lanewise(2, lambda builder, x, y: builder.fsub(x, y, flags=_FUSE))
 mul = _lanewise(2, lambda builder, x, y: builder.fmul(x, y, flags=_FUSE))
 mul_add = _lanewise(3, _mul_add)
 exp2 = _lanewise(1, _exp2)

@@ -1,7 +1,10 @@
 """Write a figure as PDF, PNG and SVG, byte for byte the same on every run."""
 
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
+import matplotlib
 from matplotlib.figure import Figure
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
@@ -32,7 +35,8 @@ def save_figure(
         path = stem.parent / f"{stem.name}.{suffix}"
         unfinished = path.with_name(f".{path.name}.unfinished")
         try:
-            figure.savefig(unfinished, format=suffix, metadata=_METADATA[suffix])
+            with unfinished.open("wb") as file:
+                _write(figure, file, suffix)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -46,8 +50,12 @@ def save_figure(
 
 def figure_bytes(figure: Figure, suffix: str) -> bytes:
     """The figure as the bytes of a `pdf`, `png` or `svg` file."""
-    from io import BytesIO
-
     buffer = BytesIO()
-    figure.savefig(buffer, format=suffix, metadata=_METADATA[suffix])
+    _write(figure, buffer, suffix)
     return buffer.getvalue()
+
+
+def _write(figure: Figure, file: BinaryIO, suffix: str) -> None:
+    # The style also holds what applies on saving: resolution, fonts, and the salt of SVG ids.
+    with matplotlib.style.context(STYLE):
+        figure.savefig(file, format=suffix, metadata=_METADATA[suffix])

@@ -1,0 +1,201 @@
+"""The command line: what it writes, and one sentence for whatever cannot be used."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from workbench import load
+from workbench.cli import main
+
+QUICK = ["--images", "samples", "--limit", "3", "--size", "64", "--resamples", "20"]
+
+
+def erf(out: Path, *more: str, model: str = "vmamba_nano") -> int:
+    return main(["erf", "--model", *model.split(), *QUICK, "--out", str(out), *more])
+
+
+def test_erf_writes_results_figures_and_a_caption_and_prints_numbers(tmp_path, capsys) -> None:
+    assert erf(tmp_path, "--json", model="vmamba_nano vim_nano") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in rows] == ["vmamba_nano", "vim_nano"]
+    for row in rows:
+        entry = row["numbers"]["A50"]
+        assert 0 < entry["low"] <= entry["value"] <= entry["high"] <= 100
+        result = load(tmp_path / row["result"])
+        assert result.maps.shape == (3, 64, 64)
+        assert result.map.sum() == pytest.approx(1)
+    for suffix, start in ((".pdf", b"%PDF"), (".png", b"\x89PNG"), (".svg", b"<?xml")):
+        assert (tmp_path / f"erf{suffix}").read_bytes().startswith(start)
+    assert "3 images" in (tmp_path / "erf.txt").read_text()
+    assert not list(tmp_path.rglob("*.unfinished"))
+
+
+def test_the_same_command_gives_the_same_bytes(tmp_path, capsys) -> None:
+    for folder in ("one", "two"):
+        assert erf(tmp_path / folder, "--split", "direction") == 0
+    first = {p.name: p.read_bytes() for p in (tmp_path / "one").iterdir() if p.is_file()}
+    second = {p.name: p.read_bytes() for p in (tmp_path / "two").iterdir() if p.is_file()}
+    assert len(first) == 8 and first == second
+
+
+def test_before_and_after_training_stand_in_two_rows(tmp_path, capsys) -> None:
+    from safetensors.torch import save_file
+
+    from workbench import create_model
+
+    file = tmp_path / "trained.safetensors"
+    save_file(create_model("vmamba_nano", seed=7).state_dict(), file)
+    assert erf(tmp_path / "out", "--weights", str(file), "--before-after", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["training"] for row in rows] == ["before training", "after training"]
+    assert rows[0]["numbers"]["A50"] != rows[1]["numbers"]["A50"]
+
+
+def test_a_yaml_file_says_the_same_as_options(tmp_path, capsys) -> None:
+    config = tmp_path / "erf.yaml"
+    config.write_text(
+        "model: [vmamba_nano]\nimages: [samples]\nlimit: 3\nsize: '64'\nresamples: 20\nstage: 2\n"
+    )
+    assert main(["erf", "--config", str(config), "--out", str(tmp_path / "yaml")]) == 0
+    assert erf(tmp_path / "options", "--stage", "2") == 0
+    names = [{p.name for p in (tmp_path / f).glob("*.npz")} for f in ("yaml", "options")]
+    assert names[0] == names[1]
+
+
+def test_show_prints_what_a_result_holds(tmp_path, capsys) -> None:
+    erf(tmp_path)
+    capsys.readouterr()
+    result = next(tmp_path.glob("*.npz"))
+    assert main(["show", str(result), "--out", str(tmp_path / "again")]) == 0
+    text = capsys.readouterr().out
+    assert "A50" in text and "% of image" in text and "torch" in text
+    assert (tmp_path / "again" / f"{result.stem}.png").is_file()
+
+
+def test_models_lists_families_and_patterns(capsys) -> None:
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    assert "vim_tiny " in text and "vmamba_base_s1l20" in text and "mambavision_large3_512" in text
+    assert main(["models", "convnext_at*", "--json"]) == 0
+    assert all(row["model"].startswith("convnext_at") for row in json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "vmamba_tinny"], ["vmamba_tinny", "vmamba_tiny"]),
+        (["--layer", "layers.0.block.0"], ["layers.0.blocks.0"]),
+        (["--stage", "9"], ["stages 1 to 3"]),
+        (["--position", "9,9"], ["outside the map", "4 x 4"]),
+        (["--position", "top"], ["position", "centre"]),
+        (["--split", "sideways"], ["split", "direction"]),
+        (["--size", "3"], ["at least 4 x 4"]),
+        (["--size", "big"], ["size", "224"]),
+        (["--images", "/nowhere/at/all"], ["/nowhere/at/all"]),
+        (["--weights", "/nowhere/weights.pth"], ["/nowhere/weights.pth"]),
+        (["--weights", "random", "random"], ["1 models", "2 weights"]),
+        (["--device", "cuda:7"], ["cuda"]),
+        (["--model", "resnet_nano", "--split", "path"], ["no selective scan"]),
+        (["--model", "nowhere.module:factory"], ["nowhere"]),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path, capsys) -> None:
+    options = {"--model": ["vmamba_nano"], "--images": ["samples"], "--size": ["64"]}
+    options[arguments[0]] = []
+    command = ["erf", "--limit", "1", "--out", str(tmp_path / "out")]
+    for name, values in options.items():
+        command += [name, *values] if values else []
+    code = main([*command, *arguments])
+    shown = capsys.readouterr()
+    assert code == 2
+    sentence = [line for line in shown.err.splitlines() if line.startswith("vssm: ")]
+    assert len(sentence) == 1 and "Traceback" not in shown.err
+    for word in words:
+        assert word in sentence[0]
+    assert not list(tmp_path.rglob("*.npz")) and not list(tmp_path.rglob("*.png"))
+
+
+def test_an_unknown_option_or_key_is_named(tmp_path, capsys) -> None:
+    for command in (["erf", "--modle", "x"], ["erf", "--model", "vmamba_nano", "--stage", "four"]):
+        with pytest.raises(SystemExit) as stop:
+            main(command)
+        assert stop.value.code == 2
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_empty_folder_and_a_broken_image_are_named_and_the_rest_goes_on(tmp_path, capsys) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    out = ["--out", str(tmp_path / "out"), "--size", "64", "--resamples", "0"]
+    assert main(["erf", "--model", "vmamba_nano", "--images", str(folder), *out]) == 2
+    assert str(folder) in capsys.readouterr().err
+    Image.fromarray(np.full((80, 90, 3), 120, np.uint8)).save(folder / "good.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff not an image")
+    assert main(["erf", "--model", "vmamba_nano", "--images", str(folder), *out, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "left out: broken.jpg" in shown.err
+    assert json.loads(shown.out)[0]["images"] == 1
+
+
+class Marker:
+    """A pickle of it would create a file when it is loaded freely."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.path}",))
+
+
+def test_weights_that_would_run_code_are_refused_and_nothing_runs(tmp_path, capsys) -> None:
+    marker = tmp_path / "it-ran"
+    file = tmp_path / "weights.pth"
+    file.write_bytes(pickle.dumps({"model": Marker(marker)}))
+    assert erf(tmp_path / "out", "--weights", str(file)) == 2
+    assert not marker.exists()
+    assert "weights.pth" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_found_before_measuring(tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert erf(tmp_path / "file" / "out") == 2
+    assert "file" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_finished_chunks_and_the_next_run_uses_them(tmp_path) -> None:
+    command = [sys.executable, "-m", "workbench.cli", "erf", "--model", "vmamba_nano"]
+    command += ["--size", "160", "--chunk", "1", "--resamples", "0", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.rglob("0000*.npz"))) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in shown and "finished chunks are kept" in shown
+    assert len(list(tmp_path.rglob("0000*.npz"))) >= 2 and not list(tmp_path.glob("*.npz"))
+    finished = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True)
+    assert "earlier run" in finished.stderr
+    assert len(list(tmp_path.glob("*.npz"))) == 1 and not list(tmp_path.rglob("0000*.npz"))
+
+
+def test_a_model_from_a_file_of_ones_own(tmp_path, capsys) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1))\n"
+    )
+    assert erf(tmp_path / "out", "--json", model=f"{file}:make") == 0
+    numbers = json.loads(capsys.readouterr().out)[0]["numbers"]
+    assert numbers["A99"]["value"] <= 100 * 7**2 / 64**2 + 1e-9  # the theoretical field is 7 x 7
