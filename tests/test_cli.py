@@ -54,7 +54,7 @@ def test_before_and_after_training_stand_in_two_rows(tmp_path, capsys) -> None:
 
     file = tmp_path / "trained.safetensors"
     save_file(create_model("vmamba_nano", seed=7).state_dict(), file)
-    assert erf(tmp_path / "out", "--weights", str(file), "--before-after", "--json") == 0
+    assert erf(tmp_path / "out", "--weights", str(file), "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["training"] for row in rows] == ["before training", "after training"]
     assert rows[0]["numbers"]["A50"] != rows[1]["numbers"]["A50"]

@@ -5,6 +5,12 @@
     result = workbench.run(workbench.erf, model, "samples", workbench.ErfConfig())
 """
 
+import os
+
+# OpenMP threads that spin while they wait take the cores from everything else on a busy machine
+# (a browser is enough). Read when torch loads; without effect when torch is there already.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from workbench.images import open_images, preprocessing_for
 from workbench.methods import erf
 from workbench.methods.erf import ErfConfig

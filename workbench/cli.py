@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 REPOSITORY = Path(__file__).parents[1]
 INTERRUPTED = 130
@@ -56,6 +56,7 @@ def _sentence(error: BaseException) -> str:
 def parser() -> ArgumentParser:
     """The parser of all commands."""
     from workbench.methods.erf import ErfConfig
+    from workbench.train import TrainConfig
 
     top = ArgumentParser(prog="vssm", description="See what a visual state-space model looks at.")
     commands = top.add_subcommands(required=True, dest="subcommand")
@@ -68,11 +69,31 @@ def parser() -> ArgumentParser:
     erf = ArgumentParser(description="Effective receptive fields of models on images.")
     add_common(erf)
     erf.add_argument(
-        "--before_after", action="store_true",
-        help="also measure every model before training (the same seed, untrained)",
+        "--before_after", action=ActionYesNo, default=True,
+        help="measure every trained model before training too (the same seed, untrained)",
     )
     erf.add_class_arguments(ErfConfig, skip={"seed"})
     commands.add_subcommand("erf", erf)
+
+    evaluate = ArgumentParser(description="Accuracy of models on labelled images, one crop each.")
+    evaluate.add_argument("--model", nargs="+", required=True, help="one or many names")
+    evaluate.add_argument("--weights", nargs="+", default=["auto"], help="as in vssm erf")
+    evaluate.add_argument("--data", required=True, help="an .npz pack or a folder of class folders")
+    evaluate.add_argument("--limit", type=int, default=None, help="take so many images at most")
+    evaluate.add_argument("--size", nargs="+", type=str, default=None, help="one or many sizes")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.add_argument("--seed", type=int, default=0, help="of random weights")
+    evaluate.add_argument("--device", default=None, help="cpu, cuda, cuda:1")
+    commands.add_subcommand("evaluate", evaluate)
+
+    train = ArgumentParser(description="Train a model; the same command goes on after a stop.")
+    train.add_argument("--config", action="config", help="a YAML file with these options")
+    train.add_argument("--model", required=True, help="the name of a registered model")
+    train.add_argument("--data", required=True, help="an .npz pack or a folder of class folders")
+    train.add_argument("--out", default="out/train", help="folder for checkpoint, curve, weights")
+    train.add_argument("--device", default=None, help="cpu, cuda, cuda:1")
+    train.add_class_arguments(TrainConfig)
+    commands.add_subcommand("train", train)
 
     show = ArgumentParser(description="Print what a result file holds; with --out, draw it.")
     show.add_argument("result", help="a result file (.npz)")
@@ -94,8 +115,9 @@ def add_common(command: ArgumentParser) -> None:
     command.add_argument("--config", action="config", help="a YAML file with these options")
     command.add_argument("--model", nargs="+", required=True, help="one or many names")
     command.add_argument(
-        "--weights", nargs="+", default=["random"],
-        help="for each model, or one for all: a file, a folder, hf-hub:owner/name, official, random",
+        "--weights", nargs="+", default=["auto"],
+        help="for each model, or one for all: a file, a folder, hf-hub:owner/name, official, "
+        "random, or auto: what ships with the project, else random",
     )
     command.add_argument(
         "--images", nargs="+", default=["samples"],
@@ -132,7 +154,17 @@ def pairs(models: Sequence[str], weights: Sequence[str]) -> list[tuple[str, str]
             f"{len(models)} models but {len(weights)} weights: give one weight for all models or "
             "one for each"
         )
-    return list(zip(models, weights, strict=True))
+    return [(m, _shipped(m) if w == "auto" else w) for m, w in zip(models, weights, strict=True)]
+
+
+def _shipped(model: str) -> str:
+    """`official` for a model whose trained weights ship with the project, else `random`."""
+    import timm
+
+    import workbench.models  # noqa: F401  (registers our names)
+
+    config = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    return "official" if config is not None and config.file else "random"
 
 
 def facts_of(model: Any, training: str) -> dict[str, Any]:
@@ -275,6 +307,81 @@ def print_result(result: Any) -> None:
         print(f"  {name:14} {entry['value']:>9.4g} {entry['unit']:11} {interval}")
 
 
+def evaluate_command(args: Namespace) -> int:
+    """`vssm evaluate`."""
+    from tqdm import tqdm
+
+    from workbench.images import open_images, preprocessing_for
+    from workbench.train import accuracy
+    from workbench.weights import create_model
+
+    images = open_images(args.data, args.limit)
+    rows = []
+    for name, weights in pairs(args.model, args.weights):
+        for size in [read_size(size) for size in args.size or [None]]:
+            model = create_model(name, weights, seed=args.seed, img_size=size)
+            model.to(args.device or "cpu")
+            preprocessing = preprocessing_for(model, size)
+            with tqdm(total=len(images), desc=f"{name} {size or ''}", file=sys.stderr) as bar:
+                correct, count = accuracy(
+                    model, images, preprocessing, progress=lambda done, _, b=bar: b.update(done - b.n)
+                )
+            facts = facts_of(model, "")
+            rows.append(
+                {
+                    "model": name,
+                    "weights": facts["weights"],
+                    "size": list(preprocessing.size),
+                    "correct": correct,
+                    "images": count,
+                    "top1": round(100 * correct / count, 2),
+                }
+            )
+            if not args.json:
+                print(f"{name:20} {preprocessing.size[0]:>4} px  {rows[-1]['top1']:6.2f} % top-1  "
+                      f"({correct} of {count})  {facts['weights_label']}")
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    return 0
+
+
+def train_command(args: Namespace) -> int:
+    """`vssm train`."""
+    from dataclasses import fields
+
+    import torch
+    from tqdm import tqdm
+
+    from workbench.images import open_images
+    from workbench.train import TrainConfig, Trainer, read_data
+    from workbench.weights import create_model
+
+    config = TrainConfig(**{field.name: args[field.name] for field in fields(TrainConfig)})
+    images = open_images(args.data)
+    print(f"reading {images.describe()}", file=sys.stderr)
+    data = read_data(images, config.load_size)
+    model = create_model(
+        args.model, "random", seed=config.seed, num_classes=data.classes, img_size=config.size
+    )
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    trainer = Trainer(model, data, config, Path(args.out), device)
+    if trainer.step:
+        print(f"going on at step {trainer.step} of {trainer.steps}", file=sys.stderr)
+    with tqdm(total=trainer.steps, initial=trainer.step, unit="step", file=sys.stderr) as bar:
+
+        def progress(step: int, steps: int, loss: float) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+        try:
+            trainer.run(progress)
+        except KeyboardInterrupt:
+            trainer.save()
+            raise
+    print(f"wrote {trainer.out / 'weights.safetensors'}", file=sys.stderr)
+    return 0
+
+
 def show_command(args: Namespace) -> int:
     """`vssm show RESULT.npz`."""
     from workbench.figures import erf as pictures
@@ -326,6 +433,8 @@ def _check_port(port: int) -> None:
 COMMANDS = {
     "models": models_command,
     "erf": erf_command,
+    "evaluate": evaluate_command,
+    "train": train_command,
     "show": show_command,
     "app": app_command,
 }

@@ -141,7 +141,7 @@ def draw_splits(results: Sequence[Erf]) -> Figure:
         figure, axes = plt.subplots(
             len(split),
             width,
-            figsize=(1.35 * width + 0.9, 1.9 * len(split)),
+            figsize=(1.35 * width + 0.9, 1.8 * len(split)),
             squeeze=False,
             layout="constrained",
         )
@@ -160,7 +160,7 @@ def draw_splits(results: Sequence[Erf]) -> Figure:
                 ax.set_axis_on()
                 _panel(ax, np.clip(route / top, 0, 1) ** 0.25, tuple(result.meta["centre"]))
                 ax.set_title(name)
-                ax.set_xlabel(f"{100 * route.sum():.3g} % of the gradient")
+                ax.set_xlabel(f"{100 * route.sum():.3g} %")
         _colour_bar(figure, image, axes, "x ** 0.25")
     plt.close(figure)
     return figure

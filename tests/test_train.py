@@ -1,0 +1,121 @@
+"""Training learns, and a resumed run gives the numbers of an unbroken one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from workbench.cli import main
+from workbench.images import open_images
+from workbench.train import TrainConfig, Trainer, crops, learning_rate, optimizer_of, read_data
+from workbench.weights import create_model
+
+QUICK = {"size": 32, "load_size": 40, "batch_size": 16, "lr": 2e-3, "snapshots": (0, 1)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two classes that differ in the orientation of their stripes."""
+    root = tmp_path_factory.mktemp("stripes")
+    rng = np.random.default_rng(0)
+    for name in ("across", "down"):
+        (root / name).mkdir()
+        for i in range(32):
+            wave = 127 + 100 * np.sin(np.arange(48) * rng.uniform(0.5, 1.2) + rng.uniform(0, 6))
+            stripes = np.tile(wave, (48, 1)) if name == "down" else np.tile(wave, (48, 1)).T
+            noisy = stripes + rng.normal(0, 12, (48, 48))
+            picture = np.repeat(np.clip(noisy, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+            Image.fromarray(picture).save(root / name / f"{i:02}.png")
+    return root
+
+
+def trainer(folder: Path, out: Path, epochs: float = 6) -> Trainer:
+    config = TrainConfig(epochs=epochs, **QUICK)
+    data = read_data(open_images(folder), config.load_size)
+    model = create_model("vmamba_nano", "random", num_classes=2)
+    return Trainer(model, data, config, out)
+
+
+def test_the_loss_falls_and_the_labels_are_learned(folder, tmp_path) -> None:
+    run = trainer(folder, tmp_path, epochs=8)
+    run.run()
+    losses = np.array([row[2] for row in run.curve])
+    assert run.step == 32 and len(losses) >= 2
+    first = trainer(folder, tmp_path / "again", epochs=8)
+    assert losses[-1] < 0.75 * np.log(2) < first.train_step()
+    assert (tmp_path / "snapshots" / "epoch-0.safetensors").is_file()
+    assert (tmp_path / "curve.csv").read_text().startswith("step,epoch,loss,lr,seconds\n")
+
+
+def test_a_resumed_run_gives_the_numbers_of_an_unbroken_one(folder, tmp_path) -> None:
+    whole = trainer(folder, tmp_path / "whole", epochs=2)
+    whole.run()
+    trainer(folder, tmp_path / "broken", epochs=2).run(stop_at=3)
+    resumed = trainer(folder, tmp_path / "broken", epochs=2)
+    assert resumed.step == 3
+    resumed.run()
+    one = load_file(tmp_path / "whole" / "weights.safetensors")
+    two = load_file(tmp_path / "broken" / "weights.safetensors")
+    assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_another_configuration_does_not_resume(folder, tmp_path) -> None:
+    trainer(folder, tmp_path, epochs=2).run(stop_at=1)
+    with pytest.raises(ValueError, match="another configuration"):
+        trainer(folder, tmp_path, epochs=3)
+
+
+def test_the_learning_rate_rises_then_falls_to_one_percent() -> None:
+    config = TrainConfig(lr=1.0, warmup=0.1)
+    rates = [learning_rate(step, 100, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0)
+    assert int(np.argmax(rates)) in (9, 10) and rates[-1] == pytest.approx(0.01, abs=2e-3)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+@pytest.mark.parametrize("name", ["vmamba_nano", "vim_nano", "mambavision_nano", "vit_nano"])
+def test_state_space_parameters_norms_and_biases_are_not_decayed(name) -> None:
+    model = create_model(name)
+    groups = optimizer_of(model, TrainConfig()).param_groups
+    plain = {id(p) for p in groups[1]["params"]}
+    assert groups[0]["weight_decay"] > 0 and groups[1]["weight_decay"] == 0
+    for key, parameter in model.named_parameters():
+        exempt = parameter.ndim < 2 or "A_" in key or key.endswith(("pos_embed", "cls_token"))
+        exempt = exempt or key.endswith(("dt_projs_bias", "dt_proj.bias", "Ds"))
+        assert (id(parameter) in plain) == exempt, key
+
+
+def test_crops_stay_in_the_image_and_depend_on_the_generator_alone() -> None:
+    pixels = torch.randint(0, 256, (8, 40, 40, 3), dtype=torch.uint8)
+    one, two = (crops(pixels, 32, 0.35, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one, two) and one.shape == (8, 3, 32, 32)
+    assert one.min() >= 0 and one.max() <= 1
+    whole = crops(pixels.repeat(64, 1, 1, 1), 40, 1.0, torch.Generator().manual_seed(0))
+    image = pixels.permute(0, 3, 1, 2).float() / 255
+    flips = [(whole[i] - image[i % 8].flip(-1)).abs().max() < 1e-4 for i in range(len(whole))]
+    same = [(whole[i] - image[i % 8]).abs().max() < 1e-4 for i in range(len(whole))]
+    assert all(a or b for a, b in zip(flips, same, strict=True))
+    assert 0.35 < np.mean(flips) < 0.65
+
+
+def test_train_and_evaluate_from_the_command_line(folder, tmp_path, capsys) -> None:
+    out = tmp_path / "run"
+    command = ["train", "--model", "vmamba_nano", "--data", str(folder), "--out", str(out)]
+    command += ["--size", "32", "--load_size", "40", "--batch_size", "16", "--epochs", "6"]
+    assert main(command) == 0
+    weights = str(out / "weights.safetensors")
+    evaluate = ["evaluate", "--model", "vmamba_nano", "--data", str(folder), "--json"]
+    assert main([*evaluate, "--size", "32", "48", "--weights", weights]) == 0
+    import json
+
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["size"] for row in rows] == [[32, 32], [48, 48]]
+    assert all(row["images"] == 64 and row["top1"] == round(100 * row["correct"] / 64, 2) for row in rows)
+    assert rows[0]["top1"] > 80
+    (tmp_path / "plain").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "plain" / "one.png")
+    assert main([*evaluate[:3], "--data", str(tmp_path / "plain")]) == 2
+    assert "no labels" in capsys.readouterr().err
