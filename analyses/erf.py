@@ -1,6 +1,6 @@
 """Effective receptive fields of several models over the same images: one figure, one file each.
 
-    python -m analyses.erf --model vmamba_nano vim_nano --images samples --out out
+python -m analyses.erf --model vmamba_nano vim_nano --images samples --out out
 """
 
 from pathlib import Path
@@ -29,9 +29,7 @@ def main(
         preprocessing = erf.prepared(preprocessing_for(network, size), config)
         facts = {"model": name, "weights_label": weights}
         options = {"preprocessing": preprocessing, "facts": facts, "out": out}
-        results.append(
-            run(erf, network, pictures, config, progress=tqdm_progress(name), **options)
-        )
+        results.append(run(erf, network, pictures, config, progress=tqdm_progress(name), **options))
     save_figure(draw(results), out / "erf", caption(results))
 
 

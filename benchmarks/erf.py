@@ -103,9 +103,8 @@ def main() -> None:
         args.out.with_suffix(".json").write_text(
             json.dumps({"machine": facts, "chunk": config.chunk, "rows": rows}, indent=2) + "\n"
         )
-        about = (
-            f"{facts['processor']}, {facts['threads']} threads, "
-            + ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+        about = f"{facts['processor']}, {facts['threads']} threads, " + ", ".join(
+            f"{name} {number}" for name, number in facts["versions"].items()
         )
         text = f"# Effective receptive field\n\n{__doc__}\n{about}.\n\n{table}\n"
         args.out.with_suffix(".md").write_text(text)

@@ -61,7 +61,7 @@ def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def image(name: str, shape: tuple[int, int, int, int]) -> np.ndarray:
-    """Return a smooth float32 input in about [-2, 2], a function of `name` and `shape` (n, c, h, w)."""
+    """Return a smooth input (n, c, h, w) in about [-2, 2], a function of `name` and `shape`."""
     batch, channels, height, width = shape
     rng = _rng("image:" + name)
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)

@@ -86,7 +86,9 @@ def test_models_lists_families_and_patterns(capsys) -> None:
     text = capsys.readouterr().out
     assert "vim_tiny " in text and "vmamba_base_s1l20" in text and "mambavision_large3_512" in text
     assert main(["models", "convnext_at*", "--json"]) == 0
-    assert all(row["model"].startswith("convnext_at") for row in json.loads(capsys.readouterr().out))
+    assert all(
+        row["model"].startswith("convnext_at") for row in json.loads(capsys.readouterr().out)
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,9 @@ def test_an_unknown_option_or_key_is_named(tmp_path, capsys) -> None:
         assert "Traceback" not in capsys.readouterr().err
 
 
-def test_an_empty_folder_and_a_broken_image_are_named_and_the_rest_goes_on(tmp_path, capsys) -> None:
+def test_an_empty_folder_and_a_broken_image_are_named_and_the_rest_goes_on(
+    tmp_path, capsys
+) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     out = ["--out", str(tmp_path / "out"), "--size", "64", "--resamples", "0"]

@@ -128,7 +128,7 @@ def test_global_averaging_is_exactly_uniform() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.mean(dim=(2, 3), keepdim=True).expand_as(x)
 
-    p, place = field(nn.Sequential(Average()), (32, 48), layer="0")
+    p, _ = field(nn.Sequential(Average()), (32, 48), layer="0")
     assert np.ptp(p) <= 1e-18
     found = erf_numbers.numbers(p, ((32 - 1) / 2, (48 - 1) / 2))
     assert found["participation"] == pytest.approx(100)
@@ -167,7 +167,9 @@ def test_the_square_of_a_gaussian_follows_the_error_function() -> None:
         assert found == pytest.approx(exact, rel=2e-3)
     assert erf_numbers.crossness(p, (511.5, 511.5)) == pytest.approx(1, abs=2e-3)
     assert erf_numbers.anisotropy(p) == pytest.approx(1, abs=1e-9)
-    assert erf_numbers.effective_radius(p, (511.5, 511.5)) == pytest.approx(60 * math.sqrt(2), rel=1e-6)
+    assert erf_numbers.effective_radius(p, (511.5, 511.5)) == pytest.approx(
+        60 * math.sqrt(2), rel=1e-6
+    )
 
 
 def test_a_wrong_centre_makes_the_square_too_large() -> None:
@@ -346,7 +348,11 @@ def test_routes_of_one_layer_and_the_rest_sum_to_the_whole_gradient(split, famil
 
 def test_a_split_needs_a_scan() -> None:
     with pytest.raises(ValueError, match="no selective scan"):
-        list(erf.split_gradients(timm.create_model("test_resnet"), torch.randn(1, 3, 64, 64), ErfConfig(split="path")))
+        list(
+            erf.split_gradients(
+                timm.create_model("test_resnet"), torch.randn(1, 3, 64, 64), ErfConfig(split="path")
+            )
+        )
 
 
 @pytest.mark.parametrize("preset", ["vmamba2025"])
@@ -354,7 +360,9 @@ def test_the_published_protocol_is_reproduced_to_the_digit(preset) -> None:
     """Maps and rectangles as VMamba's own analysis script gives them."""
     record = golden.load("vmamba_analysis")["erf_records"][0]
     model = golden.fill_model(VMamba(**golden.vmamba_arguments(record["args"])))
-    images = [torch.from_numpy(golden.image(i["name"], tuple(i["shape"]))) for i in record["images"]]
+    images = [
+        torch.from_numpy(golden.image(i["name"], tuple(i["shape"]))) for i in record["images"]
+    ]
     config = ErfConfig(preset=preset, resamples=0)
     partials = [erf.measure(model, batch_of(x), config) for x in images]
     from test_golden import assert_summary
@@ -378,7 +386,12 @@ def test_stage_4_is_the_last_block_of_every_family() -> None:
 
 @pytest.mark.parametrize(
     ("name", "offset"),
-    [("resnet18", 0.0), ("convnext_atto", 15.5), ("swin_tiny_patch4_window7_224", 15.5), ("deit_tiny_patch16_224", 7.5)],
+    [
+        ("resnet18", 0.0),
+        ("convnext_atto", 15.5),
+        ("swin_tiny_patch4_window7_224", 15.5),
+        ("deit_tiny_patch16_224", 7.5),
+    ],
 )
 def test_the_projective_centre_of_known_networks(name, offset) -> None:
     model = timm.create_model(name).eval()

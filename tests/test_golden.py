@@ -250,6 +250,8 @@ def test_the_backward_steps_of_vim_start_at_softplus_of_zero_as_published() -> N
     torch.manual_seed(0)
     mixer = Vim(img_size=32, depth=1, embed_dim=16).layers[0].mixer
     steps = torch.nn.functional.softplus(mixer.dt_proj.bias)
-    assert 1e-4 <= steps.min() and steps.max() <= 0.1001
+    assert steps.min() >= 1e-4 and steps.max() <= 0.1001
     assert not mixer.dt_proj_b.bias.any()
-    assert math.isclose(torch.nn.functional.softplus(mixer.dt_proj_b.bias[0]), math.log(2), rel_tol=1e-6)
+    assert math.isclose(
+        torch.nn.functional.softplus(mixer.dt_proj_b.bias[0]).item(), math.log(2), rel_tol=1e-6
+    )

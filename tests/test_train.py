@@ -1,5 +1,6 @@
 """Training learns, and a resumed run gives the numbers of an unbroken one."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_the_learning_rate_rises_then_falls_to_one_percent() -> None:
     rates = [learning_rate(step, 100, config) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0)
     assert int(np.argmax(rates)) in (9, 10) and rates[-1] == pytest.approx(0.01, abs=2e-3)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
 @pytest.mark.parametrize("name", ["vmamba_nano", "vim_nano", "mambavision_nano", "vit_nano"])
@@ -113,7 +114,9 @@ def test_train_and_evaluate_from_the_command_line(folder, tmp_path, capsys) -> N
 
     rows = json.loads(capsys.readouterr().out)
     assert [row["size"] for row in rows] == [[32, 32], [48, 48]]
-    assert all(row["images"] == 64 and row["top1"] == round(100 * row["correct"] / 64, 2) for row in rows)
+    assert all(
+        row["images"] == 64 and row["top1"] == round(100 * row["correct"] / 64, 2) for row in rows
+    )
     assert rows[0]["top1"] > 80
     (tmp_path / "plain").mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "plain" / "one.png")

@@ -1,8 +1,8 @@
 """See what a visual state-space model looks at.
 
-    import workbench
-    model = workbench.create_model("vmamba_tiny_s1l8")
-    result = workbench.run(workbench.erf, model, "samples", workbench.ErfConfig())
+import workbench
+model = workbench.create_model("vmamba_tiny_s1l8")
+result = workbench.run(workbench.erf, model, "samples", workbench.ErfConfig())
 """
 
 import os

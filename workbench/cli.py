@@ -69,7 +69,9 @@ def parser() -> ArgumentParser:
     erf = ArgumentParser(description="Effective receptive fields of models on images.")
     add_common(erf)
     erf.add_argument(
-        "--before_after", action=ActionYesNo, default=True,
+        "--before_after",
+        action=ActionYesNo,
+        default=True,
         help="measure every trained model before training too (the same seed, untrained)",
     )
     erf.add_class_arguments(ErfConfig, skip={"seed"})
@@ -115,12 +117,16 @@ def add_common(command: ArgumentParser) -> None:
     command.add_argument("--config", action="config", help="a YAML file with these options")
     command.add_argument("--model", nargs="+", required=True, help="one or many names")
     command.add_argument(
-        "--weights", nargs="+", default=["auto"],
+        "--weights",
+        nargs="+",
+        default=["auto"],
         help="for each model, or one for all: a file, a folder, hf-hub:owner/name, official, "
         "random, or auto: what ships with the project, else random",
     )
     command.add_argument(
-        "--images", nargs="+", default=["samples"],
+        "--images",
+        nargs="+",
+        default=["samples"],
         help="samples, a folder, image files or an .npz pack",
     )
     command.add_argument("--limit", type=int, default=None, help="take so many images at most")
@@ -128,7 +134,9 @@ def add_common(command: ArgumentParser) -> None:
     command.add_argument("--out", default="out", help="folder for results and figures")
     command.add_argument("--json", action="store_true", help="print the numbers as JSON")
     command.add_argument("--seed", type=int, default=0, help="of random weights and resampling")
-    command.add_argument("--device", default=None, help="cpu, cuda, cuda:1; a GPU when there is one")
+    command.add_argument(
+        "--device", default=None, help="cpu, cuda, cuda:1; a GPU when there is one"
+    )
     command.add_argument("--force", action="store_true", help="measure again what is stored")
 
 
@@ -171,7 +179,11 @@ def facts_of(model: Any, training: str) -> dict[str, Any]:
     """What a result says about its model and weights."""
     source = model.provenance
     random = source["weights"] == "random"
-    label = f"random weights (seed {source['seed']})" if random else str(source["weights_file"] or source["weights"])
+    label = (
+        f"random weights (seed {source['seed']})"
+        if random
+        else str(source["weights_file"] or source["weights"])
+    )
     return {
         "model": source["model"],
         "weights": source["weights"] if random else Path(str(source["weights"])).name,
@@ -190,7 +202,11 @@ def models_command(args: Namespace) -> int:
 
     from workbench.models import FAMILIES, nano
 
-    ours = [name for name in timm.list_models() if name.split("_")[0] in FAMILIES or name in nano.VARIANTS]
+    ours = [
+        name
+        for name in timm.list_models()
+        if name.split("_")[0] in FAMILIES or name in nano.VARIANTS
+    ]
     names = ours if args.pattern is None else fnmatch.filter(timm.list_models(), args.pattern)
     if not names:
         raise ValueError(f"no model matches {args.pattern!r}; `vssm models` lists our families")
@@ -214,7 +230,9 @@ def models_command(args: Namespace) -> int:
         return 0
     for row in rows:
         millions = f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else ""
-        print(f"{row['model']:34} {millions:>9}  {row['input'] or '':>4} px  {row['weights_licence']}")
+        print(
+            f"{row['model']:34} {millions:>9}  {row['input'] or '':>4} px  {row['weights_licence']}"
+        )
     return 0
 
 
@@ -324,7 +342,10 @@ def evaluate_command(args: Namespace) -> int:
             preprocessing = preprocessing_for(model, size)
             with tqdm(total=len(images), desc=f"{name} {size or ''}", file=sys.stderr) as bar:
                 correct, count = accuracy(
-                    model, images, preprocessing, progress=lambda done, _, b=bar: b.update(done - b.n)
+                    model,
+                    images,
+                    preprocessing,
+                    progress=lambda done, _, b=bar: b.update(done - b.n),
                 )
             facts = facts_of(model, "")
             rows.append(
@@ -338,8 +359,10 @@ def evaluate_command(args: Namespace) -> int:
                 }
             )
             if not args.json:
-                print(f"{name:20} {preprocessing.size[0]:>4} px  {rows[-1]['top1']:6.2f} % top-1  "
-                      f"({correct} of {count})  {facts['weights_label']}")
+                print(
+                    f"{name:20} {preprocessing.size[0]:>4} px  {rows[-1]['top1']:6.2f} % top-1  "
+                    f"({correct} of {count})  {facts['weights_label']}"
+                )
     if args.json:
         print(json.dumps(rows, indent=2))
     return 0
@@ -394,7 +417,9 @@ def show_command(args: Namespace) -> int:
     else:
         print_result(result)
         print("\n" + pictures.caption([result]))
-        versions = ", ".join(f"{k} {v}" for k, v in result.meta["provenance"].get("versions", {}).items())
+        versions = ", ".join(
+            f"{k} {v}" for k, v in result.meta["provenance"].get("versions", {}).items()
+        )
         print(versions)
     if args.out:
         stem = Path(args.out) / Path(args.result).stem

@@ -213,10 +213,8 @@ def _hooks(modules: Iterator[nn.Module], function) -> Iterator[None]:
 _PLACES: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
 
 
-def grid_of(
-    model: nn.Module, features: Tensor, size: tuple[int, int], channels: int = 3
-) -> Grid:
-    """The grid of a feature map (b, c, rows, columns) of an image of `size` pixels, `channels` deep.
+def grid_of(model: nn.Module, features: Tensor, size: tuple[int, int], channels: int = 3) -> Grid:
+    """The grid of a map (b, c, rows, columns) of an image of `size` pixels and `channels` colours.
 
     Our families know their geometry. Elsewhere it follows from the strides, kernels and paddings
     of the convolutions and pools seen in one forward pass; a reduction without any of them is

@@ -65,7 +65,7 @@ class ScanPath:
 
     @cached_property
     def is_reversed(self) -> bool:
-        """Whether the path starts in the last cell; meaningful where `is_transposed` is not None."""
+        """Whether a path along rows or columns (`is_transposed` not None) starts at the end."""
         return self.order[0] > self.order[-1]
 
 

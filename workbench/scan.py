@@ -49,7 +49,9 @@ class SelectiveScan(nn.Module):
         Returns:
             y: (b, k * d, l).
         """
-        return selective_scan(u, delta, A, B, C, D, backend=self.backend)
+        y = selective_scan(u, delta, A, B, C, D, backend=self.backend)
+        assert isinstance(y, Tensor)  # a pair only when the last state is asked for
+        return y
 
     def extra_repr(self) -> str:
         return ", ".join(self.directions)

@@ -87,7 +87,9 @@ def draw(results: Sequence[Erf], columns: int | None = None) -> Figure:
         raise ValueError("there is no result to draw")
     transforms = {result.meta["display"] for result in results}
     if len(transforms) > 1:
-        raise ValueError(f"results of different protocols ({', '.join(transforms)}) do not share a scale")
+        raise ValueError(
+            f"results of different protocols ({', '.join(transforms)}) do not share a scale"
+        )
     rows = _rows(results)
     width = max(len(row) for row in rows)
     with matplotlib.style.context(STYLE):
@@ -135,7 +137,9 @@ def draw_splits(results: Sequence[Erf]) -> Figure:
     """
     split = [result for result in results if result.splits is not None]
     if not split:
-        raise ValueError("no result was measured with a split; measure with split=direction or path")
+        raise ValueError(
+            "no result was measured with a split; measure with split=direction or path"
+        )
     width = 1 + max(len(result.meta["splits"]) for result in split)
     with matplotlib.style.context(STYLE):
         figure, axes = plt.subplots(
@@ -156,7 +160,9 @@ def draw_splits(results: Sequence[Erf]) -> Figure:
             line[0].set_ylabel(label(result))
             for ax in line[1:]:
                 ax.set_axis_off()
-            for name, route, ax in zip(result.meta["splits"], result.splits, line[1:], strict=False):
+            for name, route, ax in zip(
+                result.meta["splits"], result.splits, line[1:], strict=False
+            ):
                 ax.set_axis_on()
                 _panel(ax, np.clip(route / top, 0, 1) ** 0.25, tuple(result.meta["centre"]))
                 ax.set_title(name)
@@ -190,7 +196,9 @@ def caption(results: Sequence[Erf]) -> str:
         "percentile bootstrap intervals over images.",
     ]
     if config["preset"]:
-        lines.insert(0, f"Protocol {config['preset']} (as published: {'; '.join(first['quirks'])}).")
+        lines.insert(
+            0, f"Protocol {config['preset']} (as published: {'; '.join(first['quirks'])})."
+        )
     for result in results:
         meta = result.meta
         height, width = result.map.shape

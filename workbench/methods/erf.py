@@ -186,9 +186,7 @@ def gradient(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, di
     return torch.zeros_like(x) if found is None else found, place
 
 
-def split_gradients(
-    model: nn.Module, x: Tensor, config: ErfConfig
-) -> Iterator[tuple[str, Tensor]]:
+def split_gradients(model: nn.Module, x: Tensor, config: ErfConfig) -> Iterator[tuple[str, Tensor]]:
     """Yield (route, gradient (n, 3, h, w)) for each direction or path.
 
     With `split_layer` the routes and the `rest`, which goes around that scan, sum to the whole
@@ -327,4 +325,3 @@ def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict
         splits=splits,
         picture=partials[0]["pictures"][0],
     )
-

@@ -115,7 +115,7 @@ def column_share(p: np.ndarray, centre: tuple[float, float]) -> float:
 
 
 def crossness(p: np.ndarray, centre: tuple[float, float]) -> float:
-    """Mass in the cross through the centre over what the map's radial profile alone would put there.
+    """Mass in the cross through the centre over what the radial profile alone would put there.
 
     1 for a map that depends on the distance only; above 1 when rows and columns stand out, the
     imprint of raster scans.

@@ -53,7 +53,9 @@ def only_path(model: nn.Module, path: str, layer: str = "*") -> Iterator[None]:
     """
     if path not in PATHS:
         raise ValueError(f"a path is one of {', '.join(PATHS)}, not {path!r}")
-    modules = {site.module: model.get_submodule(site.module) for site in find_sites(model, f"{layer}/*")}
+    modules = {
+        site.module: model.get_submodule(site.module) for site in find_sites(model, f"{layer}/*")
+    }
     with ExitStack() as stack:
         for name, module in modules.items():
             stack.enter_context(_scan_path(module, path))

@@ -4,6 +4,7 @@ Written from the paper; state-dict names and shapes are those of the released ch
 """
 
 import math
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -155,9 +156,9 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(
-        self, hidden: Tensor, residual: Tensor | None, paths: Sequence
+        self, hidden: Tensor, stream: Tensor | None, paths: Sequence
     ) -> tuple[Tensor, Tensor]:
-        residual = hidden if residual is None else residual + self.drop_path(hidden)
+        residual = hidden if stream is None else stream + self.drop_path(hidden)
         return self.mixer(self.norm(residual), paths), residual
 
 
@@ -332,6 +333,7 @@ class Vim(nn.Module):
         return {"middle": cells // 2, "first": 0, None: None}[self.class_token]
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
+        assert self.pos_embed is not None
         if grid == self.grid_size:
             return self.pos_embed
         if self.class_token is None:
@@ -350,7 +352,7 @@ class Vim(nn.Module):
             )
         tokens = self.patch_embed(x)
         at = self.class_token_index(tokens.shape[1])
-        if at is not None:
+        if at is not None and self.cls_token is not None:
             cls = self.cls_token.expand(len(tokens), -1, -1)
             tokens = torch.cat([tokens[:, :at], cls, tokens[:, at:]], dim=1)
         if self.pos_embed is not None:
@@ -379,9 +381,7 @@ class Vim(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(b, 3, h, w) -> normalised tokens (b, l, c), class token included."""
-        hidden = residual = None
-        for hidden, residual in self._layers(x, len(self.layers)):
-            pass
+        hidden, residual = deque(self._layers(x, len(self.layers)), maxlen=1).pop()
         return self.norm_f(residual + self.drop_path(hidden))
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:

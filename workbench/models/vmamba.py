@@ -141,7 +141,10 @@ class SS2D(nn.Module):
         projected = F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
         projected = projected.unflatten(1, (k, -1))  # (b, k, rank + 2 n, h, w)
         projected = torch.stack(
-            [to_scan_order(part, path) for part, path in zip(projected.unbind(1), paths, strict=True)],
+            [
+                to_scan_order(part, path)
+                for part, path in zip(projected.unbind(1), paths, strict=True)
+            ],
             dim=1,
         )
         dt, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=2)
@@ -158,7 +161,7 @@ class SS2D(nn.Module):
         )
         y = cross_merge(y.unflatten(1, (k, -1)), paths)
         y = self.out_act(self.out_norm(y.permute(0, 2, 3, 1)))
-        if z is not None:
+        if self.gate is not None and z is not None:
             y = self.gate(y=y, z=z)
         return self.out_proj(y)
 
@@ -329,7 +332,7 @@ class VMamba(StagesMixin, nn.Module):
         return {name for name, _ in self.named_parameters() if name.endswith(names)}
 
     def get_classifier(self) -> nn.Module:
-        return self.classifier.head
+        return self.classifier.get_submodule("head")
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         self.num_classes = num_classes
