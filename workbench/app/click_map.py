@@ -6,6 +6,7 @@ A place is (row, column) in fractions of the image, so that it means the same on
 from collections.abc import Callable
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 Place = tuple[float, float]
 
@@ -52,6 +53,7 @@ figcaption { color: color-mix(in srgb, var(--st-text-color) 75%, transparent); f
 .bar { height: 10px; border-radius: 2px; }
 .ticks { position: relative; height: 1.3em; }
 .ticks span { position: absolute; transform: translateX(-50%); }
+.ticks span:first-child { transform: none; }
 .ticks span:last-child { transform: translateX(-100%); }
 """
 
@@ -120,7 +122,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 }
 """
 
-_component = st.components.v2.component("click_map", html=_HTML, css=_CSS, js=_JS)
+_component = component("click_map", html=_HTML, css=_CSS, js=_JS)
 
 
 def click_map(

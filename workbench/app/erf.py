@@ -93,17 +93,18 @@ def field(panel: Panel, config: ErfConfig, images: Images, samples: bool) -> Erf
         known = st.session_state.setdefault("over_samples", {})
         if (panel.spec, config) not in known:
             bar = st.progress(0.0)
-            known[panel.spec, config] = erf_measure.measure(
-                panel.spec,
-                open_images("samples"),
-                config,
-                lambda done, total, note: bar.progress(done / total, f"{done} of {total} images"),
-            )
+
+            def report(done: int, total: int, note: str | None) -> None:
+                bar.progress(done / total, f"{done} of {total} images")
+
+            if len(known) >= 16:
+                known.clear()
+            every = open_images("samples")
+            known[panel.spec, config] = erf_measure.measure(panel.spec, every, config, report)
             bar.empty()
         return known[panel.spec, config]
 
 
-@st.fragment
 def fields(choice: Choice, images: Images) -> None:
     """Everything that a click changes."""
     at = place()
@@ -142,15 +143,19 @@ def fields(choice: Choice, images: Images) -> None:
     erf_panels.files(found, commands)
 
 
+@st.fragment
+def below(choice: Choice | None) -> None:
+    """The page below its title; runs alone after a click."""
+    with session.sentences():
+        if choice and choice.images:
+            fields(choice, choice.images)
+        elif choice:
+            st.info("Choose a picture in the sidebar to begin.")
+
+
 st.header("Effective receptive field", anchor=False)
 st.markdown(
     "Which pixels does one output unit depend on? Click on the photograph: the map shows the size "
     "of the unit's gradient at every pixel."
 )
-current = sidebar.choice()
-if current is not None:
-    with session.sentences():
-        if current.images is None:
-            st.info("Choose a picture in the sidebar to begin.")
-        else:
-            fields(current, current.images)
+below(sidebar.choice())

@@ -10,7 +10,7 @@ from PIL import Image
 from workbench.figures.erf import COLOURS, scale, shown
 from workbench.results import Erf
 
-TICKS = (1.0, 0.1, 0.01, 0.001)
+TICKS = (0.0, 0.01, 0.1, 1.0)
 
 
 def colours(values: np.ndarray) -> np.ndarray:
@@ -48,7 +48,7 @@ def bar(transform: str) -> dict:
     if not transform.startswith("x ** "):
         return {"stops": stops, "ticks": [["0", 0.0], ["1", 1.0]]}
     power = float(transform.removeprefix("x ** "))
-    return {"stops": stops, "ticks": [[f"{t:g}", t**power] for t in reversed(TICKS)]}
+    return {"stops": stops, "ticks": [[f"{t:g}", t**power] for t in TICKS]}
 
 
 def routes(result: Erf) -> list[tuple[str, str, np.ndarray]]:

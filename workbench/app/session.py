@@ -112,6 +112,11 @@ def sentences() -> Iterator[None]:
     """Show an error as one sentence instead of a traceback."""
     try:
         yield
+    except ConnectionError as error:
+        st.error(
+            f"{error}. The app finds it in {weights_folder()} under a name that begins with the "
+            "model's name."
+        )
     except (ValueError, OSError, MemoryError) as error:
         st.error(str(error) or f"{type(error).__name__}: try a smaller size or another model.")
     except Exception as error:

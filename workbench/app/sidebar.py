@@ -78,7 +78,9 @@ def choose_model(
 
 def spec(model: str, weights: str, seed: int, size: str) -> Spec:
     """The choices, complete."""
-    pixels = timm.get_pretrained_cfg(model).input_size[-1] if size == OWN_SIZE else int(size)
+    known = timm.get_pretrained_cfg(model)
+    own = known.input_size[-1] if known else 224
+    pixels = own if size == OWN_SIZE else int(size)
     stamp = None
     if weights not in ("random", "official"):
         state = (weights_folder() / weights).stat()

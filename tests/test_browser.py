@@ -1,0 +1,162 @@
+"""The app as a reader uses it: a real server and headless Chromium."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 60_000  # ms; the first map may wait for the scan to compile
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory, browser):
+    """The address of a running app without checkpoints and stored results."""
+    empty = tmp_path_factory.mktemp("empty")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command += ["--server.address", "127.0.0.1", "--server.headless", "true"]
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    environment = {**os.environ, "VSSM_WEIGHTS": str(empty), "VSSM_RESULTS": str(empty)}
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for(f"{address}/_stcore/health", server, log)
+            yield address
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=1) as answer:
+                assert answer.read() == b"ok"
+            return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the server did not start:\n{log.read_text()}")
+
+
+@pytest.fixture
+def visit(url, browser):
+    """Open a tab at a deep link; after the test no tab may have had an error."""
+    tabs, errors = [], []
+
+    def open_tab(query: str):
+        tab = browser.new_page(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+        tab.set_default_timeout(PATIENCE)
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        tab.goto(f"{url}/?{query}")
+        sync_api.expect(photograph(tab)).to_be_visible(timeout=PATIENCE)
+        tabs.append(tab)
+        return tab
+
+    yield open_tab
+    for tab in tabs:
+        tab.close()
+    assert errors == []
+
+
+def photograph(tab):
+    return tab.get_by_role("img", name=re.compile(r"\.jpg ")).first
+
+
+def field(tab):
+    return tab.get_by_role("img", name=re.compile("^Receptive field of")).first
+
+
+def cell(tab, row: int, column: int, grid: str = "4 x 4") -> None:
+    """Wait until the page shows the field of this cell."""
+    text = tab.get_by_text(f"Cell {row}, {column} of {grid}.").first
+    sync_api.expect(text).to_be_visible(timeout=PATIENCE)
+
+
+def click(tab, row: float, column: float) -> None:
+    box = photograph(tab).bounding_box()
+    place = {"x": box["width"] * column, "y": box["height"] * row}
+    photograph(tab).click(position=place)
+
+
+def test_click_and_arrow_key_change_the_map(visit):
+    tab = visit("size=64")
+    sync_api.expect(tab.get_by_text("Click anywhere on the photograph")).to_be_visible()
+    click(tab, 0.1, 0.9)
+    cell(tab, 0, 3)
+    first = field(tab).get_attribute("src")
+    click(tab, 0.6, 0.3)
+    cell(tab, 2, 1)
+    assert field(tab).get_attribute("src") != first
+    assert re.search(r"position=0\.(59|60)\d+%2C0\.(29|30)\d+", tab.url)
+    photograph(tab).press("ArrowUp")
+    cell(tab, 1, 1)
+
+
+def test_deep_link_opens_what_was_shared(visit):
+    tab = visit("size=64&model=vim_nano&image=coffee.jpg&stage=2&position=0.1,0.6")
+    cell(tab, 0, 4, "8 x 8")
+    sync_api.expect(tab.get_by_role("combobox", name="Model").first).to_have_value("vim_nano")
+    sync_api.expect(tab.get_by_text("stage 2, 64 px").first).to_be_visible()
+
+
+def test_bad_deep_link_falls_back(visit):
+    tab = visit("size=65&model=nonsense&stage=7&position=here")
+    sync_api.expect(tab.get_by_role("combobox", name="Model").first).to_have_value("vmamba_nano")
+    tab.wait_for_function("!location.search.includes('nonsense')")
+    sync_api.expect(tab.get_by_text("Click anywhere on the photograph")).to_be_visible()
+
+
+def test_two_tabs_keep_their_own_places(visit):
+    one, two = visit("size=64"), visit("size=64")
+    click(one, 0.1, 0.1)
+    click(two, 0.9, 0.9)
+    cell(one, 0, 0)
+    cell(two, 3, 3)
+    assert field(one).get_attribute("src") != field(two).get_attribute("src")
+
+
+def test_downloads_are_files_that_open(visit, tmp_path):
+    tab = visit("size=64&position=0.5,0.5")
+    cell(tab, 2, 2)
+    with tab.expect_download() as data:
+        tab.get_by_role("button", name="Data (NPZ)").click()
+    data.value.save_as(tmp_path / "erf.npz")
+    with np.load(tmp_path / "erf.npz") as arrays:
+        assert arrays["map"].shape == (64, 64)
+        assert arrays["map"].sum() == pytest.approx(1)
+    with tab.expect_download() as figure:
+        tab.get_by_role("button", name="Figure (PDF)").click()
+    figure.value.save_as(tmp_path / "erf.pdf")
+    assert (tmp_path / "erf.pdf").read_bytes().startswith(b"%PDF")
