@@ -77,10 +77,9 @@ def selective_scan(
     if C.ndim == 3:
         C = C.unsqueeze(1)
 
-    y, last_state = scan(
-        *(x if x is None else x.to(dtype) for x in (u, delta, A, B, C, D, delta_bias)),
-        delta_softplus,
-    )
+    u_, delta, A, B, C = (x.to(dtype) for x in (u, delta, A, B, C))
+    D, delta_bias = (x if x is None else x.to(dtype) for x in (D, delta_bias))
+    y, last_state = scan(u_, delta, A, B, C, D, delta_bias, delta_softplus)
     if z is not None:
         y = y * F.silu(z.to(dtype))
     y = y.to(u.dtype)

@@ -32,7 +32,9 @@ from kernels.lanes import LANES
 __all__ = ["selective_scan", "softplus", "warm_up"]
 
 TILE = 64  # steps; a multiple of LANES
-SIZE = TILE * LANES  # floats in a tile
+# Floats from one tile to the next: a plain power of two would put the same step of every tile into
+# the same few cache lines.
+STRIDE = TILE * LANES + 5 * LANES
 BACKWARD_ITEMS = 16  # aimed at; each costs one partial sum of the gradients of B and C
 SMALL = 1 << 15  # state updates or elements below which a second thread does not pay
 
@@ -89,8 +91,9 @@ def _write_channels(target, start, stride, live, tile, at):
 
 @_compiled
 def _clear(tile, at, size):
-    for i in range(size):
-        tile[at + i] = ZERO
+    """tile[at : at + size] = 0 for a size that is a multiple of 16."""
+    for i in range(at, at + size, LANES):
+        lanes.store(tile, i, lanes.fill(ZERO))
 
 
 @_compiled
@@ -114,8 +117,8 @@ def _forward(
     blocks = (channels + LANES - 1) // LANES
     tiles = (length + TILE - 1) // TILE
     # Scratch, in floats: three tiles, then 16 lanes per entry.
-    step, x, out = 0, SIZE, 2 * SIZE
-    h_at = 3 * SIZE
+    step, x, out = 0, STRIDE, 2 * STRIDE
+    h_at = 3 * STRIDE
     rate = h_at + state * LANES
     skip = rate + state * LANES
     shift = skip + LANES
@@ -185,13 +188,13 @@ def _backward(
     run = (blocks + parts - 1) // parts
     tiles = (length + TILE - 1) // TILE
     # Scratch, in floats: tiles first; h and the two sums have one entry per step and state.
-    u_at, step, dy_at, x = 0, SIZE, 2 * SIZE, 3 * SIZE
-    dx, dstep, decay_at = 4 * SIZE, 5 * SIZE, 6 * SIZE
-    h_at = 7 * SIZE  # one step more than a tile: the state before the first one
-    dB_at = h_at + SIZE + LANES
-    dC_at = dB_at + state * SIZE
+    u_at, step, dy_at, x = 0, STRIDE, 2 * STRIDE, 3 * STRIDE
+    dx, dstep, decay_at = 4 * STRIDE, 5 * STRIDE, 6 * STRIDE
+    h_at = 7 * STRIDE  # one step more than a tile: the state before the first one
+    dB_at = h_at + STRIDE + LANES
+    dC_at = dB_at + state * STRIDE
     # 16 lanes per block of the run (and state).
-    g_at = dC_at + state * SIZE
+    g_at = dC_at + state * STRIDE
     dA_at = g_at + run * state * LANES
     A_at = dA_at + run * state * LANES
     dD_at = A_at + run * state * LANES
@@ -224,7 +227,7 @@ def _backward(
         for tile in range(tiles - 1, -1, -1):
             begin = tile * TILE
             steps = min(TILE, length - begin)
-            _clear(s, dB_at, 2 * state * SIZE)
+            _clear(s, dB_at, 2 * state * STRIDE)
             for k in range(run_here):
                 offset = (first_block + k) * LANES
                 live = min(LANES, channels - offset)
@@ -263,10 +266,10 @@ def _backward(
                         dy_t = lanes.load(s, dy_at + i)
                         x_t = lanes.load(s, x + i)
                         g = lanes.mul_add(dy_t, lanes.spread(C, token + t), g)
-                        to = dC_at + n * SIZE + i
+                        to = dC_at + n * STRIDE + i
                         h_t = lanes.load(s, h_at + LANES + i)
                         lanes.store(s, to, lanes.mul_add(dy_t, h_t, lanes.load(s, to)))
-                        to = dB_at + n * SIZE + i
+                        to = dB_at + n * STRIDE + i
                         lanes.store(s, to, lanes.mul_add(g, x_t, lanes.load(s, to)))
                         to = dx + i
                         b_t = lanes.spread(B, token + t)
@@ -305,8 +308,8 @@ def _backward(
 
             for n in range(state):
                 token = ((part * (dB.size // (parts * state * length)) + pair) * state + n) * length
-                _write_sums(dB, token + begin, steps, s, dB_at + n * SIZE)
-                _write_sums(dC, token + begin, steps, s, dC_at + n * SIZE)
+                _write_sums(dB, token + begin, steps, s, dB_at + n * STRIDE)
+                _write_sums(dC, token + begin, steps, s, dC_at + n * STRIDE)
 
         for k in range(run_here):
             offset = (first_block + k) * LANES
@@ -637,14 +640,13 @@ def _(dy, y):
 
 
 def _softplus_setup(ctx, inputs, output) -> None:
-    ctx.bias = inputs[1] is not None
     ctx.save_for_backward(output)
 
 
 def _softplus_grad(ctx, dy):
     (y,) = ctx.saved_tensors
     dx = _softplus_backward_op(dy, y)
-    return dx, dx.sum((0, 2)) if ctx.bias else None
+    return dx, dx.sum((0, 2)) if ctx.needs_input_grad[1] else None
 
 
 def _softplus_backward_setup(ctx, inputs, output) -> None:

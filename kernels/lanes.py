@@ -12,12 +12,12 @@ delete `kernels/__pycache__`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core.datamodel import PrimitiveModel
-from numba.extending import intrinsic, register_model
+from numba.extending import intrinsic, models, register_model
 
 LANES = 16
 
@@ -59,9 +59,14 @@ lanes = _Lanes()
 
 
 @register_model(_Lanes)
-class _LanesModel(PrimitiveModel):
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager, kind) -> None:
         super().__init__(manager, kind, _FLOATS)
+
+
+def _numba(typing: Callable) -> Any:
+    """`intrinsic`, for a type checker without the typing context that callers do not pass."""
+    return intrinsic(typing)
 
 
 def _floats(x: float) -> ir.Constant:
@@ -158,7 +163,7 @@ def _mul_add(builder, x, y, z):
     return builder.fadd(builder.fmul(x, y, flags=_FUSE), z, flags=_FUSE)
 
 
-def _lanewise(arity: int, emit: Callable) -> Callable:
+def _lanewise(arity: int, emit: Callable) -> Any:
     """Make a numba function of `arity` lane values from a function that emits its code."""
 
     def codegen(context, builder, signature, args):
@@ -170,7 +175,7 @@ def _lanewise(arity: int, emit: Callable) -> Callable:
         2: lambda typing_context, x, y: (signature, codegen),
         3: lambda typing_context, x, y, z: (signature, codegen),
     }
-    return intrinsic(typings[arity])
+    return _numba(typings[arity])
 
 
 add = _lanewise(2, lambda builder, x, y: builder.fadd(x, y, flags=_FUSE))
@@ -187,7 +192,7 @@ def _same(builder, x):
     return builder.shuffle_vector(one, undefined, _mask([0] * LANES))
 
 
-@intrinsic
+@_numba
 def fill(typing_context, x):
     """Lanes that all hold the float32 x."""
 
@@ -197,7 +202,7 @@ def fill(typing_context, x):
     return lanes(types.float32), codegen
 
 
-@intrinsic
+@_numba
 def spread(typing_context, array, offset):
     """Lanes that all hold array[offset]."""
 
@@ -208,7 +213,7 @@ def spread(typing_context, array, offset):
     return lanes(array, types.intp), codegen
 
 
-@intrinsic
+@_numba
 def load(typing_context, array, offset):
     """array[offset : offset + 16] as lanes."""
 
@@ -218,7 +223,7 @@ def load(typing_context, array, offset):
     return lanes(array, types.intp), codegen
 
 
-@intrinsic
+@_numba
 def store(typing_context, array, offset, x):
     """array[offset : offset + 16] = x."""
 
@@ -237,7 +242,7 @@ def _merge_masks(half: int) -> tuple[ir.Constant, ir.Constant]:
     return _mask(upper), _mask(lower)
 
 
-@intrinsic
+@_numba
 def transpose(typing_context, source, start, stride, target, target_start, target_stride):
     """target row i, lane j = source row j, lane i, for 16 rows at the given strides."""
 
@@ -264,7 +269,7 @@ def transpose(typing_context, source, start, stride, target, target_start, targe
     return types.void(source, offset, offset, target, offset, offset), codegen
 
 
-@intrinsic
+@_numba
 def row_sums(typing_context, array, start):
     """Lane i = the sum of array[start + 16 i : start + 16 i + 16].
 

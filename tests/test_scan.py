@@ -1,4 +1,5 @@
 import math
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -344,6 +345,22 @@ def test_four_python_threads_may_scan_at_once():
                 results = pool.map(lambda args: run(args, "cpu", dy), arguments)
                 for result, value in zip(results, expected, strict=True):
                     assert_same_bits(result, value)
+    finally:
+        torch.set_num_threads(1)
+
+
+@needs_cpu
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads
+def test_a_forked_child_may_scan():
+    args = draw(2, 96, 1, 4, 200)
+    try:
+        torch.set_num_threads(2)
+        expected = selective_scan(**args).numpy().tobytes()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if selective_scan(**args).numpy().tobytes() == expected else 1)
+        assert os.waitpid(child, 0)[1] == 0
     finally:
         torch.set_num_threads(1)
 

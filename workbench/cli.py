@@ -175,26 +175,6 @@ def _shipped(model: str) -> str:
     return "official" if config is not None and config.file else "random"
 
 
-def facts_of(model: Any, training: str) -> dict[str, Any]:
-    """What a result says about its model and weights."""
-    source = model.provenance
-    random = source["weights"] == "random"
-    label = (
-        f"random weights (seed {source['seed']})"
-        if random
-        else str(source["weights_file"] or source["weights"])
-    )
-    return {
-        "model": source["model"],
-        "weights": source["weights"] if random else Path(str(source["weights"])).name,
-        "weights_sha256": source["weights_sha256"],
-        "weights_label": label,
-        "licence": source["licence"],
-        "seed": source["seed"],
-        "training": training,
-    }
-
-
 def models_command(args: Namespace) -> int:
     """`vssm models [PATTERN]`."""
     import timm
@@ -245,7 +225,7 @@ def erf_command(args: Namespace) -> int:
     from workbench.images import open_images, preprocessing_for
     from workbench.methods import erf
     from workbench.runner import run, tqdm_progress
-    from workbench.weights import create_model
+    from workbench.weights import create_model, facts_of
 
     names = [field.name for field in fields(erf.ErfConfig)]
     config = erf.ErfConfig(**{name: args[name] for name in names})
@@ -253,18 +233,16 @@ def erf_command(args: Namespace) -> int:
     size = read_size(args.size) or erf.preset_size(config)
     jobs = []
     for model, weights in pairs(args.model, args.weights):
-        trained = weights != "random"
-        if args.before_after and trained:
-            jobs.append((model, "random", "before training"))
-        jobs.append((model, weights, "after training" if trained else "before training"))
-    jobs.sort(key=lambda job: job[2] != "before training")
+        jobs.append((model, weights))  # first, so that weights that do not fit are found at once
+        if args.before_after and weights != "random":
+            jobs.append((model, "random"))
 
     out = Path(args.out)
     results = []
-    for name, weights, training in jobs:
+    for name, weights in jobs:
         model = create_model(name, weights, seed=args.seed, img_size=size)
         preprocessing = erf.prepared(preprocessing_for(model, size), config)
-        facts = facts_of(model, training)
+        facts = facts_of(model)
         print(f"{name}: {facts['weights_label']}; {preprocessing.describe()}", file=sys.stderr)
         if facts["licence"]:
             print(f"  licence of the weights: {facts['licence']}", file=sys.stderr)
@@ -284,6 +262,7 @@ def erf_command(args: Namespace) -> int:
             print(f"  left out: {image} {reason}", file=sys.stderr)
         results.append(result)
 
+    results.sort(key=lambda result: result.meta["facts"]["training"], reverse=True)  # before, after
     files = save_figure(pictures.draw(results), out / "erf", pictures.caption(results))
     if config.split != "none":
         files += save_figure(pictures.draw_splits(results), out / "erf-splits")
@@ -331,7 +310,7 @@ def evaluate_command(args: Namespace) -> int:
 
     from workbench.images import open_images, preprocessing_for
     from workbench.train import accuracy
-    from workbench.weights import create_model
+    from workbench.weights import create_model, facts_of
 
     images = open_images(args.data, args.limit)
     rows = []
@@ -347,7 +326,7 @@ def evaluate_command(args: Namespace) -> int:
                     preprocessing,
                     progress=lambda done, _, b=bar: b.update(done - b.n),
                 )
-            facts = facts_of(model, "")
+            facts = facts_of(model)
             rows.append(
                 {
                     "model": name,

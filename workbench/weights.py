@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import timm
 import torch
@@ -39,6 +40,7 @@ __all__ = [
     "WeightsMismatch",
     "clean_keys",
     "create_model",
+    "facts_of",
     "find_weights",
     "load_into",
     "read_state_dict",
@@ -437,3 +439,19 @@ def _timm_licence(model: nn.Module) -> str | None:
     config = getattr(model, "pretrained_cfg", None)
     licence = config.get("license") if isinstance(config, Mapping) else None
     return f"Published weights: {licence}." if licence else None
+
+
+def facts_of(model: nn.Module) -> dict[str, Any]:
+    """What a result says of a model from `create_model`: the same words from scripts and app."""
+    source: Any = model.provenance
+    random = source["weights"] == "random"
+    file = source["weights_file"] or Path(str(source["weights"])).name
+    return {
+        "model": source["model"],
+        "weights": "random" if random else file,
+        "weights_sha256": source["weights_sha256"],
+        "weights_label": f"random weights (seed {source['seed']})" if random else file,
+        "licence": source["licence"],
+        "seed": source["seed"],
+        "training": "before training" if random else "after training",
+    }

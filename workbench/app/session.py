@@ -17,7 +17,7 @@ import streamlit as st
 from torch import nn
 
 from workbench.images import SAMPLES
-from workbench.weights import create_model
+from workbench.weights import create_model, facts_of
 
 DRAWING = threading.Lock()
 """Held while a figure is drawn: matplotlib's settings belong to the whole process."""
@@ -85,16 +85,7 @@ def load(spec: Spec) -> Loaded:
 
 def facts(spec: Spec) -> dict[str, Any]:
     """What a result says about its model, in the words of the command line."""
-    provenance: Any = load(spec).model.provenance
-    return {
-        "model": spec.model,
-        "weights": spec.weights,
-        "weights_sha256": provenance["weights_sha256"],
-        "weights_label": spec.label if spec.random else provenance["weights_file"] or spec.weights,
-        "licence": provenance["licence"],
-        "seed": spec.seed,
-        "training": "before training" if spec.random else "after training",
-    }
+    return facts_of(load(spec).model)
 
 
 @st.cache_resource(show_spinner="Preparing the scan; the first time takes up to 15 seconds ...")

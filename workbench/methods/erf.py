@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from workbench.geometry import feature_map, grid_of, resolve_position
 from workbench.images import Batch, Preprocessing
 from workbench.methods.erf_numbers import THRESHOLDS, UNITS, bootstrap, legacy_square, numbers
-from workbench.methods.erf_routes import PATHS, directions, only_direction, only_path
+from workbench.methods.erf_routes import directions, only_direction, only_path, paths
 from workbench.results import Erf
 
 name = "erf"
@@ -200,8 +200,7 @@ def split_gradients(model: nn.Module, x: Tensor, config: ErfConfig) -> Iterator[
         )
         rest_route = None
     elif config.split == "path":
-        directions(model)
-        names = [path for path in PATHS if path != "residual" or layer == "*"]
+        names = [path for path in paths(model) if path != "residual" or layer == "*"]
         keep = lambda route: only_path(model, route, layer)  # noqa: E731
         rest_route = "residual"
     else:

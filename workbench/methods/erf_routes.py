@@ -14,6 +14,17 @@ from workbench.trace import find_sites, patch, scans
 PATHS = ("B", "C", "delta", "u", "convolution", "gate", "residual")
 
 
+def paths(model: nn.Module) -> list[str]:
+    """The routes that a model has: all of `PATHS`, the gate only where there is one.
+
+    Raises:
+        ValueError: for a model without a selective scan.
+    """
+    directions(model)
+    gated = any(isinstance(module, Gate) for module in model.modules())
+    return [path for path in PATHS if path != "gate" or gated]
+
+
 def directions(model: nn.Module) -> list[str]:
     """Names of the scan directions of a model, each once.
 
