@@ -1,12 +1,6 @@
 """The app: `vssm app`, or `streamlit run app.py`."""
 
-import os
-
 import streamlit as st
-
-# Before torch is loaded: its threads then sleep while they wait for each other instead of spinning,
-# without which a click takes ten times as long whenever another program uses the processor.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from workbench.app import sidebar
 

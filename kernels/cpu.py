@@ -11,6 +11,7 @@ where B and C receive gradients from every channel, a run of blocks of one group
 depends on the shape alone, so results do not depend on the number of threads.
 """
 
+import ctypes
 import functools
 import os
 import sys
@@ -19,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -421,6 +423,28 @@ def _helpers(process: int, count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="scan")
 
 
+_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_STARTED_IN = os.getpid()
+
+
+@functools.cache
+def _torch_team() -> Callable | None:
+    """libgomp's entry to the very threads that torch uses; None where torch has another runtime.
+
+    Threads of our own would fight with torch's, which go on spinning for a while after each of its
+    operations.
+    """
+    for library in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
+        try:
+            team = ctypes.CDLL(str(library)).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        team.argtypes = [_CALLBACK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        team.restype = None
+        return team
+    return None
+
+
 def _run(kernel: Callable, items: int, work: int, *args) -> None:
     """Call kernel(first, stop, *args) over all items, on torch.get_num_threads() threads."""
     warm_up()
@@ -433,24 +457,32 @@ def _run(kernel: Callable, items: int, work: int, *args) -> None:
     # Twice as many shares as threads, so that a thread held up elsewhere can be helped out.
     bounds = np.linspace(0, items, min(items, 2 * threads) + 1).astype(int).tolist()
     shares = deque(pairwise(bounds))
+    errors: list[BaseException] = []
 
-    def take_shares() -> None:
+    def take_shares(_: object = None) -> None:
         while True:
             try:
                 first, stop = shares.popleft()
             except IndexError:
                 return
-            kernel(first, stop, *arrays)
+            try:
+                kernel(first, stop, *arrays)
+            except BaseException as error:  # must not unwind through libgomp
+                errors.append(error)
 
-    pool = _helpers(os.getpid(), threads - 1)
-    others = [pool.submit(take_shares) for _ in range(threads - 1)]
-    try:
+    # libgomp's threads do not survive a fork, so a child goes on with threads of its own.
+    team = _torch_team() if os.getpid() == _STARTED_IN else None
+    if team is not None:
+        team(_CALLBACK(take_shares), None, threads, 0)
+    else:
+        pool = _helpers(os.getpid(), threads - 1)
+        others = [pool.submit(take_shares) for _ in range(threads - 1)]
         take_shares()
-    finally:
         # A helper that has not started has nothing left to do; the others must finish.
-        running = [other for other in others if not other.cancel()]
-        for other in running:
+        for other in [other for other in others if not other.cancel()]:
             other.result()
+    if errors:
+        raise errors[0]
 
 
 def _parts(batch: int, groups: int, blocks: int) -> int:

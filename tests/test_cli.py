@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -203,3 +204,13 @@ def test_a_model_from_a_file_of_ones_own(tmp_path, capsys) -> None:
     assert erf(tmp_path / "out", "--json", model=f"{file}:make") == 0
     numbers = json.loads(capsys.readouterr().out)[0]["numbers"]
     assert numbers["A99"]["value"] <= 100 * 7**2 / 64**2 + 1e-9  # the theoretical field is 7 x 7
+
+
+def test_a_port_in_use_and_a_folder_that_is_none_are_refused(tmp_path, capsys) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["app", "--port", str(taken.getsockname()[1])]) == 2
+    assert "in use" in capsys.readouterr().err
+    assert main(["app", "--weights", str(tmp_path / "none")]) == 2
+    assert "not a folder" in capsys.readouterr().err

@@ -454,7 +454,7 @@ def test_intervals_hold_the_value_and_shrink_with_more_images() -> None:
     widths = []
     for n in (8, 128):
         sample = maps(n)
-        low, high = erf_numbers.bootstrap(sample, (23.5, 23.5), 200, 0.95, 0)["A50"]
+        low, high = erf_numbers.bootstrap(sample, np.ones(n), (23.5, 23.5), 200, 0.95, 0)["A50"]
         assert low <= 100 * erf_numbers.smallest_set(sample.mean(0), 0.5) <= high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2

@@ -7,9 +7,11 @@ result = workbench.run(workbench.erf, model, "samples", workbench.ErfConfig())
 
 import os
 
-# OpenMP threads that spin while they wait take the cores from everything else on a busy machine
-# (a browser is enough). Read when torch loads; without effect when torch is there already.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP threads that go on spinning after each operation take the cores from everything else on a
+# busy machine (a browser is enough); this long costs an idle one nothing. Read when torch loads,
+# without effect when torch is there already.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from workbench.images import open_images, preprocessing_for
 from workbench.methods import erf

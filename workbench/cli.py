@@ -4,8 +4,12 @@ import fnmatch
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -419,14 +423,31 @@ def app_command(args: Namespace) -> int:
     _check_port(args.port)
     command = [sys.executable, "-m", "streamlit", "run", str(REPOSITORY / "app.py")]
     command += ["--server.address", "127.0.0.1", "--server.port", str(args.port)]
-    command += ["--server.headless", "true" if args.headless else "false"]
-    command += ["--browser.gatherUsageStats", "false"]
-    return subprocess.run(command, env=environment, cwd=REPOSITORY, check=False).returncode
+    # Headless, because Streamlit otherwise asks for an e-mail address before the first start.
+    command += ["--server.headless", "true", "--browser.gatherUsageStats", "false"]
+    process = subprocess.Popen(command, env=environment, cwd=REPOSITORY)
+    try:
+        if not args.headless and _answers(args.port, process):
+            webbrowser.open(f"http://127.0.0.1:{args.port}")
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # it got the same Ctrl-C
+        return 0
+
+
+def _answers(port: int, process: subprocess.Popen, patience: float = 60.0) -> bool:
+    """Whether the app's server answers before it ends or `patience` seconds pass."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).close()
+            return True
+        except OSError:
+            time.sleep(0.2)
+    return False
 
 
 def _check_port(port: int) -> None:
-    import socket
-
     if not 1 <= port <= 65535:
         raise ValueError(f"port {port} is not between 1 and 65535")
     with socket.socket() as probe:

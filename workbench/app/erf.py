@@ -69,9 +69,7 @@ def controls(choice: Choice) -> tuple[list[Panel], str]:
     panels = []
     for spec in specs:
         number = int(stage)
-        if (
-            spec is not choice.spec and number == count
-        ):  # the last of one with the last of the other
+        if number == count:  # the last stage of one model beside the last of the other
             number = erf_measure.stage_count(spec)
         if both and not spec.random:
             panels.append(Panel(spec.untrained(), number))

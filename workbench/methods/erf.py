@@ -242,16 +242,21 @@ def measure(model: nn.Module, batch: Batch, config: ErfConfig) -> dict[str, np.n
     return partial
 
 
-def average_map(maps: np.ndarray, config: ErfConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Mean map, summing to 1, and the images' maps weighted as they enter it, (n, h, w)."""
-    maps = np.asarray(maps, dtype=np.float64)
-    if config.average == "normalised":
-        totals = maps.sum(axis=(1, 2), keepdims=True)
-        maps = np.divide(maps, totals, out=np.zeros_like(maps), where=totals > 0)
-    mean = maps.mean(axis=0)
-    mean = np.abs(mean) if config.measure == "signed" else mean
-    total = mean.sum()
-    return (mean / total if total > 0 else mean), maps
+def weights_of(maps: np.ndarray, config: ErfConfig) -> np.ndarray:
+    """What each image's map (n, h, w) is multiplied with before the mean: (n,) float64."""
+    if config.average == "raw":
+        return np.ones(len(maps))
+    totals = maps.sum(axis=(1, 2), dtype=np.float64)
+    return np.divide(1.0, totals, out=np.zeros(len(maps)), where=totals > 0)
+
+
+def mean_map(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean of maps (n, h, w), summing to 1, in float64; one map in memory at a time."""
+    mean = np.zeros(maps.shape[1:])
+    for p, weight in zip(maps, weights, strict=True):
+        mean += weight * p.astype(np.float64)
+    mean = np.abs(mean)  # only signed maps have anything negative
+    return mean / mean.sum() if mean.any() else mean
 
 
 def _finite(value: float) -> float | None:
@@ -272,25 +277,28 @@ def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict
             "the unit's gradient is zero or not finite for every image, so there is no receptive "
             "field to show; choose another position, layer or score"
         )
-    mean, weighted = average_map(maps[good], settled)
+    maps = maps[good]
+    weights = weights_of(maps, settled)
+    mean = mean_map(maps, weights)
     centre = tuple(float(value) for value in partials[0]["centre"][0])
     values = numbers(mean, centre)
     intervals = bootstrap(
-        weighted,
+        maps,
+        weights,
         centre,
         config.resamples,
         config.confidence,
         config.seed,
     )
-    raw = maps[good].astype(np.float64).mean(axis=0)
+    raw = maps.mean(axis=0, dtype=np.float64)
     transform = PRESETS[config.preset].display if config.preset else "x ** 0.25"
     legacy = display(np.abs(raw), transform if config.preset else "log10(x + 1)")
     routes = [key for key in partials[0] if key.startswith("split:")]
     splits = None
     if routes:
         stacked = {r: np.concatenate([p[r] for p in partials])[good] for r in routes}
-        whole = maps[good].astype(np.float64).sum()
-        splits = np.stack([s.astype(np.float64).sum(axis=0) / whole for s in stacked.values()])
+        whole = maps.sum(dtype=np.float64)
+        splits = np.stack([s.sum(axis=0, dtype=np.float64) / whole for s in stacked.values()])
     meta = {
         **meta,
         "config": asdict(config),
@@ -320,7 +328,7 @@ def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict
     return Erf(
         meta=meta,
         map=mean,
-        maps=maps[good].astype(np.float32),
+        maps=maps,
         splits=splits,
         picture=partials[0]["pictures"][0],
     )

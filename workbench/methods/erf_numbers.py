@@ -5,9 +5,26 @@ Every function takes a non-negative map p (height, width) and, where a centre is
 factor changes nothing. Shares are of the image area, lengths in pixels.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)
+
+
+@lru_cache(maxsize=8)
+def _rings(size: tuple[int, int], centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Ring of every pixel, and the area of the square that ends with each ring, in pixels.
+
+    Only the part of the square that lies in the image counts.
+    """
+    rows, columns = (np.abs(np.arange(n) - c) for n, c in zip(size, centre, strict=True))
+    half = np.maximum(rows[:, None], columns[None, :]) + 0.5
+    sides, ring = np.unique(np.round(half, 6), return_inverse=True)
+    areas = np.ones(len(sides))
+    for n, c in zip(size, centre, strict=True):
+        areas *= np.minimum(sides, c + 0.5) + np.minimum(sides, n - 0.5 - c)
+    return ring.ravel(), areas
 
 
 def centred_square(p: np.ndarray, centre: tuple[float, float], share: float) -> float:
@@ -17,23 +34,24 @@ def centred_square(p: np.ndarray, centre: tuple[float, float], share: float) -> 
     evenly over the ring, and the answer is never below one pixel. Legacy scripts differ in three
     ways (see `legacy_square`). Returns a share of the image area, 1 at most.
     """
-    height, width = p.shape
-    rows = np.abs(np.arange(height) - centre[0])
-    columns = np.abs(np.arange(width) - centre[1])
-    half = np.maximum(rows[:, None], columns[None, :]) + 0.5
-    sides, ring = np.unique(np.round(half, 6), return_inverse=True)
-    mass = np.bincount(ring.ravel(), weights=p.ravel()).cumsum()
+    return _centred_squares(p, centre, (share,))[0]
+
+
+def _centred_squares(
+    p: np.ndarray, centre: tuple[float, float], shares: tuple[float, ...]
+) -> list[float]:
+    ring, areas = _rings(p.shape, tuple(centre))
+    mass = np.bincount(ring, weights=p.ravel()).cumsum()
     if mass[-1] <= 0:
-        return float("nan")
-    # Only the part of the square that lies in the image counts.
-    low = [np.minimum(sides, c + 0.5) for c in centre]
-    high = [np.minimum(sides, n - 0.5 - c) for c, n in zip(centre, (height, width), strict=True)]
-    areas = (low[0] + high[0]) * (low[1] + high[1])
-    at = int(np.searchsorted(mass, share * mass[-1] * (1 - 1e-12)))
-    mass_before, area_before = (mass[at - 1], areas[at - 1]) if at else (0.0, 0.0)
-    part = (share * mass[-1] - mass_before) / (mass[at] - mass_before)
-    area = area_before + min(part, 1.0) * (areas[at] - area_before)
-    return float(max(area, 1.0) / p.size)
+        return [float("nan")] * len(shares)
+    found = []
+    for share in shares:
+        at = int(np.searchsorted(mass, share * mass[-1] * (1 - 1e-12)))
+        mass_before, area_before = (mass[at - 1], areas[at - 1]) if at else (0.0, 0.0)
+        part = (share * mass[-1] - mass_before) / (mass[at] - mass_before)
+        area = area_before + min(part, 1.0) * (areas[at] - area_before)
+        found.append(float(max(area, 1.0) / p.size))
+    return found
 
 
 def legacy_square(p: np.ndarray, share: float) -> float:
@@ -55,10 +73,15 @@ def legacy_square(p: np.ndarray, share: float) -> float:
 
 def smallest_set(p: np.ndarray, share: float) -> float:
     """A(t): the fewest pixels, wherever they are, that hold `share` of the map, over all pixels."""
-    mass = np.sort(p.ravel())[::-1].cumsum(dtype=np.float64)
+    return _smallest_sets(p, (share,))[0]
+
+
+def _smallest_sets(p: np.ndarray, shares: tuple[float, ...]) -> list[float]:
+    mass = np.sort(p, axis=None)[::-1].cumsum(dtype=np.float64)
     if mass[-1] <= 0:
-        return float("nan")
-    return float(np.searchsorted(mass, share * mass[-1] * (1 - 1e-12)) + 1) / p.size
+        return [float("nan")] * len(shares)
+    wanted = np.array(shares) * mass[-1] * (1 - 1e-12)
+    return [float(count) / p.size for count in np.searchsorted(mass, wanted) + 1]
 
 
 def effective_radius(p: np.ndarray, centre: tuple[float, float]) -> float:
@@ -120,21 +143,30 @@ def crossness(p: np.ndarray, centre: tuple[float, float]) -> float:
     1 for a map that depends on the distance only; above 1 when rows and columns stand out, the
     imprint of raster scans.
     """
-    rows = np.arange(p.shape[0]) - centre[0]
-    columns = np.arange(p.shape[1]) - centre[1]
-    radius = np.rint(np.hypot(rows[:, None], columns[None, :])).astype(int)
-    count = np.bincount(radius.ravel())
-    profile = np.bincount(radius.ravel(), weights=p.ravel()) / np.maximum(count, 1)
-    half = band(p.shape)
+    radius, count, cross = _circles(p.shape, tuple(centre))
+    profile = np.bincount(radius, weights=p.ravel()) / count
+    expected = profile[radius[cross]].sum()
+    return float(p.ravel()[cross].sum() / expected) if expected > 0 else float("nan")
+
+
+@lru_cache(maxsize=8)
+def _circles(
+    size: tuple[int, int], centre: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rounded radius of every pixel, pixels at each radius (1 at least), and the cross's pixels."""
+    rows, columns = (np.arange(n) - c for n, c in zip(size, centre, strict=True))
+    radius = np.rint(np.hypot(rows[:, None], columns[None, :])).astype(int).ravel()
+    half = band(size)
     cross = (np.abs(rows) <= half)[:, None] | (np.abs(columns) <= half)[None, :]
-    expected = profile[radius][cross].sum()
-    return float(p[cross].sum() / expected) if expected > 0 else float("nan")
+    return radius, np.maximum(np.bincount(radius), 1), np.flatnonzero(cross)
 
 
 def numbers(p: np.ndarray, centre: tuple[float, float]) -> dict[str, float]:
     """All numbers of one map, by name; see `UNITS`."""
-    found = {f"r{t * 100:.0f}": 100 * centred_square(p, centre, t) for t in THRESHOLDS}
-    found |= {f"A{t * 100:.0f}": 100 * smallest_set(p, t) for t in THRESHOLDS}
+    squares = _centred_squares(p, centre, THRESHOLDS)
+    sets = _smallest_sets(p, THRESHOLDS)
+    found = {f"r{t * 100:.0f}": 100 * r for t, r in zip(THRESHOLDS, squares, strict=True)}
+    found |= {f"A{t * 100:.0f}": 100 * a for t, a in zip(THRESHOLDS, sets, strict=True)}
     return found | {
         "radius": effective_radius(p, centre),
         "participation": 100 * participation(p),
@@ -161,6 +193,7 @@ UNITS = {
 
 def bootstrap(
     maps: np.ndarray,
+    weights: np.ndarray,
     centre: tuple[float, float],
     resamples: int,
     confidence: float,
@@ -169,8 +202,8 @@ def bootstrap(
     """Percentile intervals of `numbers` of the mean map, over images drawn with replacement.
 
     Args:
-        maps: (images, height, width), each weighing as it should in the mean; signed maps are
-            averaged first and made positive after.
+        maps: (images, height, width); signed maps are averaged first and made positive after.
+        weights: (images,), what each map is multiplied with before the mean.
 
     Returns:
         name -> (low, high); (nan, nan) for fewer than two images.
@@ -183,7 +216,8 @@ def bootstrap(
     drawn = np.empty((resamples, len(names)))
     for i in range(resamples):
         counts = np.bincount(rng.integers(len(maps), size=len(maps)), minlength=len(maps))
-        p = np.abs(counts.astype(flat.dtype) @ flat).reshape(maps.shape[1:])
+        p = (counts * weights).astype(flat.dtype) @ flat
+        p = np.abs(p.reshape(maps.shape[1:]), dtype=np.float64)
         found = numbers(p, centre)
         drawn[i] = [found[name] for name in names]
     tail = (1 - confidence) / 2
