@@ -183,7 +183,9 @@ def caption(results: Sequence[Erf]) -> str:
         "relu": "positive part of the gradient",
         "signed": "gradient, averaged with its sign and then made positive",
     }[settled["measure"]]
-    where = f"layer {config['layer']}" if config["layer"] else f"stage {config['stage'] or 'last'}"
+    where = f"stage {config['stage']}" if config["stage"] else "the last stage"
+    if config["layer"]:
+        where = f"layer {config['layer']}"
     lines = [
         f"Effective receptive fields: {size} of the sum of the {score} of one output unit of "
         f"{where} with respect to the input, summed over colours and averaged over "
