@@ -162,19 +162,24 @@ def test_optional_arguments_may_be_left_out(without, delta_softplus):
 
 @needs_cpu
 @pytest.mark.parametrize("offset", [-100, -30, 30, 100])
-def test_step_sizes_far_from_zero_stay_exact(offset):
+def test_step_sizes_far_from_zero_stay_as_exact_as_float32_allows(offset):
+    """Within 1e-6, or within what rounding delta + bias and delta A alone costs: there the
+    definition itself, run in float32, is as far from float64."""
     args = draw(1, 16, 1, 4, 40)
     args["delta"] = args["delta"] + offset
-    dy = torch.randn(1, 16, 40)
+    dy = torch.randn(1, 16, 40, generator=torch.Generator().manual_seed(1))
     result = run(args, "cpu", dy)
     assert all(x.isfinite().all() for x in result.values())
-    expected = run(args, "reference", dy, dtype=torch.float64)
-    if offset == -100:  # steps of 4e-44 underflow: the state is zero, and so is what passes it
-        expected = {"y": expected["y"], "du": expected["du"], "dD": expected["dD"]}
-        del result["last"]
-    else:
-        del expected["last"]
-    assert_close(result, expected)
+    rounded = run(args, "reference", dy)
+    exact = run(args, "reference", dy, dtype=torch.float64)
+    # Steps of 4e-44 underflow: the state is zero, and so is what passes it.
+    names = ("y", "du", "dD") if offset == -100 else [name for name in exact if name != "last"]
+    for name in names:
+        largest = exact[name].abs().max().item()
+        error, floor = (
+            (x[name].double() - exact[name]).abs().max().item() / largest for x in (result, rounded)
+        )
+        assert error <= max(TOLERANCE, 1.5 * floor), f"{name}: {error:.1e}, float32 {floor:.1e}"
 
 
 @needs_cpu
