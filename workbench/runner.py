@@ -35,7 +35,7 @@ CHUNK = 8
 """Images in a chunk when the config has no `chunk`."""
 
 Partial = dict[str, np.ndarray]
-"""What a method measured on a batch: by name, arrays whose first axis is the images."""
+"""What a method measured on a batch: by name, arrays whose first axis is the images, or empty."""
 
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
@@ -291,10 +291,10 @@ class _Work:
             return None
         partial = {name: np.asarray(value) for name, value in measured.items()}
         for name, value in partial.items():
-            if value.ndim == 0 or len(value) != len(batch):
+            if value.ndim == 0 or len(value) not in (0, len(batch)):
                 raise ValueError(
                     f'{self.method.name} measured "{name}" of shape {value.shape} on {len(batch)} '
-                    "images; the first axis must be the images."
+                    "images; the first axis must be the images, or empty."
                 )
         return partial
 

@@ -234,7 +234,8 @@ def measure(model: nn.Module, batch: Batch, config: ErfConfig) -> dict[str, np.n
     count = len(found)
     partial = {
         "maps": size_of(found, config.measure).cpu().numpy(),
-        "pictures": batch.pictures,
+        # Only the first image is shown; the others would grow the memory with their number.
+        "pictures": batch.pictures if 0 in batch.indices else batch.pictures[:0],
         **{key: np.tile(np.asarray(value), (count, 1)) for key, value in place.items()},
     }
     for route, g in split_gradients(model, batch.tensor, config):
@@ -270,14 +271,15 @@ def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict
         ValueError: when no image has a finite, non-zero map.
     """
     settled = protocol(config)
+    pictures = [partial["pictures"] for partial in partials if len(partial["pictures"])]
     maps = np.concatenate([partial["maps"] for partial in partials])
-    good = np.isfinite(maps).all(axis=(1, 2)) & (np.abs(maps).sum(axis=(1, 2)) > 0)
+    good = np.array([bool(np.isfinite(p).all() and p.any()) for p in maps])
     if not good.any():
         raise ValueError(
             "the unit's gradient is zero or not finite for every image, so there is no receptive "
             "field to show; choose another position, layer or score"
         )
-    maps = maps[good]
+    maps = maps if good.all() else maps[good]
     weights = weights_of(maps, settled)
     mean = mean_map(maps, weights)
     centre = tuple(float(value) for value in partials[0]["centre"][0])
@@ -330,5 +332,5 @@ def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict
         map=mean,
         maps=maps,
         splits=splits,
-        picture=partials[0]["pictures"][0],
+        picture=pictures[0][0] if pictures else None,
     )
