@@ -460,15 +460,13 @@ def _run(kernel: Callable, items: int, work: int, *args) -> None:
     errors: list[BaseException] = []
 
     def take_shares(_: object = None) -> None:
-        while True:
-            try:
-                first, stop = shares.popleft()
-            except IndexError:
-                return
-            try:
-                kernel(first, stop, *arrays)
-            except BaseException as error:  # must not unwind through libgomp
-                errors.append(error)
+        try:
+            while True:
+                kernel(*shares.popleft(), *arrays)
+        except IndexError:  # nothing is left to do
+            pass
+        except BaseException as error:  # Ctrl-C too: nothing may unwind through libgomp
+            errors.append(error)
 
     # libgomp's threads do not survive a fork, so a child goes on with threads of its own.
     team = _torch_team() if os.getpid() == _STARTED_IN else None
