@@ -8,7 +8,7 @@ result = workbench.run(workbench.erf, model, "samples", workbench.ErfConfig())
 import os
 
 # OpenMP threads that go on spinning after each operation take the cores from everything else on a
-# busy machine (a browser is enough); this long costs an idle one nothing. Read when torch loads,
+# busy machine (a browser is enough); a short wait costs an idle one little. Read when torch loads,
 # without effect when torch is there already.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
