@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict] = {
         "embed_dim": 128,
         "depth": 6,
         "num_heads": 4,
+        "mlp_ratio": 3.0,
         "dynamic_img_size": True,
     },
 }
