@@ -93,11 +93,15 @@ SCANS = {"ours": ours, "mambapy": mambapy, "mamba_ssm": mamba_ssm}
 
 
 def draw(batch: int, dim: int, groups: int, state: int, length: int) -> list[Tensor]:
-    """Inputs with the statistics of a freshly initialised Mamba block; all require grad."""
+    """Inputs with the statistics of a freshly initialised Mamba block; all require grad.
+
+    u and delta are (b, d, l) views of (b, l, d) memory: what the linear layers of a model write,
+    and what mambapy works on.
+    """
     torch.manual_seed(0)
     inputs = [
-        torch.randn(batch, dim, length),
-        torch.randn(batch, dim, length),
+        torch.randn(batch, length, dim).transpose(1, 2),
+        torch.randn(batch, length, dim).transpose(1, 2),
         -torch.arange(1.0, state + 1).repeat(dim, 1),
         torch.randn(batch, groups, state, length),
         torch.randn(batch, groups, state, length),
@@ -114,13 +118,14 @@ def forward(scan: Callable, inputs: list[Tensor]) -> Tensor:
 
 def forward_backward(scan: Callable, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     y = scan(*inputs)
-    return y.detach(), *torch.autograd.grad(y, inputs, output_gradient(y.shape, y.dtype))
+    dy = output_gradient(y.shape, y.stride(), y.dtype)
+    return y.detach(), *torch.autograd.grad(y, inputs, dy)
 
 
 @lru_cache(maxsize=4)
-def output_gradient(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+def output_gradient(shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """The gradient of y, made once: it is an input of the backward pass, not part of it."""
-    return torch.ones(shape, dtype=dtype)
+    return torch.empty_strided(shape, strides, dtype=dtype).fill_(1)
 
 
 def milliseconds(call: Callable, *args) -> float:
@@ -180,7 +185,7 @@ def peak_memory(name: str, shape: tuple[int, ...]) -> float:
     """MB by which one forward and backward pass raises the peak; call in a fresh process."""
     forward_backward(SCANS[name], draw(1, 16, 1, shape[3], 70))
     inputs = draw(*shape)
-    output_gradient(inputs[0].shape, inputs[0].dtype)
+    output_gradient(inputs[0].shape, inputs[0].stride(), inputs[0].dtype)
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     forward_backward(SCANS[name], inputs)

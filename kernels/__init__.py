@@ -1,4 +1,8 @@
-"""The one selective scan of the workbench: `selective_scan`, and `softplus` for its step size."""
+"""The one selective scan of the workbench, along sequences and along paths over an image.
+
+`selective_scan` is the scan of mamba_ssm; `cross_selective_scan` runs it in several directions over
+tokens that stay where they are; `softplus` makes the step size.
+"""
 
 import functools
 import importlib
@@ -9,21 +13,29 @@ from torch import Tensor
 
 from kernels import reference
 
-__all__ = ["available_backends", "selective_scan", "softplus"]
+__all__ = ["available_backends", "cross_selective_scan", "selective_scan", "softplus"]
 
 
-@functools.cache
-def _import_cpu():
-    """Return the numba backend, or None where numba does not import."""
+def _import(name: str):
+    """Return a backend's module, or None where what it is built on does not import."""
     try:
-        return importlib.import_module("kernels.cpu")
+        return importlib.import_module(f"kernels.{name}")
     except ImportError:
         return None
 
 
+_cpu = _import("cpu")
+_triton = _import("triton_scan") if torch.cuda.is_available() else None
+
+
 def available_backends() -> tuple[str, ...]:
-    """The backends of `selective_scan` that work here: "reference", and "cpu" where numba does."""
-    return ("reference", "cpu") if _import_cpu() else ("reference",)
+    """The backends that work here: "reference", "cpu" (with numba), "triton" (with a GPU)."""
+    found = ["reference"]
+    if _cpu:
+        found.append("cpu")
+    if _triton:
+        found.append("triton")
+    return tuple(found)
 
 
 def selective_scan(
@@ -60,7 +72,8 @@ def selective_scan(
         delta_softplus: whether delta + delta_bias passes softplus first.
         return_last_state: also return the state after the last step.
         backend: "reference" (plain PyTorch, any device and dtype, differentiable any number of
-            times), "cpu" (float32 vector kernels, differentiable once) or "auto".
+            times), "cpu" (float32 vector kernels, differentiable once), "triton" (GPU kernels,
+            differentiable once) or "auto".
 
     Returns:
         y (b, d, l) in the dtype of u; with return_last_state also h_l, (b, d, n).
@@ -71,7 +84,7 @@ def selective_scan(
     _check(u, delta, A, B, C, D, z, delta_bias)
     tensors = [x for x in (u, delta, A, B, C, D, delta_bias) if x is not None]
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
-    scan = _scan_of(backend, u.device, dtype)
+    scan = _backend_of(backend, u.device, dtype).selective_scan
     if B.ndim == 3:
         B = B.unsqueeze(1)
     if C.ndim == 3:
@@ -86,7 +99,59 @@ def selective_scan(
     return (y, last_state) if return_last_state else y
 
 
-def softplus(x: Tensor, bias: Tensor | None = None) -> Tensor:
+def cross_selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    *,
+    paths: Tensor,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    merge: bool = True,
+    backend: str = "auto",
+) -> Tensor:
+    """Selective scans along k paths over the same tokens, their outputs summed in place.
+
+    The cross scan and merge of VMamba (Liu et al. 2024, arXiv 2401.10166, section 4.2) without its
+    copies: all tensors stay in token order, channels last, and each direction reads and writes them
+    along its own path. The result equals permuting, scanning, permuting back and adding
+    ((y_0 + y_1) + y_2) + ...; with backend="cpu" in every bit.
+
+    Args:
+        u: input, (b, l, d) for all directions or (b, l, k, d) with one for each.
+        delta: step size at each token, (b, l, k, d).
+        A: real state matrix, (k d, n), direction by direction.
+        B, C: input and output projections, (b, l, k, n).
+        D: skip connection, (k d).
+        paths: integers (k, s): direction i visits token `paths[i, t]`, from 0 to l - 1, at step t,
+            and no token twice. A row may end in -1, no token. `workbench.paths` makes them.
+        delta_bias: (k d), added to delta.
+        delta_softplus: whether delta + delta_bias passes softplus first.
+        merge: whether to sum over the directions.
+        backend: as for `selective_scan`.
+
+    Returns:
+        y in the dtype of u, (b, l, d), or (b, l, k, d) without `merge`. Zero at tokens that a
+        direction does not visit.
+
+    Raises:
+        ValueError: when a shape, dtype or device does not fit, or the backend cannot run.
+        IndexError: when a path leaves the tokens (backend="cpu").
+    """
+    _check_cross(u, delta, A, B, C, D, delta_bias, paths)
+    tensors = [x for x in (u, delta, A, B, C, D, delta_bias) if x is not None]
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
+    scan = _backend_of(backend, u.device, dtype).cross_selective_scan
+    u_, delta, A, B, C = (x.to(dtype) for x in (u, delta, A, B, C))
+    D, delta_bias = (x if x is None else x.to(dtype) for x in (D, delta_bias))
+    order = paths.to(torch.int32)
+    return scan(u_, delta, A, B, C, D, delta_bias, delta_softplus, order, merge).to(u.dtype)
+
+
+def softplus(x: Tensor, bias: Tensor | None = None, *, backend: str = "auto") -> Tensor:
     """log(1 + exp(x + bias[:, None])): the step size of a scan from its raw projection.
 
     Exact for any |x|: it neither overflows nor switches to x above a threshold. The vector kernel
@@ -95,6 +160,7 @@ def softplus(x: Tensor, bias: Tensor | None = None) -> Tensor:
     Args:
         x: (b, d, l), any floating dtype, which the result keeps.
         bias: (d).
+        backend: as for `selective_scan`.
 
     Returns:
         (b, d, l), positive (zero where exp(x + bias) underflows).
@@ -111,20 +177,21 @@ def softplus(x: Tensor, bias: Tensor | None = None) -> Tensor:
             f"but its shape is {tuple(bias.shape)}"
         )
     _check_device(x.device, bias=bias)
-    cpu = _import_cpu() if x.device.type in ("cpu", "meta") and x.dtype == torch.float32 else None
-    if cpu is None:
-        return reference.softplus(x, bias if bias is None else bias.to(x.dtype))
-    return cpu.softplus(x, bias if bias is None else bias.to(x.dtype))
+    module = _backend_of(backend, x.device, x.dtype)
+    return module.softplus(x, bias if bias is None else bias.to(x.dtype))
 
 
-def _scan_of(backend: str, device: torch.device, dtype: torch.dtype):
-    """Return the function behind a backend name, or say why there is none."""
+def _backend_of(backend: str, device: torch.device, dtype: torch.dtype):
+    """Return the module behind a backend name, or say why there is none."""
     on_cpu = device.type in ("cpu", "meta")
     if backend == "auto":
-        fast = on_cpu and dtype == torch.float32 and _import_cpu() is not None
-        backend = "cpu" if fast else "reference"
+        backend = "reference"
+        if on_cpu and dtype == torch.float32 and _cpu:
+            backend = "cpu"
+        if device.type == "cuda" and dtype == torch.float32 and _triton:
+            backend = "triton"
     if backend == "reference":
-        return reference.selective_scan
+        return reference
     if backend == "cpu":
         if not on_cpu:
             raise ValueError(f'backend="cpu" needs tensors on the CPU, but u is on {device}')
@@ -133,11 +200,20 @@ def _scan_of(backend: str, device: torch.device, dtype: torch.dtype):
                 f'backend="cpu" computes in float32, but the inputs make {dtype}; '
                 'backend="reference" takes it'
             )
-        if (cpu := _import_cpu()) is None:
+        if _cpu is None:
             raise ValueError('backend="cpu" needs numba (pip install numba)')
-        return cpu.selective_scan
+        return _cpu
     if backend == "triton":
-        raise ValueError('backend="triton" does not exist yet; backend="reference" runs on a GPU')
+        if device.type != "cuda":
+            raise ValueError(f'backend="triton" needs tensors on a GPU, but u is on {device}')
+        if _triton is None:
+            raise ValueError('backend="triton" needs Triton (pip install triton)')
+        if dtype != torch.float32:
+            raise ValueError(
+                f'backend="triton" keeps its state in float32, but the inputs make {dtype}; '
+                'backend="reference" takes it'
+            )
+        return _triton
     raise ValueError(f'backend must be "auto", "reference", "cpu" or "triton", not {backend!r}')
 
 
@@ -187,6 +263,58 @@ def _check(
     if groups[0] == 0 or dim % groups[0]:
         raise ValueError(f"{dim} channels do not divide into the {groups[0]} groups of B and C")
     _check_device(u.device, delta=delta, A=A, B=B, C=C, **optional)
+
+
+def _check_cross(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    paths: Tensor,
+) -> None:
+    """Raise ValueError with one sentence on the first argument that does not fit."""
+    optional = {"D": D, "delta_bias": delta_bias}
+    _check_floating(u=u, delta=delta, A=A, B=B, C=C, **optional)
+    if delta.ndim != 4 or 0 in delta.shape[1:]:
+        raise ValueError(
+            f"delta must be (b, l, k, d) with l, k, d >= 1, but its shape is {tuple(delta.shape)}"
+        )
+    batch, tokens, directions, channels = delta.shape
+    rows = directions * channels
+    fit = f"to fit delta {tuple(delta.shape)}"
+    if u.shape not in ((batch, tokens, channels), delta.shape):
+        raise ValueError(
+            f"u must be (b, l, d) = {(batch, tokens, channels)} or (b, l, k, d) = "
+            f"{tuple(delta.shape)} {fit}, but its shape is {tuple(u.shape)}"
+        )
+    if A.ndim != 2 or A.shape[0] != rows or A.shape[1] == 0:
+        raise ValueError(
+            f"A must be (k d, n) = ({rows}, n) with n >= 1 {fit}, but its shape is {tuple(A.shape)}"
+        )
+    for name, x, axes, shape in (
+        ("B", B, "(b, l, k, n)", (batch, tokens, directions, A.shape[1])),
+        ("C", C, "(b, l, k, n)", (batch, tokens, directions, A.shape[1])),
+        ("D", D, "(k d)", (rows,)),
+        ("delta_bias", delta_bias, "(k d)", (rows,)),
+    ):
+        if x is not None and x.shape != shape:
+            raise ValueError(
+                f"{name} must be {axes} = {shape} {fit}, but its shape is {tuple(x.shape)}"
+            )
+    if paths.is_floating_point() or paths.ndim != 2 or paths.shape[0] != directions:
+        raise ValueError(
+            f"paths must be integers (k, s) = ({directions}, s) {fit}, "
+            f"but they are {paths.dtype} {tuple(paths.shape)}"
+        )
+    if not 1 <= paths.shape[1] <= tokens:
+        raise ValueError(
+            f"a path visits each of the {tokens} tokens at most once, "
+            f"but paths have {paths.shape[1]} steps"
+        )
+    _check_device(u.device, delta=delta, A=A, B=B, C=C, paths=paths, **optional)
 
 
 def _check_floating(**tensors: Tensor | None) -> None:

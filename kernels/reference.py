@@ -59,3 +59,51 @@ def selective_scan(
     if D is not None:
         y = y + D[:, None] * u
     return y, h.flatten(1, 2)
+
+
+def cross_selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    order: Tensor,
+    merge: bool,
+) -> Tensor:
+    """`kernels.cross_selective_scan` step by step: gather, scan, scatter, sum.
+
+    Shapes: u (b, l, d) or (b, l, k, d); delta (b, l, k, d); A (k d, n); B, C (b, l, k, n);
+    D, delta_bias (k d); order (k, s). Returns (b, l, d) with `merge`, else (b, l, k, d).
+    """
+    batch, tokens, directions, channels = delta.shape
+    if u.ndim == 3:
+        u = u.unsqueeze(2).expand(-1, -1, directions, -1)
+    if delta_bias is not None:
+        delta = delta + delta_bias.unflatten(0, (directions, channels))
+    if delta_softplus:
+        delta = softplus(delta)
+
+    visited = (order >= 0)[:, None]  # [k, 1, s]
+    steps = order.long().clamp(min=0)[:, None]
+
+    def along(x: Tensor) -> Tensor:  # [b, l, k, c] -> [b, k, c, s]
+        x = x.permute(0, 2, 3, 1)
+        return x.gather(3, steps.expand(batch, directions, x.shape[2], -1))
+
+    u, delta, B, C = along(u), along(delta) * visited, along(B), along(C)
+    y, _ = selective_scan(u.flatten(1, 2), delta.flatten(1, 2), A, B, C, D)
+    y = y.unflatten(1, (directions, channels)) * visited
+    places = y.new_zeros(batch, directions, channels, tokens)
+    y = places.scatter_add(3, steps.expand_as(y), y).permute(0, 3, 1, 2)
+    return sum_of_directions(y) if merge else y
+
+
+def sum_of_directions(y: Tensor) -> Tensor:
+    """(b, l, k, d) -> (b, l, d), added one after the other: ((y_0 + y_1) + y_2) + ..."""
+    first, *others = y.unbind(2)
+    for other in others:
+        first = first + other
+    return first

@@ -20,6 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from workbench.images import BadImage, Batch, Images, Preprocessing, open_images, preprocessing_for
+from workbench.paths import BIDIRECTIONAL, CROSS
 from workbench.results import (
     Result,
     ResultError,
@@ -30,6 +31,7 @@ from workbench.results import (
     provenance,
     save_arrays,
 )
+from workbench.trace import scans
 
 CHUNK = 8
 """Images in a chunk when the config has no `chunk`."""
@@ -422,6 +424,10 @@ def _complete(facts: Mapping[str, Any] | None, model: nn.Module) -> dict[str, An
     if not complete.get("weights_sha256"):
         # without it another model's stored result could be taken for this one's
         complete["state_sha256"] = _state_hash(model)
+    # The same parameters scanned along other paths are another model.
+    directions = tuple(dict.fromkeys(site.direction for site in scans(model)))
+    if directions not in ((), ("row",), BIDIRECTIONAL, CROSS):
+        complete["directions"] = list(directions)
     return complete
 
 

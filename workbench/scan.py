@@ -1,29 +1,94 @@
 """The selective scan as a module, and the way from an image to scan order and back."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels import selective_scan
-from workbench.paths import ScanPath
+from kernels import cross_selective_scan, selective_scan, softplus
+from kernels.reference import sum_of_directions
+from workbench.paths import CLASS_TOKEN, ScanPath
 
 
 class SelectiveScan(nn.Module):
     """The scan of one layer, all its directions in one call.
 
-    It holds no parameters. Because it is called with keywords, PyTorch's own hooks
-    (`register_forward_pre_hook(..., with_kwargs=True)`) reach and replace u, delta, A, B, C and D
-    of every layer, and a forward hook reaches y; `workbench.record` and `workbench.patch` are made
-    of these. Directions are the groups of the scan: channels `k * d ... (k + 1) * d - 1` of u,
-    delta and y and group k of B and C belong to `directions[k]`, in that direction's scan order.
+    It holds no parameters. Models call `cross`, which leaves every token in its place. When
+    somebody listens, with PyTorch's own hooks on this module
+    (`register_forward_pre_hook(..., with_kwargs=True)`), the same numbers are computed through
+    `forward`: u, delta (after softplus), A, B, C and D of every direction in scan order come in as
+    keywords that a hook can read and replace, and a forward hook reaches y.
+    `workbench.record` and `workbench.patch` are made of these hooks.
+
+    Directions are the groups of the scan: channels `k * d ... (k + 1) * d - 1` of u, delta and y
+    and group k of B and C belong to `directions[k]`, in that direction's scan order.
     """
 
     def __init__(self, directions: Sequence[str], backend: str = "auto") -> None:
         super().__init__()
         self.directions = tuple(directions)
         self.backend = backend
+
+    def cross(
+        self,
+        *,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None = None,
+        delta_bias: Tensor | None = None,
+        paths: Sequence[ScanPath],
+        class_token: int | None = None,
+    ) -> Tensor:
+        """Scan tokens along k paths and add what comes out, in token order.
+
+        Args:
+            u: (b, l, d) for all directions, or (b, l, k, d) with one for each.
+            delta: (b, l, k, d), the step size before bias and softplus.
+            A: (k * d, n), negative.
+            B, C: (b, l, k, n).
+            D, delta_bias: (k * d) or None.
+            paths: the k paths; each visits every token.
+            class_token: the class token's place among the l tokens, None without one.
+
+        Returns:
+            y: (b, l, d).
+        """
+        order = _token_order(tuple(paths), class_token, u.device)
+        if not (self._forward_hooks or self._forward_pre_hooks):
+            return cross_selective_scan(
+                u, delta, A, B, C, D,
+                paths=order, delta_bias=delta_bias, delta_softplus=True, backend=self.backend,
+            )  # fmt: skip
+
+        batch, tokens, k, d = delta.shape
+        if delta_bias is not None:
+            delta = delta + delta_bias.unflatten(0, (k, d))
+        delta = softplus(delta.flatten(2), backend=self.backend).unflatten(2, (k, d))
+        # Row `token * k + direction` of a tensor with tokens and directions in one axis.
+        rows = (order.T.long() * k + torch.arange(k, device=u.device)).flatten()
+
+        def along(x: Tensor, rows: Tensor) -> Tensor:
+            return x.flatten(1, -2).index_select(1, rows).unflatten(1, (tokens, k))
+
+        u = along(u, rows if u.ndim == 4 else order.T.flatten())
+        y = self(
+            u=u.flatten(2).transpose(1, 2),
+            delta=along(delta, rows).flatten(2).transpose(1, 2),
+            A=A,
+            B=along(B, rows).permute(0, 2, 3, 1),
+            C=along(C, rows).permute(0, 2, 3, 1),
+            D=D,
+            paths=paths,
+        )
+        y = y.transpose(1, 2).reshape(batch, tokens * k, d)
+        y = torch.zeros_like(y).index_copy(1, rows, y)
+        return sum_of_directions(y.unflatten(1, (tokens, k)))
 
     def forward(
         self,
@@ -55,6 +120,17 @@ class SelectiveScan(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(self.directions)
+
+
+@lru_cache(maxsize=256)
+def _token_order(
+    paths: tuple[ScanPath, ...], class_token: int | None, device: torch.device
+) -> Tensor:
+    """(k, l) int32: the token that each path visits at each step, the class token included."""
+    table = np.stack([path.order for path in paths])
+    if class_token is not None:
+        table = np.where(table == CLASS_TOKEN, class_token, table + (table >= class_token))
+    return torch.from_numpy(table.astype(np.int32)).to(device)
 
 
 class Gate(nn.Module):
@@ -93,12 +169,4 @@ def cross_merge(y: Tensor, paths: Sequence[ScanPath]) -> Tensor:
     """(b, k, c, l) -> (b, c, h, w): each sequence back in its place, summed over the k paths."""
     # `unbind` and not indexing: the gradient of an index is a zero tensor of the size of y.
     images = [to_image_order(part, path) for part, path in zip(y.unbind(1), paths, strict=True)]
-    # Sums within one orientation first: adding a transposed tensor is the slow addition.
-    sums: dict[bool | None, Tensor] = {}
-    for image, path in zip(images, paths, strict=True):
-        known = sums.get(path.is_transposed)
-        sums[path.is_transposed] = image if known is None else known + image
-    merged, *others = sums.values()
-    for other in others:
-        merged = merged + other
-    return merged
+    return sum_of_directions(torch.stack(images, dim=2))

@@ -4,14 +4,15 @@ Built on PyTorch's own module hooks: nothing in a model is rewritten, and nothin
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
+from workbench.paths import ScanPath
 from workbench.scan import SelectiveScan
 
 TENSORS = ("u", "delta", "A", "B", "C", "D", "y")
@@ -25,26 +26,102 @@ class Site:
         module: the scan's module path, such as `layers.2.blocks.1.op.scan`.
         direction: the direction's name, such as `column-reversed`.
         index: its place among the scan's directions.
+        layer: the scan's place among all scans of the model, from 0.
+        stage: the stage (or the block of a network of equal blocks) it belongs to, from 0, where
+            the model's `feature_info` tells; else None.
+        path: the way it takes over the grid of cells, from `scans(model, size)`; else None.
     """
 
     module: str
     direction: str
     index: int
+    layer: int = 0
+    stage: int | None = None
+    path: ScanPath | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
         """`layers.2.blocks.1.op.scan/column-reversed`."""
         return f"{self.module}/{self.direction}"
 
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of cells (of one window, in a model that scans windows)."""
+        return None if self.path is None else (self.path.height, self.path.width)
 
-def scans(model: nn.Module) -> list[Site]:
-    """List every direction of every selective scan of `model`, in module order."""
+
+def scans(model: nn.Module, size: int | tuple[int, int] | None = None) -> list[Site]:
+    """List every direction of every selective scan of `model`, in module order.
+
+    Args:
+        size: height and width of images in pixels (one number for squares). One blank image of
+            that size then goes through the model, and the sites come with grid and path.
+    """
+    modules = {
+        name: module for name, module in model.named_modules() if isinstance(module, SelectiveScan)
+    }
+    paths = {} if size is None else _paths_at(model, modules, size)
     return [
-        Site(name, direction, index)
-        for name, module in model.named_modules()
-        if isinstance(module, SelectiveScan)
+        Site(
+            name,
+            direction,
+            index,
+            layer,
+            _stage_of(model, name),
+            paths[name][index] if name in paths else None,
+        )
+        for layer, (name, module) in enumerate(modules.items())
         for index, direction in enumerate(module.directions)
     ]
+
+
+def _stage_of(model: nn.Module, module: str) -> int | None:
+    info = getattr(model, "feature_info", None) or []
+    stages = [entry["module"] for entry in (info if isinstance(info, list) else info.info)]
+    for i, stage in enumerate(stages):
+        if module.startswith(stage + "."):
+            return i
+    return None
+
+
+def _paths_at(
+    model: nn.Module, modules: dict[str, SelectiveScan], size: int | tuple[int, int]
+) -> dict[str, Sequence[ScanPath]]:
+    found: dict[str, Sequence[ScanPath]] = {}
+
+    def note(name: str):
+        def hook(module: nn.Module, args: tuple, tensors: dict) -> None:
+            found[name] = tensors.get("paths") or ()
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(note(name), with_kwargs=True)
+        for name, module in modules.items()
+    ]
+    first = next(model.parameters())
+    height, width = (size, size) if isinstance(size, int) else size
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 3, height, width, device=first.device, dtype=first.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: paths for name, paths in found.items() if paths}
+
+
+class Recording(dict[str, dict[str, Tensor]]):
+    """Site name -> tensor name -> tensor of that direction in scan order.
+
+    u, delta, y (b, d, l); A (d, n); B, C (b, n, l); D (d).
+
+    Attributes:
+        paths: site name -> the ScanPath that its sequence follows.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paths: dict[str, ScanPath] = {}
 
 
 def find_sites(model: nn.Module, sites: str | list[str]) -> list[Site]:
@@ -122,18 +199,18 @@ def _hooked(
 @contextmanager
 def record(
     model: nn.Module, *names: str, sites: str | list[str] = "*", keep: str = "cpu"
-) -> Iterator[dict[str, dict[str, Tensor]]]:
-    """Keep the scan tensors of a forward pass.
+) -> Iterator[Recording]:
+    """Keep the scan tensors of a forward pass. The pass gives the same bits as a plain one.
 
     Args:
         names: of `u`, `delta`, `A`, `B`, `C`, `D`, `y`; none for all of them.
         sites: patterns of site names.
-        keep: "cpu" keeps detached copies on the CPU; "graph" keeps the tensors themselves, so that
-            gradients with respect to them can be taken.
+        keep: "cpu" keeps detached copies on the CPU. "graph" keeps the very tensors that the scan
+            reads and writes, so that gradients with respect to them can be taken, also in a model
+            without any other gradient.
 
     Yields:
-        A dictionary, filled by the forward pass: site name -> tensor name -> tensor of that
-        direction in scan order: u, delta, y (b, d, l); A (d, n); B, C (b, n, l); D (d).
+        A `Recording`, filled by the forward pass.
 
     Raises:
         ValueError: for an unknown tensor name or a pattern that matches no site.
@@ -143,22 +220,47 @@ def record(
     if keep not in ("cpu", "graph"):
         raise ValueError(f"keep must be 'cpu' or 'graph', not {keep!r}")
     found = find_sites(model, sites)
-    kept: dict[str, dict[str, Tensor]] = {}
+    kept = Recording()
 
-    def before(module: SelectiveScan, members: list[Site], tensors: dict) -> None:
-        return None
+    def parts_of(module: SelectiveScan, name: str, tensor: Tensor) -> list[Tensor]:
+        count = len(module.directions)
+        return [_part(name, tensor, i, count) for i in range(count)]
 
-    def after(module: SelectiveScan, members: list[Site], tensors: dict, y: Tensor) -> None:
-        tensors = {**tensors, "y": y}
+    def in_graph(module: SelectiveScan, members: list[Site], name: str, tensor: Tensor) -> Tensor:
+        parts = parts_of(module, name, tensor)
+        if torch.is_grad_enabled() and not tensor.requires_grad:
+            parts = [part.detach().requires_grad_() for part in parts]
         for site in members:
-            parts = {
-                name: _part(name, tensors[name], site.index, len(module.directions))
-                for name in wanted
-                if tensors.get(name) is not None
-            }
-            if keep == "cpu":
-                parts = {name: part.detach().cpu().clone() for name, part in parts.items()}
-            kept[site.name] = parts
+            kept.setdefault(site.name, {})[name] = parts[site.index]
+        return _join(name, parts)  # of the parts, so that gradients pass through them
+
+    def before(module: SelectiveScan, members: list[Site], tensors: dict) -> dict | None:
+        for site in members:
+            if tensors.get("paths"):
+                kept.paths[site.name] = tensors["paths"][site.index]
+        if keep == "cpu":
+            return None
+        changed = {
+            name: in_graph(module, members, name, tensors[name])
+            for name in wanted
+            if name != "y" and tensors.get(name) is not None
+        }
+        return {**tensors, **changed}
+
+    def after(
+        module: SelectiveScan, members: list[Site], tensors: dict, y: Tensor
+    ) -> Tensor | None:
+        if keep == "graph":
+            return in_graph(module, members, "y", y) if "y" in wanted else None
+        tensors = {**tensors, "y": y}
+        for name in wanted:
+            if tensors.get(name) is None:
+                continue
+            parts = parts_of(module, name, tensors[name])
+            for site in members:
+                copy = parts[site.index].detach().cpu().clone()
+                kept.setdefault(site.name, {})[name] = copy
+        return None
 
     with _hooked(model, found, before, after):
         yield kept

@@ -8,6 +8,7 @@ and the step alone, so a resumed run gives the numbers of an unbroken one.
 import csv
 import dataclasses
 import io
+import json
 import math
 import time
 from collections.abc import Callable
@@ -287,7 +288,12 @@ class Trainer:
                 saved = time.monotonic()
         self.save()
         if self.step == self.steps:
-            self.save_weights(self.out / "weights.safetensors")
+            made = {
+                "recipe": json.dumps(dataclasses.asdict(self.config)),
+                "steps": str(self.steps),
+                "data": self.data.fingerprint,
+            }
+            self.save_weights(self.out / "weights.safetensors", made)
 
 
 @torch.no_grad()

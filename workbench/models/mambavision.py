@@ -15,7 +15,6 @@ from timm.layers import DropPath, trunc_normal_
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from kernels import softplus
 from workbench.models._features import StagesMixin
 from workbench.paths import scan_path
 from workbench.scan import SelectiveScan
@@ -83,23 +82,27 @@ class MambaVisionMixer(nn.Module):
 
     def forward(self, h: Tensor, paths: Sequence = ()) -> Tensor:
         """(b, l, dim) -> (b, l, dim)."""
-        x, z = self.in_proj(h).transpose(1, 2).chunk(2, dim=1)
-        u, z = F.silu(self.conv1d_x(x)), F.silu(self.conv1d_z(z))
-        projected = self.x_proj(u.transpose(1, 2))
-        dt, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=-1)
-        # The published code adds the bias twice, once in the projection and once in the scan; the
-        # released weights were trained with that.
-        delta = softplus((dt @ self.dt_proj.weight.T).transpose(1, 2), 2 * self.dt_proj.bias)
-        y = self.scan(
+        paths = paths or [scan_path("row", 1, h.shape[1])]
+        # Both halves in one depthwise convolution, channels-last in memory.
+        image = self.in_proj(h).transpose(1, 2).unsqueeze(2)  # (b, 2 inner, 1, l)
+        weight = torch.cat([self.conv1d_x.weight, self.conv1d_z.weight]).unsqueeze(2)
+        image = F.conv2d(image, weight, padding="same", groups=len(weight))
+        u, z = F.silu(image.squeeze(2).transpose(1, 2)).chunk(2, dim=2)
+        projected = self.x_proj(u).unsqueeze(2)  # (b, l, 1, rank + 2 n): one direction
+        dt, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=3)
+        y = self.scan.cross(
             u=u,
-            delta=delta,
+            delta=dt @ self.dt_proj.weight.T,
             A=-self.A_log.exp(),
-            B=B.transpose(1, 2)[:, None],
-            C=C.transpose(1, 2)[:, None],
+            B=B,
+            C=C,
             D=self.D,
+            # The published code adds the bias twice, once in the projection and once in the scan;
+            # the released weights were trained with that.
+            delta_bias=2 * self.dt_proj.bias,
             paths=paths,
         )
-        return self.out_proj(torch.cat([y, z], dim=1).transpose(1, 2))
+        return self.out_proj(torch.cat([y, z], dim=2))
 
 
 class Attention(nn.Module):

@@ -15,7 +15,6 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from kernels import softplus
 from workbench.paths import BIDIRECTIONAL, scan_path
 from workbench.scan import Gate, SelectiveScan
 
@@ -114,35 +113,51 @@ class BidirectionalMixer(nn.Module):
         self.scan = SelectiveScan(BIDIRECTIONAL)
         self.gate = Gate()
 
-    def directed(self, x: Tensor, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """u, delta, B and C of one direction from x (b, inner, l) in that direction's order."""
-        length = x.shape[-1]
-        u = F.silu(getattr(self, f"conv1d{suffix}")(x)[..., :length])
-        projected = getattr(self, f"x_proj{suffix}")(u.transpose(1, 2))
-        dt, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=-1)
-        dt_proj = getattr(self, f"dt_proj{suffix}")
-        delta = softplus((dt @ dt_proj.weight.T).transpose(1, 2), dt_proj.bias)
-        return u, delta, B.transpose(1, 2), C.transpose(1, 2)
+    def convolved(self, x: Tensor) -> Tensor:
+        """(b, l, inner) -> (2, b, l, inner): u of the forward and of the backward direction.
 
-    def forward(self, h: Tensor, paths: Sequence = ()) -> Tensor:
+        Everything stays in token order: the causal convolution of the reversed sequence is one
+        with a mirrored kernel that looks ahead.
+        """
+        length, pad = x.shape[1], self.conv1d.kernel_size[0] - 1
+        image = x.transpose(1, 2).unsqueeze(2)  # (b, inner, 1, l), channels-last in memory
+        both = []
+        for conv, mirrored in ((self.conv1d, False), (self.conv1d_b, True)):
+            weight = (conv.weight.flip(-1) if mirrored else conv.weight).unsqueeze(2)
+            y = F.conv2d(image, weight, conv.bias, padding=(0, pad), groups=self.inner)
+            y = y[..., pad:] if mirrored else y[..., :length]
+            both.append(y.squeeze(2).transpose(1, 2))
+        return F.silu(torch.stack(both))
+
+    def forward(self, h: Tensor, paths: Sequence = (), class_token: int | None = None) -> Tensor:
         """(b, l, dim) -> (b, l, dim)."""
-        x, z = self.in_proj(h).transpose(1, 2).chunk(2, dim=1)
-        u, delta, B, C = self.directed(x, "")
-        u_b, delta_b, B_b, C_b = self.directed(x.flip(-1), "_b")
-        y = self.scan(
-            u=torch.cat([u, u_b], dim=1),
-            delta=torch.cat([delta, delta_b], dim=1),
+        x, z = self.in_proj(h).chunk(2, dim=2)
+        u = self.convolved(x)
+        batch, length = h.shape[:2]
+        paths = paths or [scan_path(name, 1, length) for name in self.scan.directions]
+        x_proj = torch.stack([self.x_proj.weight, self.x_proj_b.weight])
+        projected = u.flatten(1, 2) @ x_proj.transpose(1, 2)  # (k, b l, rank + 2 n)
+        dt, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=2)
+        delta = dt @ torch.stack([self.dt_proj.weight, self.dt_proj_b.weight]).transpose(1, 2)
+
+        def tokens_first(x: Tensor) -> Tensor:  # (k, b l, c) -> (b, l, k, c)
+            return x.unflatten(1, (batch, length)).permute(1, 2, 0, 3)
+
+        y = self.scan.cross(
+            u=u.permute(1, 2, 0, 3),
+            delta=tokens_first(delta),
             A=-torch.cat([self.A_log, self.A_b_log]).exp(),
-            B=torch.stack([B, B_b], dim=1),
-            C=torch.stack([C, C_b], dim=1),
+            B=tokens_first(B),
+            C=tokens_first(C),
             D=torch.cat([self.D, self.D_b]),
+            delta_bias=torch.cat([self.dt_proj.bias, self.dt_proj_b.bias]),
             paths=paths,
+            class_token=class_token,
         )
-        y_forward, y_backward = y.chunk(2, dim=1)
-        y = self.gate(y=y_forward + y_backward.flip(-1), z=z)
+        y = self.gate(y=y, z=z)
         if self.divide_out:
             y = y / 2
-        y = self.out_proj(y.transpose(1, 2))
+        y = self.out_proj(y)
         return y if self.gamma is None else y * self.gamma
 
 
@@ -156,10 +171,10 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(
-        self, hidden: Tensor, stream: Tensor | None, paths: Sequence
+        self, hidden: Tensor, stream: Tensor | None, paths: Sequence, class_token: int | None
     ) -> tuple[Tensor, Tensor]:
         residual = hidden if stream is None else stream + self.drop_path(hidden)
-        return self.mixer(self.norm(residual), paths), residual
+        return self.mixer(self.norm(residual), paths, class_token), residual
 
 
 class RotaryEmbedding(nn.Module):
@@ -370,13 +385,14 @@ class Vim(nn.Module):
     def _layers(self, x: Tensor, stop: int):
         """Yield (hidden, residual) after each of the first `stop` layers."""
         hidden, paths = self.embed(x)
+        class_token = self.class_token_index(paths[0].height * paths[0].width)
         residual = None
         for layer in self.layers[:stop]:
             if self.rope is not None:
                 hidden = self.rope(hidden)
                 if residual is not None and self.rope_residual:
                     residual = self.rope(residual)
-            hidden, residual = layer(hidden, residual, paths)
+            hidden, residual = layer(hidden, residual, paths, class_token)
             yield hidden, residual
 
     def forward_features(self, x: Tensor) -> Tensor:

@@ -15,10 +15,9 @@ from timm.layers import DropPath, trunc_normal_
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from kernels import softplus
 from workbench.models._features import StagesMixin
-from workbench.paths import CROSS, scan_path
-from workbench.scan import Gate, SelectiveScan, cross_merge, cross_scan, to_scan_order
+from workbench.paths import CROSS, covering_paths, scan_set
+from workbench.scan import Gate, SelectiveScan
 
 __all__ = ["VMamba"]
 
@@ -126,41 +125,32 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, dim) -> (b, h, w, dim)."""
         height, width = x.shape[1:3]
-        paths = [scan_path(name, height, width) for name in self.scan.directions]
+        paths = covering_paths(self.scan.directions, height, width)
         k = len(paths)
 
         x = self.in_proj(x)
         z = None
         if self.gate is not None:
             x, z = x.chunk(2, dim=-1)
-        x = F.silu(self.conv2d(x.permute(0, 3, 1, 2)))  # (b, inner, h, w)
+        x = F.silu(self.conv2d(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
 
-        # One projection of the image for all directions, then each along its own path: the
-        # projections are far narrower than the image.
-        weight = self.x_proj_weight.flatten(0, 1)
-        projected = F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
-        projected = projected.unflatten(1, (k, -1))  # (b, k, rank + 2 n, h, w)
-        projected = torch.stack(
-            [
-                to_scan_order(part, path)
-                for part, path in zip(projected.unbind(1), paths, strict=True)
-            ],
-            dim=1,
-        )
-        dt, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=2)
-        delta = softplus((self.dt_projs_weight @ dt).flatten(1, 2), self.dt_projs_bias.flatten())
-
-        y = self.scan(
-            u=cross_scan(x, paths).flatten(1, 2),
-            delta=delta,
+        # One projection of the image for all directions; every tensor stays in image order, and
+        # the scan reads it along its own paths.
+        tokens = x.flatten(1, 2)  # (b, l, inner)
+        projected = F.linear(tokens, self.x_proj_weight.flatten(0, 1)).unflatten(2, (k, -1))
+        dt, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=3)
+        delta = dt.flatten(0, 1).transpose(0, 1) @ self.dt_projs_weight.transpose(1, 2)
+        y = self.scan.cross(
+            u=tokens,
+            delta=delta.unflatten(1, dt.shape[:2]).permute(1, 2, 0, 3),
             A=-self.A_logs.exp(),
             B=B,
             C=C,
             D=self.Ds,
+            delta_bias=self.dt_projs_bias.flatten(),
             paths=paths,
         )
-        y = cross_merge(y.unflatten(1, (k, -1)), paths)
-        y = self.out_act(self.out_norm(y.permute(0, 2, 3, 1)))
+        y = self.out_act(self.out_norm(y.unflatten(1, (height, width))))
         if self.gate is not None and z is not None:
             y = self.gate(y=y, z=z)
         return self.out_proj(y)
@@ -256,7 +246,9 @@ class VMamba(StagesMixin, nn.Module):
         stem: "v1" (4x4 patches) or "v2" (two 3x3 convolutions of stride 2).
         downsample: "v1" (patch merging), "v2" (2x2 convolution) or "v3" (3x3 convolution).
         mlp_ratio: hidden width of the MLP / width; 0 for no MLP (v0).
-        scan_paths: the directions, names of `workbench.paths.ORDERS`.
+        scan_paths: the directions: a name of `workbench.paths.SETS`, or names of paths that visit
+            every cell (see `workbench.paths.scan_path`). Weights keep their shapes as long as the
+            number of directions stays the same.
         ss2d: further arguments of `SS2D`.
     """
 
@@ -271,10 +263,11 @@ class VMamba(StagesMixin, nn.Module):
         patch_norm: bool = True,
         mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.0,
-        scan_paths: Sequence[str] = CROSS,
+        scan_paths: str | Sequence[str] = CROSS,
         **ss2d,
     ) -> None:
         super().__init__()
+        directions = scan_set(scan_paths, whole=True)
         if isinstance(dims, int):
             dims = [dims * 2**i for i in range(len(depths))]
         self.num_classes = num_classes
@@ -286,7 +279,7 @@ class VMamba(StagesMixin, nn.Module):
         self.layers = nn.ModuleList()
         for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
             blocks = [
-                Block(dim, mlp_ratio, rates[sum(depths[:i]) + j], directions=scan_paths, **ss2d)
+                Block(dim, mlp_ratio, rates[sum(depths[:i]) + j], directions=directions, **ss2d)
                 for j in range(depth)
             ]
             last = i == len(depths) - 1

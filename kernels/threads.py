@@ -1,0 +1,130 @@
+"""Numba kernels of this package: how they are compiled, and how their work is spread over threads.
+
+Work runs on the very threads that torch uses. Threads of our own would fight with torch's, which go
+on spinning for a while after each of its operations; numba's own thread pool is not safe to call
+from several threads at once.
+"""
+
+import ctypes
+import functools
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from numba import njit
+
+__all__ = ["compiled", "register", "run", "warm_up"]
+
+SMALL = 1 << 15  # state updates or elements below which a second thread does not pay
+
+# No fast-math: NaN and infinity must come through. `lanes` allows fused multiply-add by itself.
+compiled = njit(nogil=True, cache=True, error_model="numpy")
+
+_signatures: dict[Callable, tuple] = {}
+_compiling = threading.Lock()
+_ready = False
+
+
+def register(kernel: Callable, signature: tuple) -> None:
+    """Name a kernel that `run` will be given, with the numba types of its arguments."""
+    _signatures[kernel] = signature
+
+
+def warm_up() -> None:
+    """Compile every kernel, or load it from numba's disk cache; later calls return at once.
+
+    The first scan does this by itself. Call it to choose the moment, behind a spinner for example.
+    """
+    global _ready
+    if _ready:
+        return
+    with _compiling:
+        if _ready:
+            return
+        notice = threading.Timer(
+            1.0,
+            print,
+            ["Compiling the CPU scan for this machine (once, about 10 s) ..."],
+            {"file": sys.stderr, "flush": True},
+        )
+        notice.daemon = True
+        notice.start()
+        try:
+            for kernel, signature in _signatures.items():
+                kernel.compile(signature)
+                kernel.disable_compile()
+        finally:
+            notice.cancel()
+        _ready = True
+
+
+@functools.lru_cache(maxsize=1)
+def _helpers(process: int, count: int) -> ThreadPoolExecutor:
+    """The threads beside the caller's; `process` makes a forked child start its own."""
+    return ThreadPoolExecutor(count, thread_name_prefix="scan")
+
+
+_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_STARTED_IN = os.getpid()
+
+
+@functools.cache
+def _torch_team() -> Callable | None:
+    """libgomp's entry to the very threads that torch uses; None where torch has another runtime."""
+    for library in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
+        try:
+            team = ctypes.CDLL(str(library)).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        team.argtypes = [_CALLBACK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        team.restype = None
+        return team
+    return None
+
+
+def run(kernel: Callable, items: int, work: int, *args) -> None:
+    """Call kernel(first, stop, *args) over all items, on torch.get_num_threads() threads.
+
+    Args:
+        work: state updates or elements in all; below `SMALL` one thread does it.
+    """
+    warm_up()
+    threads = min(torch.get_num_threads(), items)
+    if threads < 2 or work < SMALL:
+        kernel(0, items, *args)
+        return
+
+    # Twice as many shares as threads, so that a thread held up elsewhere can be helped out.
+    bounds = np.linspace(0, items, min(items, 2 * threads) + 1).astype(int).tolist()
+    shares = deque(pairwise(bounds))
+    errors: list[BaseException] = []
+
+    def take_shares(_: object = None) -> None:
+        try:
+            while True:
+                kernel(*shares.popleft(), *args)
+        except IndexError:  # nothing is left to do
+            pass
+        except BaseException as error:  # Ctrl-C too: nothing may unwind through libgomp
+            errors.append(error)
+
+    # libgomp's threads do not survive a fork, so a child goes on with threads of its own.
+    team = _torch_team() if os.getpid() == _STARTED_IN else None
+    if team is not None:
+        team(_CALLBACK(take_shares), None, threads, 0)
+    else:
+        pool = _helpers(os.getpid(), threads - 1)
+        others = [pool.submit(take_shares) for _ in range(threads - 1)]
+        take_shares()
+        # A helper that has not started has nothing left to do; the others must finish.
+        for other in [other for other in others if not other.cancel()]:
+            other.result()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,89 @@
+"""Turn finished training runs into the checkpoints that ship with the project.
+
+    python samples/checkpoints.py out/train/vmamba_nano --epochs 30 \\
+        --train imagenette_train_96.npz --validation imagenette_val_128.npz imagenette_val_224.npz
+
+A run is a folder that `vssm train` wrote, named after its model. The averaged weights are rounded
+to half precision, evaluated as rounded on every validation image (one crop, at 64, 128 and 224 px)
+and written to samples/weights/ with how they were made in the file's metadata.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from workbench import create_model, open_images, preprocessing_for
+from workbench.checkpoints import sha256
+from workbench.results import content_hash
+from workbench.train import TrainConfig, accuracy
+
+SIZES = (64, 128, 224)
+OUT = Path(__file__).parent / "weights"
+
+
+def recipe_of(run: Path, train: Path, config: TrainConfig) -> dict:
+    """The configuration, once the run's checkpoint confirms that it was made with it."""
+    state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    identity = content_hash([dataclasses.asdict(config), open_images(train).fingerprint])
+    if state["identity"] != identity:
+        sys.exit(f"{run} was not trained with these options on {train.name}")
+    return {
+        **dataclasses.asdict(config),
+        "optimizer": "AdamW, betas 0.9 and 0.99, cosine to 1 %, averaged weights",
+        "steps": state["step"],
+        "data": train.name,
+        "data_sha256": sha256(train),
+    }
+
+
+def ship(run: Path, train: Path, validation: list[Path], config: TrainConfig) -> Path:
+    name = run.name
+    recipe = recipe_of(run, train, config)
+    weights = {
+        key: x.half() if x.is_floating_point() else x
+        for key, x in load_file(run / "weights.safetensors").items()
+    }
+    OUT.mkdir(exist_ok=True)
+    file = OUT / f"{name}.safetensors"
+    save_file(weights, file)
+    found = {}
+    for pack in validation:
+        images = open_images(pack)
+        for size in SIZES:
+            model = create_model(name, file, img_size=size)
+            correct, count = accuracy(model, images, preprocessing_for(model, size))
+            found.setdefault(pack.name, {})[size] = [correct, count]
+            print(f"{name} {pack.name} {size} px: {100 * correct / count:.2f} %", flush=True)
+    metadata = {
+        "model": name,
+        "recipe": json.dumps(recipe),
+        "seed": str(config.seed),
+        "steps": str(recipe["steps"]),
+        "data_sha256": recipe["data_sha256"],
+        "accuracy": json.dumps(found),
+        "validation_sha256": json.dumps({pack.name: sha256(pack) for pack in validation}),
+        "licence": "weights: Apache-2.0; trained on ImageNet photographs, for research",
+    }
+    save_file(weights, file, metadata=metadata)
+    return file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="folders that vssm train wrote")
+    parser.add_argument("--train", type=Path, required=True, help="the pack they were trained on")
+    parser.add_argument("--validation", type=Path, nargs="+", required=True, help="labelled packs")
+    parser.add_argument("--epochs", type=float, default=TrainConfig.epochs)
+    args = parser.parse_args()
+    for run in args.runs:
+        file = ship(run, args.train, args.validation, TrainConfig(epochs=args.epochs))
+        print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    main()
