@@ -60,6 +60,7 @@ def _sentence(error: BaseException) -> str:
 def parser() -> ArgumentParser:
     """The parser of all commands."""
     from workbench.methods.erf import ErfConfig
+    from workbench.methods.scan_maps import ScanMapsConfig
     from workbench.train import TrainConfig
 
     top = ArgumentParser(prog="vssm", description="See what a visual state-space model looks at.")
@@ -87,6 +88,11 @@ def parser() -> ArgumentParser:
     )
     erf.add_class_arguments(ErfConfig, skip={"seed"})
     commands.add_subcommand("erf", erf)
+
+    maps = ArgumentParser(description="What each scan direction carries to a place, in the image.")
+    add_common(maps)
+    maps.add_class_arguments(ScanMapsConfig, skip={"seed"})
+    commands.add_subcommand("scan-maps", maps)
 
     evaluate = ArgumentParser(description="Accuracy of models on labelled images, one crop each.")
     evaluate.add_argument("--model", nargs="+", required=True, help="one or many names")
@@ -376,6 +382,81 @@ def print_result(result: Any) -> None:
         print(f"  {name:14} {entry['value']:>9.4g} {entry['unit']:11} {interval}")
 
 
+def scan_maps_command(args: Namespace) -> int:
+    """`vssm scan-maps`."""
+    from dataclasses import fields
+
+    from workbench.figures import scan_maps as pictures
+    from workbench.figures.files import save_figure
+    from workbench.images import open_images, preprocessing_for
+    from workbench.methods import scan_maps
+    from workbench.runner import run, tqdm_progress
+    from workbench.weights import create_model, facts_of
+
+    names = [field.name for field in fields(scan_maps.ScanMapsConfig)]
+    config = scan_maps.ScanMapsConfig(**{name: args[name] for name in names})
+    images = open_images(args.images[0] if len(args.images) == 1 else args.images, args.limit)
+    size, out = read_size(args.size), Path(args.out)
+    results, files = [], []
+    for name, weights in pairs(args.model, args.weights):
+        model = create_model(name, weights, seed=args.seed, img_size=size)
+        facts = facts_of(model)
+        print(f"{name}: {facts['weights_label']}", file=sys.stderr)
+        result = run(
+            scan_maps,
+            model,
+            images,
+            config,
+            preprocessing=preprocessing_for(model, size),
+            out=out,
+            device=args.device,
+            progress=tqdm_progress(name),
+            facts=facts,
+            force=args.force,
+        )
+        stem = out / f"scan-maps-{name}"
+        files += save_figure(pictures.draw(result), stem, pictures.caption(result))
+        if any(site["kind"] == "scan" for site in result.meta["sites"]):
+            statistics = pictures.draw_statistics(result)
+            files += save_figure(statistics, out / f"scan-statistics-{name}")
+        results.append(result)
+    if args.json:
+        rows = [
+            {
+                "model": result.meta["model"],
+                "weights": result.meta["facts"]["weights"],
+                "images": result.meta["images_used"],
+                "sites": result.meta["sites"],
+                "numbers": result.meta["numbers"],
+                "result": f"{result.meta['model']}-{result.meta['hash']}.npz",
+            }
+            for result in results
+        ]
+        print(json.dumps(rows, indent=2))
+    else:
+        for result in results:
+            print_scans(result)
+    print("wrote " + ", ".join(str(file) for file in files), file=sys.stderr)
+    return 0
+
+
+def print_scans(result: Any) -> None:
+    """A table of the numbers of every scan direction."""
+    meta = result.meta
+    print(f"\n{meta['model']}, {meta['facts'].get('weights_label')}, {meta['images_used']} images")
+    print(f"  {'':42} {'half-life':>15} {'distance':>9} {'delta':>9} {'|B|':>7} {'|C|':>7} share")
+    for site, numbers in meta["numbers"].items():
+
+        def value(name: str, numbers: dict = numbers) -> float:
+            found = numbers[name]["value"]
+            return float("nan") if found is None else found
+
+        print(
+            f"  {site:42} {value('horizon'):>9.3g} steps {value('horizon_along'):>6.3g} px "
+            f"{value('delta'):>9.3g} {value('B'):>7.3g} {value('C'):>7.3g} {value('share'):4.1f} %"
+        )
+
+
 def evaluate_command(args: Namespace) -> int:
     """`vssm evaluate`."""
     from tqdm import tqdm
@@ -458,23 +539,33 @@ def train_command(args: Namespace) -> int:
 
 def show_command(args: Namespace) -> int:
     """`vssm show RESULT.npz`."""
-    from workbench.figures import erf as pictures
+    from workbench.figures import erf, scan_maps
     from workbench.figures.files import save_figure
     from workbench.results import load
 
-    result = load(args.result)
+    result: Any = load(args.result)
+    shown = {
+        "erf": (lambda: erf.draw([result]), lambda: erf.caption([result]), print_result),
+        "scan-maps": (
+            lambda: scan_maps.draw(result),
+            lambda: scan_maps.caption(result),
+            print_scans,
+        ),
+    }
+    if result.kind not in shown:
+        raise ValueError(f"vssm show does not draw results of the kind {result.kind}; use --json")
+    draw, caption, write = shown[result.kind]
     if args.json:
         print(json.dumps(result.meta, indent=2))
     else:
-        print_result(result)
-        print("\n" + pictures.caption([result]))
+        write(result)
+        print("\n" + caption())
         versions = ", ".join(
             f"{k} {v}" for k, v in result.meta["provenance"].get("versions", {}).items()
         )
         print(versions)
     if args.out:
-        stem = Path(args.out) / Path(args.result).stem
-        files = save_figure(pictures.draw([result]), stem, pictures.caption([result]))
+        files = save_figure(draw(), Path(args.out) / Path(args.result).stem, caption())
         print("wrote " + ", ".join(str(file) for file in files), file=sys.stderr)
     return 0
 
@@ -527,6 +618,7 @@ COMMANDS = {
     "models": models_command,
     "paths": paths_command,
     "erf": erf_command,
+    "scan-maps": scan_maps_command,
     "evaluate": evaluate_command,
     "train": train_command,
     "show": show_command,

@@ -111,6 +111,81 @@ class Erf(Result):
         return self.meta["numbers"]
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScanMaps(Result):
+    """Which cells each scan direction carries to a query, and what the scans' coefficients say.
+
+    A site is one direction of one layer, or the sum of a layer's directions. Sites have grids of
+    their own, so their maps lie one after the other, each in image order; `map` picks one out.
+    `meta["sites"]` lists the sites, `meta["quantities"]` the quantities.
+
+    maps: (n, quantities, total) float32, per image, of the first images only; nan where a site
+        lacks a quantity.
+    mean: (quantities, total) float64, the mean over all images.
+    outside: (images, 2, sites) float32, what row and column give to the class token, or in sum to
+        the padding of windows.
+    picture: (h, w, 3) uint8, the first image as the model saw it, or None.
+
+    Raises `ValueError` when shapes and sites do not fit together.
+    """
+
+    kind: ClassVar[str] = "scan-maps"
+    maps: np.ndarray
+    mean: np.ndarray
+    outside: np.ndarray
+    picture: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        total = sum(site["cells"][0] * site["cells"][1] for site in self.meta["sites"])
+        size = (len(self.meta["quantities"]), total)
+        if self.mean.shape != size or self.maps.ndim != 3 or self.maps.shape[1:] != size:
+            raise ValueError(
+                f"maps has the shape {self.maps.shape} and mean {self.mean.shape}; for these sites "
+                f"they must be (n, {size[0]}, {size[1]}) and {size}."
+            )
+
+    def map(self, site: str, quantity: str = "row", image: int | None = None) -> np.ndarray:
+        """(rows, columns) of a site by its name: the mean over images, or that of one image."""
+        names = [entry["name"] for entry in self.meta["sites"]]
+        if site not in names or quantity not in self.meta["quantities"]:
+            raise ValueError(
+                f"there is no {quantity} of {site}; sites are {_listed(names)} and quantities "
+                f"{_listed(self.meta['quantities'])}."
+            )
+        entry = self.meta["sites"][names.index(site)]
+        values = self.mean if image is None else self.maps[image]
+        rows, columns = entry["cells"]
+        begin = entry["start"]
+        row = values[self.meta["quantities"].index(quantity)]
+        return row[begin : begin + rows * columns].reshape(rows, columns)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attribution(Result):
+    """Which pixels predictions rest on, and how faithful the maps are.
+
+    maps: (n, h, w) float32, per image, of the first images only; signed where the method is.
+    pictures: (n, h, w, 3) uint8, these images as the model saw them.
+    deletion, insertion: (images, k, points) float32, the target's probability while pixels go or
+        come, by the map and then by the maps of `meta["references"]`, or None.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "attribution"
+    maps: np.ndarray
+    pictures: np.ndarray
+    deletion: np.ndarray | None = None
+    insertion: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.maps.ndim != 3 or self.pictures.shape != (*self.maps.shape, 3):
+            raise ValueError(
+                f"maps has the shape {self.maps.shape} and pictures {self.pictures.shape}; they "
+                "must be (n, h, w) and (n, h, w, 3)."
+            )
+
+
 def load(source: str | PurePath | BinaryIO) -> Result:
     """Read a result file (a path, or an open binary file such as an upload).
 

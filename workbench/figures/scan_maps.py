@@ -1,0 +1,234 @@
+"""Pictures of scan maps: what each direction carries to a place, and the coefficients behind it."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from workbench.figures.files import STYLE
+from workbench.results import ScanMaps
+
+COLOURS, SIGNED = "magma", "RdBu_r"
+POWER = 0.25
+MEANING = {
+    "row": "what reaches the query",
+    "column": "where the query goes",
+    "diagonal": "what every cell keeps of itself",
+    "delta": "step size",
+    "B": "size of B",
+    "C": "size of C",
+    "horizon": "memory horizon, in steps",
+    "output": "size of the output",
+}
+_TICKS = (0.001, 0.01, 0.1, 1.0)
+_MOST_LAYERS = 6
+
+
+def layers(result: ScanMaps) -> dict[str, list[dict]]:
+    """The sites of a result by layer, in order."""
+    found: dict[str, list[dict]] = {}
+    for site in result.meta["sites"]:
+        found.setdefault(site["layer"], []).append(site)
+    return found
+
+
+def shown(values: np.ndarray, top: float) -> np.ndarray:
+    """Values on a common scale: sign(x) |x / top| ** 0.25, in [-1, 1]."""
+    x = np.nan_to_num(values) / (top or 1.0)
+    return np.sign(x) * np.abs(x) ** POWER
+
+
+def largest(result: ScanMaps, sites: Sequence[dict], quantity: str) -> float:
+    """Largest absolute value of a quantity over some sites: the top of their common scale."""
+    found = [np.abs(result.map(site["name"], quantity)) for site in sites]
+    return max((float(np.nanmax(x)) for x in found if np.isfinite(x).any()), default=0.0)
+
+
+def is_signed(result: ScanMaps) -> bool:
+    """Whether influences may be negative (a signed mean, or one channel)."""
+    config = result.meta["config"]
+    return config["channel"] is not None or config["aggregate"] == "mean"
+
+
+def site_title(site: dict) -> str:
+    names = {"all": "sum of directions", "nall": "mean of directions"}
+    return names.get(site["direction"], site["direction"])
+
+
+def site_note(result: ScanMaps, site: dict) -> str:
+    """Horizon and share of a direction, for below its panel; empty where there is none."""
+    numbers = result.meta["numbers"].get(site["name"])
+    if not numbers or numbers["horizon"]["value"] is None:
+        return ""
+    along = numbers["horizon_along"]["value"]
+    pixels = "" if along is None else f"\n= {along:.3g} px along the path"
+    return (
+        f"half-life {numbers['horizon']['value']:.3g} steps{pixels}\n"
+        f"{numbers['share']['value']:.3g} % of the output"
+    )
+
+
+def _frame(ax) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _mark(ax, site: dict) -> None:
+    if site["query"] is not None:
+        ax.plot(site["query"][1], site["query"][0], "+", color="#3cf03c", ms=6, mew=1.0)
+
+
+def _picture(ax, result: ScanMaps, site: dict) -> None:
+    if result.picture is None:
+        ax.set_axis_off()
+        return
+    ax.imshow(result.picture)
+    if site["query"] is not None:
+        y, x = (site["offset"][i] + site["query"][i] * site["stride"][i] for i in (0, 1))
+        ax.plot(x, y, "+", color="#3cf03c", ms=6, mew=1.0)
+    many = result.meta["images_used"] > 1
+    ax.set_title(f"first of {result.meta['images_used']} images" if many else "image")
+
+
+def _colour_bar(figure: Figure, image, axes, label: str, scaled: bool, signed: bool) -> None:
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.015, aspect=22)
+    bar.set_label(label)
+    bar.outline.set_linewidth(0.4)
+    if not scaled:
+        return
+    ticks = [t**POWER for t in _TICKS]
+    names = [f"{t:g}" for t in _TICKS]
+    if signed:
+        ticks = [-t for t in reversed(ticks)] + ticks
+        names = [f"-{name}" for name in reversed(names)] + names
+        ticks, names = ticks[::2], names[::2]
+    bar.set_ticks(ticks, labels=names)
+
+
+def draw(
+    result: ScanMaps, quantities: Sequence[str] = ("row", "column"), title: bool = True
+) -> Figure:
+    """One line for each layer and quantity: the image, every direction, and their sum.
+
+    All panels of a line share one scale: influences sign(x) |x / largest| ** 0.25, the others
+    linear from 0. The cross marks the query.
+    At most six layers are drawn, evenly taken.
+
+    Raises:
+        ValueError: for a quantity that the result has not.
+    """
+    for quantity in quantities:
+        if quantity not in result.meta["quantities"]:
+            raise ValueError(
+                f"there is no map of {quantity!r}; there are {', '.join(result.meta['quantities'])}"
+            )
+    by_layer = list(layers(result).items())
+    if len(by_layer) > _MOST_LAYERS:
+        taken = np.linspace(0, len(by_layer) - 1, _MOST_LAYERS).round().astype(int)
+        by_layer = [by_layer[i] for i in taken]
+    lines = [
+        (layer, quantity, [site for site in sites if _has(result, site, quantity)])
+        for layer, sites in by_layer
+        for quantity in quantities
+    ]
+    lines = [line for line in lines if line[2]]
+    width = 1 + max(len(sites) for _, _, sites in lines)
+    signed = is_signed(result)
+    with matplotlib.style.context(STYLE):
+        figure, axes = plt.subplots(
+            len(lines),
+            width,
+            figsize=(1.5 * width + 1.0, 1.95 * len(lines) + 0.2),
+            squeeze=False,
+            layout="constrained",
+        )
+        last = ""
+        for i, ((layer, quantity, sites), line) in enumerate(zip(lines, axes, strict=True)):
+            influence = quantity in ("row", "column", "diagonal")
+            both = signed and influence
+            top = largest(result, sites, quantity)
+            if layer != last:
+                _picture(line[0], result, sites[0])
+            _frame(line[0])
+            line[0].set_ylabel(f"{layer}\n{MEANING[quantity]}")
+            for ax in line[1:]:
+                ax.set_axis_off()
+            image = None
+            for site, ax in zip(sites, line[1:], strict=False):
+                ax.set_axis_on()
+                values = result.map(site["name"], quantity)
+                if influence:
+                    limits = {"vmin": -1 if both else 0, "vmax": 1}
+                    colours = SIGNED if both else COLOURS
+                    image = ax.imshow(shown(values, top), cmap=colours, **limits)
+                    _mark(ax, site)
+                else:
+                    image = ax.imshow(values, cmap="viridis", vmin=0, vmax=top)
+                _frame(ax)
+                ax.set_title(site_title(site))
+                if i + 1 == len(lines) or lines[i + 1][0] != layer:
+                    ax.set_xlabel(site_note(result, site))
+            last = layer
+            label = f"value / {top:.3g}" if influence else MEANING[quantity]
+            _colour_bar(figure, image, line.tolist(), label, influence, both)
+        if title:
+            facts = result.meta["facts"]
+            figure.suptitle(f"{facts['model']}, {facts['weights_label']}")
+    plt.close(figure)
+    return figure
+
+
+def _has(result: ScanMaps, site: dict, quantity: str) -> bool:
+    return bool(np.isfinite(result.map(site["name"], quantity)).any())
+
+
+def draw_statistics(result: ScanMaps) -> Figure:
+    """Step size, |B|, |C|, memory horizon and output of every direction, as maps.
+
+    Raises:
+        ValueError: when no layer of the result is a scan.
+    """
+    scans = any(site["kind"] == "scan" for site in result.meta["sites"])
+    if not scans:
+        raise ValueError("the layers of this result are attention: they have no scan coefficients")
+    return draw(result, ("delta", "B", "C", "horizon", "output"))
+
+
+def caption(result: ScanMaps) -> str:
+    """What the figure shows, in sentences."""
+    meta, config = result.meta, result.meta["config"]
+    over = {
+        "abs": "mean of absolute values over channels",
+        "mean": "signed mean over channels",
+        "norm": "Euclidean norm over channels",
+    }[config["aggregate"]]
+    if config["channel"] is not None:
+        over = f"channel {config['channel']}"
+    parts = [
+        part
+        for part, on in (
+            ("the skip connection D", config["with_D"]),
+            ("the gate", config["with_gate"]),
+            ("the convolution before the scan", config["with_convolution"]),
+        )
+        if on
+    ]
+    lines = [
+        f"Scan maps of {meta['facts']['model']} ({meta['facts']['weights_label']}), view "
+        f"{config['view']}: {meta['view']}; {over}"
+        + (f", with {' and '.join(parts)}." if parts else "."),
+        "row: influence of every cell on the query; column: influence of the query on every cell; "
+        "all maps in image order. A direction's row reaches only cells that it visits before the "
+        "query, its column only later ones.",
+        f"Mean over {meta['images_used']} images. Panels of a line share one scale, "
+        "|x / largest| ** 0.25 with the sign of x; the largest value stands at its colour bar.",
+        "half-life: ln 2 / (delta |A|), median over channels, states and steps, in steps and as "
+        "distance in pixels along the path; share: norm of the direction's output over the sum of "
+        "the norms.",
+        *meta["quirks"],
+    ]
+    return "\n".join(lines) + "\n"
