@@ -173,3 +173,30 @@ def test_upload_is_measured(app):
     app.file_uploader(key="upload").set_value(("teal.png", buffer.getvalue(), "image/png"))
     app.run()
     assert "--images teal.png" in command(fine(app))
+
+
+# Scan maps
+
+
+@pytest.fixture
+def maps(app):
+    app.run()
+    return app.switch_page("workbench/app/scan_maps.py")
+
+
+@pytest.mark.parametrize("model", ["vmamba_nano", "vim_nano", "mambavision_nano"])
+def test_scan_maps_of_every_family(maps, model):
+    maps.query_params["model"] = model
+    fine(maps.run())
+    maps.selectbox(key="model").set_value(model).run()
+    fine(maps)
+    assert command(maps).startswith(f"vssm scan-maps --model {model}")
+    assert any("Random (untrained) weights" in text.value for text in maps.markdown)
+
+
+def test_a_model_without_a_scan_says_so(maps):
+    fine(maps.run())
+    maps.selectbox(key="model").set_value("resnet_nano").run()
+    fine(maps)
+    assert "no selective scan" in maps.info[0].value
+    assert not maps.code

@@ -74,12 +74,12 @@ def visit(url, browser):
     """Open a tab at a deep link; after the test no tab may have had an error."""
     tabs, errors = [], []
 
-    def open_tab(query: str):
+    def open_tab(query: str, page: str = ""):
         tab = browser.new_page(viewport={"width": 1280, "height": 900}, accept_downloads=True)
         tab.set_default_timeout(PATIENCE)
         tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        tab.goto(f"{url}/?{query}")
+        tab.on("console", lambda m: errors.append(m.text) if is_ours(m) else None)
+        tab.goto(f"{url}/{page}?{query}")
         sync_api.expect(photograph(tab)).to_be_visible(timeout=PATIENCE)
         tabs.append(tab)
         return tab
@@ -88,6 +88,11 @@ def visit(url, browser):
     for tab in tabs:
         tab.close()
     assert errors == []
+
+
+def is_ours(message) -> bool:
+    """An error, but not of Streamlit's look for its server below the address of a page."""
+    return message.type == "error" and "/scan-maps/_stcore/" not in message.location["url"]
 
 
 def photograph(tab):
@@ -160,3 +165,24 @@ def test_downloads_are_files_that_open(visit, tmp_path):
         tab.get_by_role("button", name="Figure (PDF)").click()
     figure.value.save_as(tmp_path / "erf.pdf")
     assert (tmp_path / "erf.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_scan_maps_follow_the_click_and_the_layer(visit):
+    tab = visit("size=64&layer=2", "scan-maps")
+    cell(tab, 4, 4, "8 x 8")
+    map_ = tab.get_by_role("img", name=re.compile("^what reaches the query, sum")).first
+    first = map_.get_attribute("src")
+    click(tab, 0.1, 0.9)
+    cell(tab, 0, 7, "8 x 8")
+    assert map_.get_attribute("src") != first
+    for direction in ("row", "column", "row-reversed", "column-reversed"):
+        name = f"what reaches the query through {direction}"
+        sync_api.expect(tab.get_by_role("img", name=name, exact=True)).to_be_visible()
+        walk = tab.get_by_role("img", name=f"Scan order of {direction}", exact=True)
+        sync_api.expect(walk).to_be_visible()
+    tab.get_by_role("button", name="Pause").click()
+    sync_api.expect(tab.get_by_role("button", name="Play")).to_be_visible()
+    tab.get_by_role("tab", name="Scan order and image order").click()
+    sync_api.expect(
+        tab.get_by_role("img", name="Matrix of column-reversed in image order")
+    ).to_be_visible()

@@ -3,8 +3,8 @@
 import streamlit as st
 
 from workbench.app import erf_measure, erf_panels, session, sidebar
-from workbench.app.click_map import Place
 from workbench.app.erf_panels import Panel
+from workbench.app.place import place, remember
 from workbench.app.sidebar import Choice
 from workbench.images import Images, open_images
 from workbench.methods.erf import ErfConfig
@@ -15,31 +15,6 @@ SPLIT = (
     "direction: what comes through one scan direction alone; path: what comes through B, C, delta, "
     "u and the ways around the state."
 )
-
-
-def place() -> Place | None:
-    """Where was clicked last, in fractions of the image; the URL knows it on the first visit."""
-    if "place" not in st.session_state:
-        st.session_state["place"] = _read_place(st.query_params.get("position", ""))
-    found = st.session_state["place"]
-    text = f"{found[0]:.4f},{found[1]:.4f}" if found else None
-    if text is None:
-        st.query_params.pop("position", None)
-    elif st.query_params.get("position") != text:
-        st.query_params["position"] = text
-    return found
-
-
-def _read_place(text: str) -> Place | None:
-    try:
-        row, column = (float(part) for part in text.split(","))
-    except ValueError:
-        return None
-    return (row, column) if 0 <= row <= 1 and 0 <= column <= 1 else None
-
-
-def remember(clicked: Place) -> None:
-    st.session_state["place"] = clicked
 
 
 def controls(choice: Choice) -> tuple[list[Panel], str]:

@@ -13,9 +13,22 @@ from workbench.results import Erf
 TICKS = (0.0, 0.01, 0.1, 1.0)
 
 
-def colours(values: np.ndarray) -> np.ndarray:
+def colours(values: np.ndarray, scheme: str = COLOURS) -> np.ndarray:
     """(h, w) in [0, 1] -> (h, w, 3) uint8."""
-    return (matplotlib.colormaps[COLOURS](values)[..., :3] * 255).round().astype(np.uint8)
+    return (matplotlib.colormaps[scheme](values)[..., :3] * 255).round().astype(np.uint8)
+
+
+def enlarged(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cells as blocks of pixels: (rows, columns, ...) -> (h, w, ...)."""
+    row = np.arange(size[0]) * values.shape[0] // size[0]
+    column = np.arange(size[1]) * values.shape[1] // size[1]
+    return values[row[:, None], column]
+
+
+def stops(scheme: str = COLOURS) -> list[str]:
+    """A colour scheme as CSS colours from 0 to 1."""
+    steps = colours(np.linspace(0, 1, 17)[None], scheme)[0].tolist()
+    return [f"rgb({r},{g},{b})" for r, g, b in steps]
 
 
 def over(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -44,11 +57,10 @@ def pictures(result: Erf, picture: np.ndarray) -> tuple[str, str]:
 
 def bar(transform: str) -> dict:
     """The colour bar: `stops` (CSS colours from 0 to 1) and `ticks` (text, place in [0, 1])."""
-    stops = [f"rgb({r},{g},{b})" for r, g, b in colours(np.linspace(0, 1, 17)[None])[0].tolist()]
     if not transform.startswith("x ** "):
-        return {"stops": stops, "ticks": [["0", 0.0], ["1", 1.0]]}
+        return {"stops": stops(), "ticks": [["0", 0.0], ["1", 1.0]]}
     power = float(transform.removeprefix("x ** "))
-    return {"stops": stops, "ticks": [[f"{t:g}", t**power] for t in TICKS]}
+    return {"stops": stops(), "ticks": [[f"{t:g}", t**power] for t in TICKS]}
 
 
 def routes(result: Erf) -> list[tuple[str, str, np.ndarray]]:

@@ -54,7 +54,7 @@ def is_signed(result: ScanMaps) -> bool:
 
 def site_title(site: dict) -> str:
     names = {"all": "sum of directions", "nall": "mean of directions"}
-    return names.get(site["direction"], site["direction"])
+    return names.get(site["direction"], str(site["direction"]))
 
 
 def site_note(result: ScanMaps, site: dict) -> str:

@@ -1,0 +1,108 @@
+"""What the page about scan maps asks of the engine, remembered between clicks."""
+
+import shlex
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+import torch
+
+from workbench.app import session
+from workbench.app.session import Spec
+from workbench.figures.files import figure_bytes
+from workbench.figures.scan_maps import draw, draw_statistics
+from workbench.images import SAMPLES, Images, preprocessing_for
+from workbench.methods import scan_maps
+from workbench.methods.hidden_attention import HiddenAttention
+from workbench.methods.scan_layers import ScanLayer, layer_names, scan_layers
+from workbench.methods.scan_maps import ScanMapsConfig
+from workbench.results import ScanMaps
+from workbench.runner import run
+
+LARGEST = 1024
+"""Steps of a scan whose whole matrix is drawn."""
+
+
+def layers(spec: Spec) -> list[str]:
+    """Module paths of the model's scan layers; empty for a model without a scan."""
+    return layer_names(session.load(spec).model)
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def measure(spec: Spec, fingerprint: str, config: ScanMapsConfig, _images: Images) -> ScanMaps:
+    """The scan maps of one image, remembered by its fingerprint."""
+    loaded = session.load(spec)
+    with loaded.lock:
+        result = run(
+            scan_maps,
+            loaded.model,
+            _images,
+            config,
+            preprocessing=preprocessing_for(loaded.model, spec.size),
+            facts=session.facts(spec),
+        )
+    assert isinstance(result, ScanMaps)
+    return result
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def layer_of(spec: Spec, fingerprint: str, name: str, _images: Images) -> ScanLayer:
+    """One layer after a forward pass of the image: its tensors and the places of its steps."""
+    loaded = session.load(spec)
+    preprocessing = preprocessing_for(loaded.model, spec.size)
+    x = preprocessing.tensor(preprocessing.picture(_images.load(0))[None])
+    with loaded.lock, torch.no_grad():
+        return scan_layers(loaded.model, x, [name])[0]
+
+
+def matrix_in_both_orders(
+    layer: ScanLayer, index: int, cell: tuple[int, int], config: ScanMapsConfig
+) -> tuple[np.ndarray, np.ndarray, int, int] | None:
+    """The matrix of one direction in scan order and in image order, and the query's place in each.
+
+    None when it is too large to be drawn, or the direction does not cover the image alone.
+    """
+    direction = layer.directions[index]
+    places = direction.places[0]
+    number = cell[0] * layer.cells[1] + cell[1]
+    found = direction.find(number)
+    if direction.windows > 1 or len(places) > LARGEST or not direction.is_scan or found is None:
+        return None
+    matrix = direction.matrix_of(0, 0, config.view, config.with_D)
+    assert isinstance(matrix, HiddenAttention)
+    scan = matrix.matrix(config.channels).numpy()
+    spatial = np.flatnonzero(places >= 0)
+    order = spatial[np.argsort(places[spatial])]
+    image = scan[np.ix_(order, order)]
+    return scan, image, found[1], int(np.searchsorted(np.sort(places[spatial]), number))
+
+
+def figure_file(result: ScanMaps, suffix: str, statistics: bool = False) -> bytes:
+    """The result as a figure: `png`, `pdf` or `svg`."""
+    with session.DRAWING:
+        return figure_bytes((draw_statistics if statistics else draw)(result), suffix)
+
+
+def result_file(result: ScanMaps) -> bytes:
+    """The result as an `.npz` file."""
+    with tempfile.TemporaryDirectory() as folder:
+        return result.save(Path(folder) / "scan-maps.npz").read_bytes()
+
+
+def command(spec: Spec, images: Images, config: ScanMapsConfig) -> str:
+    """The command line that measures the same."""
+    name = images.names[0]
+    image = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
+    words = ["vssm", "scan-maps", "--model", spec.model, "--weights", short(spec.source)]
+    words += ["--images", short(image), "--size", str(spec.size), "--layer", config.layer]
+    words += ["--query", config.query, "--view", config.view, "--aggregate", config.aggregate]
+    words += ["--with-D", "true"] if config.with_D else []
+    words += ["--seed", str(spec.seed)] if spec.seed else []
+    return shlex.join([*words, "--out", "out"])
+
+
+def short(path: str | Path) -> str:
+    """A path below the working directory from there on."""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
