@@ -82,6 +82,46 @@ def test_show_prints_what_a_result_holds(tmp_path, capsys) -> None:
     assert (tmp_path / "again" / f"{result.stem}.png").is_file()
 
 
+def scan_maps(out: Path, *more: str, model: str = "vmamba_nano") -> int:
+    given = ["--images", "samples", "--limit", "2", "--size", "64", "--out", str(out)]
+    return main(["scan-maps", "--model", *model.split(), *given, *more])
+
+
+def test_scan_maps_writes_results_and_figures_and_prints_numbers(tmp_path, capsys) -> None:
+    models = "vmamba_nano vim_nano mambavision_nano"
+    assert scan_maps(tmp_path, "--layer", "0", "--query", "0.5,0.5", "--json", model=models) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in rows] == models.split()
+    assert len(rows[0]["sites"]) == 5  # four directions and their sum
+    for row in rows:
+        result = load(tmp_path / row["result"])
+        site = row["sites"][0]
+        assert result.map(site["name"], "row").shape == tuple(site["cells"])
+        assert (tmp_path / f"scan-maps-{row['model']}.pdf").read_bytes().startswith(b"%PDF")
+        assert (tmp_path / f"scan-statistics-{row['model']}.png").exists()
+    first = str(tmp_path / rows[0]["result"])
+    assert main(["show", first, "--out", str(tmp_path / "shown")]) == 0
+    assert "row-reversed" in capsys.readouterr().out
+    assert len(list((tmp_path / "shown").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--query", "9,9", "--layer", "-1"], "9,9"),
+        (["--layer", "layers.0.blokcs.1"], "near are layers.0.blocks.1.op.scan"),
+        (["--layer", "99"], "there is no layer 99"),
+        (["--view", "attention"], "view must be one of alpha"),
+        (["--query", "class"], "no class token"),
+    ],
+)
+def test_a_wrong_question_about_scans_is_one_sentence(more, words, tmp_path, capsys) -> None:
+    assert scan_maps(tmp_path, *more) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+    assert not list(tmp_path.glob("*.npz"))
+
+
 def test_models_lists_families_and_patterns(capsys) -> None:
     assert main(["models"]) == 0
     text = capsys.readouterr().out

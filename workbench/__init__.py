@@ -14,15 +14,20 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from workbench.images import open_images, preprocessing_for
-from workbench.methods import erf
+from workbench.methods import attribution, erf, scan_maps
+from workbench.methods.attribution import AttributionConfig
 from workbench.methods.erf import ErfConfig
+from workbench.methods.scan_maps import ScanMapsConfig
 from workbench.results import load
 from workbench.runner import run
 from workbench.trace import patch, record, scans
 from workbench.weights import create_model
 
 __all__ = [
+    "AttributionConfig",
     "ErfConfig",
+    "ScanMapsConfig",
+    "attribution",
     "create_model",
     "erf",
     "load",
@@ -31,5 +36,6 @@ __all__ = [
     "preprocessing_for",
     "record",
     "run",
+    "scan_maps",
     "scans",
 ]

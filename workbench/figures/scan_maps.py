@@ -52,6 +52,12 @@ def is_signed(result: ScanMaps) -> bool:
     return config["channel"] is not None or config["aggregate"] == "mean"
 
 
+def label(result: ScanMaps) -> str:
+    """The model and its weights in a line."""
+    facts = result.meta.get("facts", {})
+    return ", ".join(filter(None, (facts.get("model", "model"), facts.get("weights_label"))))
+
+
 def site_title(site: dict) -> str:
     names = {"all": "sum of directions", "nall": "mean of directions"}
     return names.get(site["direction"], str(site["direction"]))
@@ -173,11 +179,10 @@ def draw(
                 if i + 1 == len(lines) or lines[i + 1][0] != layer:
                     ax.set_xlabel(site_note(result, site))
             last = layer
-            label = f"value / {top:.3g}" if influence else MEANING[quantity]
-            _colour_bar(figure, image, line.tolist(), label, influence, both)
+            unit = f"value / {top:.3g}" if influence else MEANING[quantity]
+            _colour_bar(figure, image, line.tolist(), unit, influence, both)
         if title:
-            facts = result.meta["facts"]
-            figure.suptitle(f"{facts['model']}, {facts['weights_label']}")
+            figure.suptitle(label(result))
     plt.close(figure)
     return figure
 
@@ -218,7 +223,7 @@ def caption(result: ScanMaps) -> str:
         if on
     ]
     lines = [
-        f"Scan maps of {meta['facts']['model']} ({meta['facts']['weights_label']}), view "
+        f"Scan maps of {label(result)}, view "
         f"{config['view']}: {meta['view']}; {over}"
         + (f", with {' and '.join(parts)}." if parts else "."),
         "row: influence of every cell on the query; column: influence of the query on every cell; "
