@@ -84,15 +84,14 @@ def selective_scan(
     _check(u, delta, A, B, C, D, z, delta_bias)
     tensors = [x for x in (u, delta, A, B, C, D, delta_bias) if x is not None]
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
-    scan = _backend_of(backend, u.device, dtype).selective_scan
+    module = _backend_of(backend, u.device, dtype)
     if B.ndim == 3:
         B = B.unsqueeze(1)
     if C.ndim == 3:
         C = C.unsqueeze(1)
 
-    u_, delta, A, B, C = (x.to(dtype) for x in (u, delta, A, B, C))
-    D, delta_bias = (x if x is None else x.to(dtype) for x in (D, delta_bias))
-    y, last_state = scan(u_, delta, A, B, C, D, delta_bias, delta_softplus)
+    given = _cast(module, dtype, u, delta, A, B, C, D, delta_bias)
+    y, last_state = module.selective_scan(*given, delta_softplus)
     if z is not None:
         y = y * F.silu(z.to(dtype))
     y = y.to(u.dtype)
@@ -144,11 +143,17 @@ def cross_selective_scan(
     _check_cross(u, delta, A, B, C, D, delta_bias, paths)
     tensors = [x for x in (u, delta, A, B, C, D, delta_bias) if x is not None]
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
-    scan = _backend_of(backend, u.device, dtype).cross_selective_scan
-    u_, delta, A, B, C = (x.to(dtype) for x in (u, delta, A, B, C))
-    D, delta_bias = (x if x is None else x.to(dtype) for x in (D, delta_bias))
+    module = _backend_of(backend, u.device, dtype)
+    given = _cast(module, dtype, u, delta, A, B, C, D, delta_bias)
     order = paths.to(torch.int32)
-    return scan(u_, delta, A, B, C, D, delta_bias, delta_softplus, order, merge).to(u.dtype)
+    return module.cross_selective_scan(*given, delta_softplus, order, merge).to(u.dtype)
+
+
+def _cast(module, dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
+    """The tensors as a backend takes them: Triton's kernels widen what they read by themselves."""
+    if module is _triton:
+        return list(tensors)
+    return [x if x is None else x.to(dtype) for x in tensors]
 
 
 def softplus(x: Tensor, bias: Tensor | None = None, *, backend: str = "auto") -> Tensor:
