@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: app test check figures clean
+.PHONY: app test check figures gpu clean
 
 app: .venv/installed
 	$(BIN)/vssm app
@@ -17,6 +17,11 @@ check: .venv/installed
 
 figures: .venv/installed
 	$(BIN)/vssm erf --model vmamba_tiny_s1l8 vim_tiny mambavision_tiny --images samples --size 224 --out out
+
+# On a machine with an NVIDIA GPU. The comparison with mamba_ssm runs where that is installed too.
+gpu: .venv/installed
+	$(BIN)/pytest -m gpu
+	$(BIN)/python benchmarks/scan_gpu.py --out benchmarks/results/scan_gpu.json
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -15,8 +15,9 @@ each likes it best. mamba_ssm is compared when it imports; it is built where nvc
     pip download --no-deps --no-build-isolation --no-binary :all: mamba-ssm   # the sources
     MAMBA_FORCE_BUILD=TRUE pip install --no-build-isolation mamba_ssm-*.tar.gz
 
-Cross scans: "fused" reads the image along four paths and adds up; "copies" permutes the image into
-four sequences, scans, permutes back and adds, with our scan or with mamba_ssm's.
+Cross scans: "fused" reads the image along four paths and adds up; "copies" copies it into four
+sequences, scans, copies back and adds, with our scan or with mamba_ssm's. In both delta, B and C
+are there already. Floors of cross scans are those of the fused form, with u and y moved once.
 
 A time is the median over repeats, by CUDA events, with the L2 cache cleared before each. At batch 1
 launching takes Python longer than running takes the GPU, so that forward and forward + backward are
@@ -175,7 +176,9 @@ def time_both(scan: Callable, args: dict[str, Tensor], repeat_ms: int) -> dict[s
 def mamba_ssm() -> Callable | None:
     """mamba_ssm's selective scan, where it is installed."""
     try:
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+        from mamba_ssm.ops.selective_scan_interface import (  # pyright: ignore
+            selective_scan_fn,
+        )
     except ImportError:
         return None
     return lambda u, delta, A, B, C, D, delta_bias: selective_scan_fn(
@@ -205,25 +208,35 @@ def fused(order: Tensor) -> Callable:
     return scan
 
 
-def copies(order: Tensor, scan: Callable) -> Callable:
-    """The cross scan as VMamba runs it: four permuted copies of everything, and back."""
-    steps = order.long()
-    back = steps.argsort(1)
+def copies(side: int, scan: Callable, channels_last: bool) -> Callable:
+    """The cross scan as models run it: copy the image four times, scan, copy back and add.
+
+    delta, B and C are sequences already, in scan order, as a projection of the copies gives them.
+    """
+    axis, stacked = (1, 2) if channels_last else (2, 1)  # of the tokens and of the directions
 
     def chain(u, delta, A, B, C, D, delta_bias):
-        def along(x):  # (b, l, k, c) -> (b, k, c, l), contiguous
-            return torch.stack([x[:, steps[k], k].mT for k in range(len(steps))], 1)
-
-        y = scan(
-            torch.stack([u[:, path].mT for path in steps], 1).flatten(1, 2),
-            along(delta).flatten(1, 2), A, along(B), along(C), D, delta_bias,
-        ).unflatten(1, (len(steps), -1))  # fmt: skip
-        first, *others = (y[:, k][..., path] for k, path in enumerate(back))
-        for other in others:
-            first = first + other
-        return first.mT
+        columns = u.unflatten(axis, (side, side)).transpose(axis, axis + 1).flatten(axis, axis + 1)
+        four = torch.stack([u, columns, u.flip(axis), columns.flip(axis)], stacked)
+        sequences = four.flatten(2).mT if channels_last else four.flatten(1, 2)
+        y = scan(sequences, delta, A, B, C, D, delta_bias)
+        four = y.mT.unflatten(2, (4, -1)) if channels_last else y.unflatten(1, (4, -1))
+        rows, columns, rows_back, columns_back = four.unbind(stacked)
+        columns = (columns + columns_back.flip(axis)).unflatten(axis, (side, side))
+        rows = rows + rows_back.flip(axis)
+        return rows + columns.transpose(axis, axis + 1).flatten(axis, axis + 1)
 
     return chain
+
+
+def for_copies(args: dict[str, Tensor], order: Tensor, channels_last: bool) -> dict[str, Tensor]:
+    """delta, B and C along the paths, and everything laid out as the scan wants it."""
+    along = {
+        name: torch.stack([args[name][:, path, k] for k, path in enumerate(order.long())], 2)
+        for name in ("delta", "B", "C")
+    }
+    u = args["u"] if channels_last else args["u"].mT.contiguous()
+    return {**args, **as_sequences(along, not channels_last), "u": u}
 
 
 def measure(case: Case, cross: bool, dtype: torch.dtype, repeat_ms: int) -> dict:
@@ -233,17 +246,21 @@ def measure(case: Case, cross: bool, dtype: torch.dtype, repeat_ms: int) -> dict
     if peer is not None:
         found["scan"]["mamba_ssm"] = time_both(peer, as_sequences(args, True), repeat_ms)
     if cross:
-        order = four_paths(round(case.length**0.5))
+        side = round(case.length**0.5)
+        order = four_paths(side)
         args["u"] = args["u"][:, :, 0].contiguous()
+        unfused = for_copies(args, order, True)
         with torch.no_grad():  # the same thing is compared
-            same = fused(order)(**args).float(), copies(order, ours)(**args).float()
+            same = fused(order)(**args).float(), copies(side, ours, True)(**unfused).float()
         torch.testing.assert_close(*same, rtol=2e-2, atol=2e-2 * same[0].abs().max().item())
-        found["cross"] = {
+        found["cross scan"] = {
             "fused": time_both(fused(order), args, repeat_ms),
-            "copies, ours": time_both(copies(order, ours), args, repeat_ms),
+            "copies, ours": time_both(copies(side, ours, True), unfused, repeat_ms),
         }
         if peer is not None:
-            found["cross"]["copies, mamba_ssm"] = time_both(copies(order, peer), args, repeat_ms)
+            unfused = for_copies(args, order, False)
+            chain = copies(side, peer, False)
+            found["cross scan"]["copies, mamba_ssm"] = time_both(chain, unfused, repeat_ms)
     return found
 
 
@@ -292,7 +309,7 @@ def table(results: dict) -> str:
             for what, time in times.get("scan", {"ours": None}).items():
                 row(name, case, dtype, f"scan, {what}", entry["scan"][dtype], time)
             if "fused" in entry:
-                for what, time in times.get("cross", {"fused": None}).items():
+                for what, time in times.get("cross scan", {"fused": None}).items():
                     row(name, case, dtype, f"cross scan, {what}", entry["fused"][dtype], time)
     return "\n".join(lines) + "\n"
 
@@ -304,49 +321,47 @@ def plot(results: dict, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    series: dict[str, str] = {
-        "ours": "#0072B2",
-        "mamba_ssm": "#E69F00",
-        "fused": "#009E73",
-        "copies, ours": "#56B4E9",
-        "copies, mamba_ssm": "#D55E00",
+    colours = {
+        "scan, ours": "#0072B2",
+        "scan, mamba_ssm": "#E69F00",
+        "cross scan, fused": "#009E73",
+        "cross scan, copies, ours": "#56B4E9",
+        "cross scan, copies, mamba_ssm": "#D55E00",
     }
+    shown = set()
     names = list(results["cases"])
     figure, axes = plt.subplots(1, 2, figsize=(11, 0.62 * len(names) + 1.6), sharey=True)
     for axis, key in zip(axes, ("forward", "backward"), strict=True):
         for i, name in enumerate(names):
             entry = results["cases"][name]
             times = entry["times"]["float32"]
-            bars = [("scan", what) for what in times["scan"]]
-            bars += [("fused", what) for what in times.get("cross", {})]
-            height = 0.8 / 5
+            bars = [(kind, what) for kind in times for what in times[kind]]
             for j, (kind, what) in enumerate(bars):
-                time = times["scan" if kind == "scan" else "cross"][what][key]
-                value = time / entry[kind]["float32"][key]
-                at = i + (j - (len(bars) - 1) / 2) * height
-                axis.barh(at, value, height, color=series[what])
+                floor = entry["scan" if kind == "scan" else "fused"]["float32"][key]
+                at = i + 0.16 * (j - (len(bars) - 1) / 2)
+                label = f"{kind}, {what}"
+                axis.barh(at, times[kind][what][key] / floor, 0.16, color=colours[label])
+                shown.add(label)
         axis.axvline(1, color="black", linewidth=1)
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set_xlabel("time over floor")
         axis.set_title(f"{key}, float32")
         axis.grid(axis="x", which="both", alpha=0.3)
         axis.set_axisbelow(True)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
-    shown = {
-        w for e in results["cases"].values() for t in e["times"]["float32"].values() for w in t
-    }
-    handles = [plt.Rectangle((0, 0), 1, 1, color=c) for w, c in series.items() if w in shown]
-    labels = [w for w in series if w in shown]
+    labels = [label for label in colours if label in shown]
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colours[label]) for label in labels]
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
-    figure.suptitle(f"{results['machine']['gpu']}: the black line is the floor")
+    figure.suptitle(f"{results['machine']['gpu']}: time over what the hardware allows (black line)")
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, help="write this JSON file, a .md table and a .png")
     parser.add_argument("--dry-run", action="store_true", help="only shapes and floors")
     parser.add_argument("--only", help="only cases whose name contains this")

@@ -5,7 +5,8 @@
 
 A run is a folder that `vssm train` wrote, named after its model. The averaged weights are rounded
 to half precision, evaluated as rounded on every validation image (one crop, at 64, 128 and 224 px)
-and written to samples/weights/ with how they were made in the file's metadata.
+and written to samples/weights/ with how they were made in the file's metadata. A pack of smaller
+pictures is not enlarged.
 """
 
 import argparse
@@ -54,7 +55,8 @@ def ship(run: Path, train: Path, validation: list[Path], config: TrainConfig) ->
     found = {}
     for pack in validation:
         images = open_images(pack)
-        for size in SIZES:
+        native = min(images.load(0).size)
+        for size in (size for size in SIZES if size <= native):  # never enlarged
             model = create_model(name, file, img_size=size)
             correct, count = accuracy(model, images, preprocessing_for(model, size))
             found.setdefault(pack.name, {})[size] = [correct, count]

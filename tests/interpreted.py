@@ -1,0 +1,458 @@
+"""Runs the GPU kernels on CPU tensors in Triton's interpreter; `test_triton.py` starts it.
+
+    TRITON_INTERPRET=1 python tests/interpreted.py
+
+A process of its own, because Triton reads that variable once. Prints a JSON object of what each
+case found: relative errors against the definition in float64, or whether something holds. The
+interpreter takes seconds for what a GPU does in microseconds, so everything is tiny.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+CASES: dict[str, Callable[[], dict]] = {}
+
+
+def case(function: Callable[[], dict]) -> Callable[[], dict]:
+    CASES[function.__name__] = function
+    return function
+
+
+def draw(batch, length, directions, dim, state, shared=True, seed=0):
+    """Random arguments of a cross scan by name, and a permutation of the tokens per direction."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    args = {
+        "u": normal(batch, length, *(() if shared else (directions,)), dim),
+        "delta": normal(batch, length, directions, dim),
+        "A": -torch.exp(normal(directions * dim, state)),
+        "B": normal(batch, length, directions, state),
+        "C": normal(batch, length, directions, state),
+        "D": normal(directions * dim),
+        "delta_bias": 0.5 * normal(directions * dim) - 1,
+    }
+    order = [torch.randperm(length, generator=generator) for _ in range(directions)]
+    return args, torch.stack(order).int()
+
+
+def cross(module, args, order, merge=True, softplus=True, dy_dtype=torch.float32):
+    """Return y and the gradients of sum(y dy), by name."""
+    leaves = {name: x.detach().clone().requires_grad_() for name, x in args.items()}
+    given = {"D": None, "delta_bias": None, **leaves}
+    y = module.cross_selective_scan(**given, delta_softplus=softplus, order=order, merge=merge)
+    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(dy_dtype)
+    grads = torch.autograd.grad(y, list(leaves.values()), dy.to(y))
+    return {"y": y.detach(), **{f"d{k}": g for k, g in zip(leaves, grads, strict=True)}}
+
+
+def sequences(module, args, of=("y", "last")):
+    """Return y, the last state and gradients of a weighted sum of what `of` names, by name."""
+    leaves = {name: x.detach().clone().requires_grad_() for name, x in args.items()}
+    y, last = module.selective_scan(**leaves, delta_softplus=True)
+    generator = torch.Generator().manual_seed(1)
+    weighted = {
+        name: (x * torch.randn(x.shape, generator=generator).to(x)).sum()
+        for name, x in (("y", y), ("last", last))
+    }
+    loss = torch.stack([weighted[name].double() for name in of]).sum()
+    grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+    result = {"y": y.detach(), "last": last.detach()}
+    return {**result, **{f"d{k}": g for k, g in zip(leaves, grads, strict=True)}}
+
+
+def draw_sequences(batch, groups, dim, state, length):
+    """Random arguments of a plain scan, by name: those of a cross scan, seen as (b, d, l)."""
+    args, _ = draw(batch, length, groups, dim // groups, state, shared=False)
+    for name in ("u", "delta"):
+        args[name] = args[name].flatten(2).transpose(1, 2).contiguous()
+    for name in ("B", "C"):
+        args[name] = args[name].permute(0, 2, 3, 1).contiguous()
+    return args
+
+
+def wide(args):
+    return {name: x.double() for name, x in args.items()}
+
+
+def errors(result, expected) -> dict[str, float]:
+    assert result.keys() == expected.keys()
+    return {
+        name: ((result[name].double() - x.double()).abs().max() / x.abs().max()).item()
+        if x.abs().max() > 0
+        else float(result[name].abs().max())
+        for name, x in expected.items()
+    }
+
+
+def cross_errors(args, order, **kwargs):
+    from kernels import reference, triton_scan
+
+    return errors(
+        cross(triton_scan, args, order, **kwargs), cross(reference, wide(args), order, **kwargs)
+    )
+
+
+def sequence_errors(args, **kwargs):
+    from kernels import reference, triton_scan
+
+    return errors(
+        sequences(triton_scan, args, **kwargs), sequences(reference, wide(args), **kwargs)
+    )
+
+
+class Cut:
+    """Every scan of more than one chunk is cut into segments of one chunk."""
+
+    def __enter__(self):
+        from kernels import triton_scan
+
+        self.before = triton_scan.LONG, triton_scan.WANTED, triton_scan.SHORTEST
+        triton_scan.LONG, triton_scan.WANTED, triton_scan.SHORTEST = 2, 10**6, 1
+
+    def __exit__(self, *_):
+        from kernels import triton_scan
+
+        triton_scan.LONG, triton_scan.WANTED, triton_scan.SHORTEST = self.before
+
+
+@case
+def one_step_of_one_channel():
+    return cross_errors(*draw(1, 1, 1, 1, 1))
+
+
+@case
+def merged_paths_of_different_lengths():
+    args, order = draw(1, 19, 2, 5, 2)
+    order = order[:, :18].clone()
+    order[1, -2:] = -1
+    return cross_errors(args, order)
+
+
+@case
+def one_input_per_direction_and_a_padded_path():
+    args, order = draw(1, 17, 2, 3, 3, shared=False)
+    order[0, -3:] = -1
+    return cross_errors(args, order, merge=False)
+
+
+@case
+def neither_softplus_nor_bias_nor_skip():
+    args, order = draw(1, 9, 2, 3, 2)
+    args["delta"] = args["delta"].abs()
+    del args["D"], args["delta_bias"]
+    return cross_errors(args, order, softplus=False)
+
+
+@case
+def bias_without_softplus():
+    args, order = draw(1, 5, 1, 2, 1)
+    args["delta"] = args["delta"].abs() + 3
+    return cross_errors(args, order, softplus=False)
+
+
+@case
+def two_blocks_of_channels():
+    return cross_errors(*draw(1, 4, 1, 37, 1))
+
+
+@case
+def whole_blocks_of_channels():
+    return cross_errors(*draw(1, 4, 1, 64, 1))
+
+
+@case
+def wide_offsets_give_the_same_bits():
+    from kernels import triton_scan
+
+    args, order = draw(1, 5, 2, 3, 1)
+    expected = cross(triton_scan, args, order)
+    triton_scan.WIDE, before = 0, triton_scan.WIDE
+    try:
+        result = cross(triton_scan, args, order)
+    finally:
+        triton_scan.WIDE = before
+    return {name: torch.equal(result[name], x) for name, x in expected.items()}
+
+
+@case
+def segments_along_paths():
+    args, order = draw(1, 50, 2, 3, 1)
+    order = order[:, :45].clone()
+    order[1, -9:] = -1
+    with Cut():
+        return cross_errors(args, order)
+
+
+@case
+def sequences_in_groups():
+    return sequence_errors(draw_sequences(2, 2, 4, 2, 17))
+
+
+@case
+def segments_of_sequences():
+    with Cut():
+        return sequence_errors(draw_sequences(1, 1, 3, 2, 64))
+
+
+@case
+def only_the_last_state_has_a_gradient():
+    return sequence_errors(draw_sequences(1, 1, 3, 2, 18), of=("last",))
+
+
+@case
+def steps_far_from_zero():
+    args = draw_sequences(1, 1, 4, 2, 6)
+    args["delta"][:, 0] += 30
+    args["delta"][:, 1] -= 30
+    return sequence_errors(args)
+
+
+def half(dtype):
+    from kernels import reference, triton_scan
+
+    args, order = draw(1, 6, 2, 3, 2)
+    args = {k: x.to(dtype) if k in ("u", "delta", "B", "C") else x for k, x in args.items()}
+    result = cross(triton_scan, args, order, dy_dtype=dtype)
+    expected = cross(reference, wide(args), order, dy_dtype=dtype)
+    dtypes = [result[f"d{k}"].dtype == x.dtype for k, x in args.items()]
+    dtypes.append(result["y"].dtype == dtype)
+    return {**errors(result, expected), "dtypes": all(dtypes)}
+
+
+@case
+def bfloat16_inputs():
+    return half(torch.bfloat16)
+
+
+@case
+def float16_inputs():
+    return half(torch.float16)
+
+
+@case
+def softplus_and_its_derivatives():
+    from kernels import reference, triton_scan
+
+    extremes = [-100.0, -87.0, -30.0, -10.0, -1e-3, 0.0, 1e-6, 1.0, 19.0, 30.0, 1e4, 1e30]
+    x = torch.tensor(extremes).reshape(1, 2, 6)
+    found = {}
+    for name, layout in (("", x), (" (channels last)", x.transpose(1, 2).contiguous().mT)):
+        both = []
+        for module, dtype in ((triton_scan, torch.float32), (reference, torch.float64)):
+            leaf = layout.to(dtype).requires_grad_()
+            bias = torch.tensor([0.5, -0.25], dtype=dtype, requires_grad=True)
+            y = module.softplus(leaf, bias)
+            # 1 at the largest values: their squares would overflow float32.
+            weight = torch.exp(-leaf.detach().clamp(min=0))
+            dx, dbias = torch.autograd.grad(
+                (y * weight).square().sum(), (leaf, bias), create_graph=True
+            )
+            ddx, ddbias = torch.autograd.grad(dx.sum(), (leaf, bias))
+            both.append({"dbias": dbias, "ddbias": ddbias, "y": y, "dx": dx, "ddx": ddx})
+        result, expected = both
+        for key in ("dbias", "ddbias", "ddx"):
+            found |= errors({key + name: result[key]}, {key + name: expected[key]})
+        for key in ("y", "dx"):  # right relative to each value, not only to the largest
+            ratio = (result[key].double() - expected[key]).abs() / (expected[key].abs() + 1e-37)
+            found[key + name] = ratio.max().item()
+    return found
+
+
+@case
+def strided_inputs_give_the_same_bits():
+    from kernels import triton_scan
+
+    args, order = draw(1, 6, 2, 3, 2)
+    expected = cross(triton_scan, args, order)
+    joined = torch.cat([args["delta"], args["B"], args["C"], torch.ones(1, 6, 2, 1)], -1)
+    strided = {
+        **args,
+        **dict(zip(("delta", "B", "C"), joined.split([3, 2, 2, 1], -1)[:3], strict=True)),
+        "u": args["u"].transpose(1, 2).contiguous().transpose(1, 2),
+    }
+    leaves = {name: x.requires_grad_() for name, x in strided.items()}
+    y = triton_scan.cross_selective_scan(**leaves, delta_softplus=True, order=order, merge=True)
+    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    grads = torch.autograd.grad(y, list(leaves.values()), dy.mT.contiguous().mT)
+    result = {"y": y, **{f"d{k}": g for k, g in zip(leaves, grads, strict=True)}}
+    return {name: torch.equal(result[name], x) for name, x in expected.items()}
+
+
+@case
+def without_gradients_the_output_has_the_same_bits():
+    from kernels import triton_scan
+
+    args = draw_sequences(1, 1, 2, 2, 35)
+    found = {}
+    for name, context in (("whole", contextlib.nullcontext()), ("in segments", Cut())):
+        with context:
+            leaves = {key: x.clone().requires_grad_() for key, x in args.items()}
+            saved = triton_scan.selective_scan(**leaves, delta_softplus=True)
+            plain = triton_scan.selective_scan(**args, delta_softplus=True)
+        found[name] = all(torch.equal(*pair) for pair in zip(saved, plain, strict=True))
+    return found
+
+
+@case
+def unvisited_tokens_stay_zero():
+    from kernels import triton_scan
+
+    args, order = draw(1, 9, 2, 2, 1, shared=False)
+    order[0, -2:] = -1
+    left_out = torch.ones(9, 2, dtype=torch.bool)
+    for k in range(2):
+        left_out[order[k, order[k] >= 0].long(), k] = False
+    torch.use_deterministic_algorithms(True)  # what torch.empty returns is NaN
+    try:
+        result = cross(triton_scan, args, order, merge=False)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    found = {"some are left out": left_out.sum().item() == 2}
+    found["all written"] = all(bool(x.isfinite().all()) for x in result.values())
+    for name in ("y", "du", "ddelta", "dB", "dC"):
+        zero = result[name].eq(0).all(-1)[0]
+        found[name] = torch.equal(zero, left_out)
+    return found
+
+
+@case
+def nan_goes_no_further_than_in_the_definition():
+    from kernels import reference, triton_scan
+
+    found = {}
+    for name in ("u", "delta", "C"):
+        args = draw_sequences(1, 1, 2, 2, 5)
+        args[name][0, ..., 1, 3] = torch.nan
+        result, expected = sequences(triton_scan, args), sequences(reference, args)
+        found[name] = all(torch.equal(result[k].isnan(), x.isnan()) for k, x in expected.items())
+        found[f"{name} is seen"] = bool(result["y"].isnan().any())
+    return found
+
+
+@case
+def an_empty_batch():
+    from kernels import triton_scan
+
+    args, order = draw(0, 5, 2, 3, 2)
+    result = cross(triton_scan, args, order)
+    return {
+        "y": result["y"].shape == (0, 5, 3),
+        "zeros": not any(result[name].any() for name in ("dA", "dD", "ddelta_bias")),
+    }
+
+
+@case
+def derivatives_of_derivatives_name_the_backend_that_has_them():
+    from kernels import triton_scan
+
+    args, order = draw(1, 2, 1, 1, 1)
+    u = args["u"].requires_grad_()
+    y = triton_scan.cross_selective_scan(**args, delta_softplus=True, order=order, merge=True)
+    (du,) = torch.autograd.grad(y.square().sum(), u, create_graph=True)
+    try:
+        torch.autograd.grad(du.sum(), u)
+    except RuntimeError as error:
+        return {"message": 'backend="reference"' in str(error)}
+    return {"error": False}
+
+
+@case
+def float64_is_refused():
+    from kernels import triton_scan
+
+    args, order = draw(1, 2, 1, 1, 1)
+    try:
+        triton_scan.cross_selective_scan(**wide(args), delta_softplus=True, order=order, merge=True)
+    except ValueError as error:
+        return {"message": 'backend="reference"' in str(error)}
+    return {"error": False}
+
+
+@case
+def operators_pass_the_checks_of_torch_library():
+    args, order = draw(1, 3, 2, 1, 1)
+    leaves = [x.requires_grad_() for x in args.values()]
+    scan = torch.ops.vssm.cross_scan_triton.default
+    torch.library.opcheck(scan, (*leaves, order, True, True, True))
+    torch.library.opcheck(scan, (*leaves[:5], None, None, None, False, False, True))
+    x, bias = torch.randn(1, 2, 3, requires_grad=True), torch.randn(2, requires_grad=True)
+    torch.library.opcheck(torch.ops.vssm.softplus_triton.default, (x, bias, 1))
+    backward = torch.ops.vssm.softplus_triton_backward.default
+    torch.library.opcheck(backward, (torch.ones(1, 2, 3), x, bias, 1))
+    return {"passed": True}
+
+
+@case
+def it_compiles_without_a_graph_break():
+    from kernels import triton_scan
+
+    args, order = draw(1, 3, 2, 1, 1)
+
+    def both(args):
+        step = triton_scan.softplus(args["delta"].flatten(2).mT).mT.reshape(1, 3, 2, 1)
+        given = {**args, "delta": step, "delta_bias": None}
+        y = triton_scan.cross_selective_scan(**given, delta_softplus=False, order=order, merge=True)
+        B = args["B"].permute(0, 2, 3, 1)
+        z, last = triton_scan.selective_scan(
+            step.flatten(2).mT, step.flatten(2).mT, args["A"], B, B
+        )
+        return y.sum() + z.sum() + last.square().sum()
+
+    leaves = [x.requires_grad_() for x in args.values() if x is not args["delta_bias"]]
+    expected = both(args)
+    result = torch.compile(both, fullgraph=True, backend="aot_eager")(args)
+    pairs = zip(
+        torch.autograd.grad(result, leaves), torch.autograd.grad(expected, leaves), strict=True
+    )
+    return {"y": torch.equal(result, expected), "gradients": all(torch.equal(*x) for x in pairs)}
+
+
+@case
+def flops_and_fake_tensors():
+    from kernels import triton_scan
+
+    args, order = draw(2, 7, 2, 3, 2)
+    order = order[:, :5].contiguous()
+    found = {}
+    with FakeTensorMode() as mode:
+        fake = {name: mode.from_tensor(x.requires_grad_()) for name, x in args.items()}
+        fake_order = mode.from_tensor(order)
+        with FlopCounterMode(display=False) as counter:
+            y = triton_scan.cross_selective_scan(
+                **fake, delta_softplus=True, order=fake_order, merge=True
+            )
+        found["forward"] = counter.get_total_flops() == 2 * 5 * 6 * (9 * 2 + 2)
+        with FlopCounterMode(display=False) as counter:
+            grads = torch.autograd.grad(y.sum(), list(fake.values()))
+        found["backward"] = counter.get_total_flops() == 2 * 5 * 6 * (19 * 2 + 4)
+        found["y"] = y.shape == (2, 7, 3)
+        found["gradients"] = all(
+            g.shape == x.shape for g, x in zip(grads, fake.values(), strict=True)
+        )
+    return found
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    found = {}
+    for name, function in CASES.items():
+        start = time.perf_counter()
+        found[name] = function()
+        found[name]["seconds"] = time.perf_counter() - start
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        raise SystemExit("set TRITON_INTERPRET=1 first")
+    main()
