@@ -690,7 +690,8 @@ def selective_scan(
         _readable(x.unflatten(1, (groups, -1)).permute(0, 3, 1, 2), None) for x in (u, delta)
     )
     B, C = (x.permute(0, 3, 1, 2) for x in (B, C))
-    A, D, delta_bias = (x if x is None else x.contiguous() for x in (A, D, delta_bias))
+    A = A.contiguous()
+    D, delta_bias = (x if x is None else x.contiguous() for x in (D, delta_bias))
     y, last_state, _ = _scan(u, delta, A, B, C, D, delta_bias, None, delta_softplus, False, save)
     return y.permute(0, 2, 3, 1).flatten(1, 2), last_state
 
@@ -710,6 +711,7 @@ def cross_selective_scan(
     """As `kernels.cross_selective_scan`, float32 only."""
     save = _saves(u, delta, A, B, C, D, delta_bias)
     u, delta = (_readable(x, order) for x in (u, delta))
-    A, D, delta_bias = (x if x is None else x.contiguous() for x in (A, D, delta_bias))
+    A = A.contiguous()
+    D, delta_bias = (x if x is None else x.contiguous() for x in (D, delta_bias))
     y, _, _ = _scan(u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge, save)
     return y

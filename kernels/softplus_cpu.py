@@ -129,5 +129,5 @@ def _long_rows(x: Tensor) -> tuple[int, int]:
 
 def _flat(*tensors: Tensor | None) -> list[np.ndarray]:
     """Contiguous flat arrays, an empty one for None: the kernels take arrays only."""
-    tensors = (torch.empty(0) if x is None else x.detach().contiguous() for x in tensors)
-    return [x.view(-1).numpy() for x in tensors]
+    given = [torch.empty(0) if x is None else x.detach().contiguous() for x in tensors]
+    return [x.view(-1).numpy() for x in given]

@@ -49,7 +49,7 @@ def warm_up() -> None:
         if _ready:
             return
         notice = threading.Timer(
-            1.0,
+            2.5,  # reading the cache takes a second or two on a busy machine
             print,
             ["Compiling the CPU scan for this machine (once, about 10 s) ..."],
             {"file": sys.stderr, "flush": True},

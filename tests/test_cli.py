@@ -18,6 +18,7 @@ from workbench import load
 from workbench.cli import main
 
 QUICK = ["--images", "samples", "--limit", "3", "--size", "64", "--resamples", "20"]
+QUICK += ["--weights", "random"]
 
 
 def erf(out: Path, *more: str, model: str = "vmamba_nano") -> int:
@@ -103,6 +104,18 @@ def test_scan_maps_writes_results_and_figures_and_prints_numbers(tmp_path, capsy
     assert main(["show", first, "--out", str(tmp_path / "shown")]) == 0
     assert "row-reversed" in capsys.readouterr().out
     assert len(list((tmp_path / "shown").iterdir())) == 4
+
+
+def test_attribution_writes_figure_and_numbers(tmp_path, capsys) -> None:
+    given = ["--images", "samples", "--limit", "2", "--steps", "2", "--fractions", "4"]
+    arguments = ["attribution", "--model", "vim_nano", *given, "--out", str(tmp_path), "--json"]
+    assert main(arguments) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert 0 <= row["numbers"]["deletion/integrated-gradients"]["value"] <= 1
+    assert load(tmp_path / row["result"]).maps.shape == (2, 64, 64)
+    assert (tmp_path / "attribution-integrated-gradients-vim_nano.svg").exists()
+    assert main(["show", str(tmp_path / row["result"])]) == 0
+    assert "insertion/random" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

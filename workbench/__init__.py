@@ -14,9 +14,10 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from workbench.images import open_images, preprocessing_for
-from workbench.methods import attribution, erf, scan_maps
+from workbench.methods import attribution, erf, resolution, scan_maps
 from workbench.methods.attribution import AttributionConfig
 from workbench.methods.erf import ErfConfig
+from workbench.methods.resolution import ResolutionConfig
 from workbench.methods.scan_maps import ScanMapsConfig
 from workbench.results import load
 from workbench.runner import run
@@ -26,6 +27,7 @@ from workbench.weights import create_model
 __all__ = [
     "AttributionConfig",
     "ErfConfig",
+    "ResolutionConfig",
     "ScanMapsConfig",
     "attribution",
     "create_model",
@@ -35,6 +37,7 @@ __all__ = [
     "patch",
     "preprocessing_for",
     "record",
+    "resolution",
     "run",
     "scan_maps",
     "scans",

@@ -59,7 +59,9 @@ def _sentence(error: BaseException) -> str:
 
 def parser() -> ArgumentParser:
     """The parser of all commands."""
+    from workbench.methods.attribution import AttributionConfig
     from workbench.methods.erf import ErfConfig
+    from workbench.methods.resolution import ResolutionConfig
     from workbench.methods.scan_maps import ScanMapsConfig
     from workbench.train import TrainConfig
 
@@ -93,6 +95,36 @@ def parser() -> ArgumentParser:
     add_common(maps)
     maps.add_class_arguments(ScanMapsConfig, skip={"seed"})
     commands.add_subcommand("scan-maps", maps)
+
+    sizes = ArgumentParser(description="Models over image sizes: what holds, and what it costs.")
+    add_common(sizes, size=False)
+    sizes.add_argument("--data", default=None, help="labelled images, in place of --images")
+    sizes.add_argument(
+        "--sizes",
+        nargs="+",
+        type=int,
+        default=None,
+        help="pixels, such as 32 64 128; by default from half to 3 times the native size",
+    )
+    sizes.add_argument(
+        "--object_size",
+        nargs="+",
+        default=["grows"],
+        help="grows (pictures are scaled to the size), constant (their scale stays), or both",
+    )
+    sizes.add_argument("--erf_images", type=int, default=4, help="images for receptive fields")
+    sizes.add_argument(
+        "--published", nargs="+", default=[], help="VMamba's table: DeiT-S, Swin-T ... in grey"
+    )
+    sizes.add_argument("--confidence", type=float, default=0.95, help="level of the intervals")
+    sizes.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples")
+    sizes.add_class_arguments(ResolutionConfig, skip={"object_size", "classes"})
+    commands.add_subcommand("resolution", sizes)
+
+    attribution = ArgumentParser(description="Which pixels a prediction rests on, and a check.")
+    add_common(attribution)
+    attribution.add_class_arguments(AttributionConfig, skip={"seed"})
+    commands.add_subcommand("attribution", attribution)
 
     evaluate = ArgumentParser(description="Accuracy of models on labelled images, one crop each.")
     evaluate.add_argument("--model", nargs="+", required=True, help="one or many names")
@@ -129,7 +161,7 @@ def parser() -> ArgumentParser:
     return top
 
 
-def add_common(command: ArgumentParser) -> None:
+def add_common(command: ArgumentParser, size: bool = True) -> None:
     """The options that mean the same in every command."""
     command.add_argument("--config", action="config", help="a YAML file with these options")
     command.add_argument("--model", nargs="+", required=True, help="one or many names")
@@ -147,7 +179,8 @@ def add_common(command: ArgumentParser) -> None:
         help="samples, a folder, image files or an .npz pack",
     )
     command.add_argument("--limit", type=int, default=None, help="take so many images at most")
-    command.add_argument("--size", type=str, default=None, help="pixels, 224 or 224,320")
+    if size:
+        command.add_argument("--size", type=str, default=None, help="pixels, 224 or 224,320")
     command.add_argument("--out", default="out", help="folder for results and figures")
     command.add_argument("--json", action="store_true", help="print the numbers as JSON")
     command.add_argument("--seed", type=int, default=0, help="of random weights and resampling")
@@ -202,7 +235,7 @@ def models_command(args: Namespace) -> int:
     ours = [
         name
         for name in timm.list_models()
-        if name.split("_")[0] in FAMILIES or name in nano.VARIANTS
+        if name.split("_")[0] in (*FAMILIES, "s4nd") or name in nano.VARIANTS
     ]
     names = ours if args.pattern is None else fnmatch.filter(timm.list_models(), args.pattern)
     if not names:
@@ -440,6 +473,65 @@ def scan_maps_command(args: Namespace) -> int:
     return 0
 
 
+def attribution_command(args: Namespace) -> int:
+    """`vssm attribution`."""
+    from dataclasses import fields
+
+    from workbench.figures import attribution as pictures
+    from workbench.figures.files import save_figure
+    from workbench.images import open_images, preprocessing_for
+    from workbench.methods import attribution
+    from workbench.runner import run, tqdm_progress
+    from workbench.weights import create_model, facts_of
+
+    names = [field.name for field in fields(attribution.AttributionConfig)]
+    config = attribution.AttributionConfig(**{name: args[name] for name in names})
+    images = open_images(args.images[0] if len(args.images) == 1 else args.images, args.limit)
+    size, out = read_size(args.size), Path(args.out)
+    rows, files = [], []
+    for name, weights in pairs(args.model, args.weights):
+        model = create_model(name, weights, seed=args.seed, img_size=size)
+        facts = facts_of(model)
+        print(f"{name}: {facts['weights_label']}", file=sys.stderr)
+        result = run(
+            attribution,
+            model,
+            images,
+            config,
+            preprocessing=preprocessing_for(model, size),
+            out=out,
+            device=args.device,
+            progress=tqdm_progress(name),
+            facts=facts,
+            force=args.force,
+        )
+        stem = out / f"attribution-{config.method}-{name}"
+        files += save_figure(pictures.draw(result), stem, pictures.caption(result))
+        rows.append(
+            {
+                "model": name,
+                "weights": facts["weights"],
+                "numbers": result.meta["numbers"],
+                "result": f"{result.meta['model']}-{result.meta['hash']}.npz",
+            }
+        )
+        if not args.json:
+            print_numbers(result)
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    print("wrote " + ", ".join(str(file) for file in files), file=sys.stderr)
+    return 0
+
+
+def print_numbers(result: Any) -> None:
+    """A table of a result's numbers."""
+    meta = result.meta
+    print(f"\n{meta['model']}, {meta['facts'].get('weights_label')}")
+    for name, entry in meta["numbers"].items():
+        interval = "" if entry["low"] is None else f"[{entry['low']:.4g}, {entry['high']:.4g}]"
+        print(f"  {name:34} {entry['value']:>9.4g} {entry['unit']:6} {interval}")
+
+
 def print_scans(result: Any) -> None:
     """A table of the numbers of every scan direction."""
     meta = result.meta
@@ -455,6 +547,109 @@ def print_scans(result: Any) -> None:
             f"  {site:42} {value('horizon'):>9.3g} steps {value('horizon_along'):>6.3g} px "
             f"{value('delta'):>9.3g} {value('B'):>7.3g} {value('C'):>7.3g} {value('share'):4.1f} %"
         )
+
+
+def resolution_command(args: Namespace) -> int:
+    """`vssm resolution`."""
+    from dataclasses import fields
+
+    from workbench.figures import resolution as pictures
+    from workbench.figures.files import save_figure
+    from workbench.methods.resolution import ResolutionConfig, native_size
+    from workbench.methods.resolution_curve import Statistics, compare
+    from workbench.runner import tqdm_progress
+    from workbench.sweep import curve_of, open_data, save_curve, sweep
+    from workbench.weights import create_model, facts_of
+
+    names = [field.name for field in fields(ResolutionConfig) if field.name in args]
+    options = {name: args[name] for name in names if name not in ("object_size", "classes")}
+    statistics = Statistics(args.confidence, args.resamples, args.seed)
+    pictures.check_published(args.published)
+    source = args.images[0] if len(args.images) == 1 else args.images
+    images = open_data(args.data or source, args.limit)
+    out = Path(args.out)
+    runs = []  # all of them looked through before the first is measured
+    for protocol in dict.fromkeys(args.object_size):
+        config = ResolutionConfig(object_size=protocol, **options)
+        for name, weights in pairs(args.model, args.weights):
+            model = create_model(name, weights, seed=args.seed, pos_embed=config.positions)
+            native = config.native or native_size(model)
+            steps = sweep(
+                model,
+                images,
+                args.sizes or [round(native * f) for f in (0.5, 0.75, 1, 1.5, 2, 3)],
+                config,
+                labelled=args.data is not None,
+                erf_images=args.erf_images,
+                out=out / "points",
+                device=args.device,
+                progress=tqdm_progress(name),
+                facts=facts_of(model),
+                force=args.force,
+            )
+            runs.append((protocol, name, steps))
+
+    curves: dict[str, list] = {}
+    for protocol, name, steps in runs:
+        done = []
+        for step in steps:
+            done.append(step)
+            if step.reason:
+                print(f"{name:28} {step.size:>5} px  missing: {step.reason}", file=sys.stderr)
+            elif not args.json:
+                print_point(name, curve_of(done, statistics), step.size)
+        curve = curve_of(done, statistics)
+        save_curve(curve, out)
+        curves.setdefault(protocol, []).append(curve)
+
+    files = []
+    for protocol, found in curves.items():
+        stem = out / ("resolution" if protocol == "grows" else f"resolution-{protocol}")
+        files += save_figure(
+            pictures.draw(found, args.published), stem, pictures.caption(found, args.published)
+        )
+        number = "top1" if found[0].correct is not None else "agreement"
+        for suffix, text in (
+            ("csv", pictures.csv_table(found, compare(found, statistics))),
+            ("tex", pictures.latex_table(found, number)),
+        ):
+            files.append(stem.with_suffix(f".{suffix}"))
+            files[-1].write_text(text, encoding="utf-8")
+    if args.json:
+        print(json.dumps([c.meta for found in curves.values() for c in found], indent=2))
+    print("wrote " + ", ".join(str(file) for file in files), file=sys.stderr)
+    return 0
+
+
+def print_point(name: str, curve: Any, size: int) -> None:
+    """One line on one size of a curve."""
+    numbers = next(point["numbers"] for point in curve.points if point["size"] == size)
+    parts = []
+    for key, word in (
+        ("top1", "top-1"), ("agreement", "agrees"), ("kl", "KL"), ("A50", "ERF A50"),
+        ("latency", "time"),
+    ):  # fmt: skip
+        entry = numbers.get(key, {})
+        if entry.get("value") is None:
+            continue
+        text = f"{word} {entry['value']:.4g} {entry['unit'].partition(' ')[0]}"
+        if entry["low"] is not None:
+            text += f" [{entry['low']:.4g}, {entry['high']:.4g}]"
+        parts.append(text)
+    print(f"{name:28} {size:>5} px  " + "  ".join(parts), flush=True)
+
+
+def print_curve(curve: Any) -> None:
+    """All sizes of a curve, and how time grows."""
+    for point in curve.points:
+        print_point(curve.meta["model"], curve, point["size"])
+    for size, reason in curve.meta["missing"].items():
+        print(f"{curve.meta['model']:28} {size:>5} px  missing: {reason}")
+    for name, entry in curve.meta["exponents"].items():
+        if entry["value"] is not None:
+            interval = "" if entry["low"] is None else f" [{entry['low']:.3f}, {entry['high']:.3f}]"
+            sizes = f"{entry['sizes'][0]} to {entry['sizes'][-1]} px"
+            print(f"  {name} grows as pixels^{entry['value']:.3f}{interval}, {sizes}")
 
 
 def evaluate_command(args: Namespace) -> int:
@@ -539,7 +734,7 @@ def train_command(args: Namespace) -> int:
 
 def show_command(args: Namespace) -> int:
     """`vssm show RESULT.npz`."""
-    from workbench.figures import erf, scan_maps
+    from workbench.figures import attribution, erf, resolution, scan_maps
     from workbench.figures.files import save_figure
     from workbench.results import load
 
@@ -550,6 +745,16 @@ def show_command(args: Namespace) -> int:
             lambda: scan_maps.draw(result),
             lambda: scan_maps.caption(result),
             print_scans,
+        ),
+        "attribution": (
+            lambda: attribution.draw(result),
+            lambda: attribution.caption(result),
+            print_numbers,
+        ),
+        "resolution": (
+            lambda: resolution.draw([result]),
+            lambda: resolution.caption([result]),
+            print_curve,
         ),
     }
     if result.kind not in shown:
@@ -619,6 +824,8 @@ COMMANDS = {
     "paths": paths_command,
     "erf": erf_command,
     "scan-maps": scan_maps_command,
+    "attribution": attribution_command,
+    "resolution": resolution_command,
     "evaluate": evaluate_command,
     "train": train_command,
     "show": show_command,

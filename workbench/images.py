@@ -528,6 +528,9 @@ class Preprocessing:
         "squash" scales it to exactly that, whatever its proportions; "border" fits the whole image
         in and fills up with the mean colour; "resize" is "center" with crop_pct 1.
     interpolation: "bicubic", "bilinear" or "lanczos".
+    object_size: (h, w) that sets the scale of the image in place of `size`, so that things keep
+        their size in pixels; `size` then cuts off, or shows more of the image and around it the
+        mean colour. None for `size` itself.
     mean, std: per channel, of values in [0, 1].
     note: a remark for `describe`, of no influence.
 
@@ -541,6 +544,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = _MEAN
     std: tuple[float, float, float] = _STD
     note: str = field(default="", compare=False)
+    object_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.crop_mode == "resize":
@@ -556,20 +560,21 @@ class Preprocessing:
             )
         if not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct is {self.crop_pct}; it must be above 0 and at most 1.")
-        if len(self.size) != 2 or not all(isinstance(x, int) and x > 0 for x in self.size):
-            raise ValueError(f"size is {self.size}; give (height, width) in pixels, from 1 up.")
+        for name, size in (("size", self.size), ("object_size", self.object_size or self.size)):
+            if len(size) != 2 or not all(isinstance(x, int) and x > 0 for x in size):
+                raise ValueError(f"{name} is {size}; give (height, width) in pixels, from 1 up.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError("mean and std need three numbers each, those of std above 0.")
 
     def picture(self, image: Image.Image) -> np.ndarray:
         """(h, w, 3) uint8: the part of an RGB image that the model sees, before normalisation."""
-        h, w = self.size
+        h, w = self.object_size or self.size
         scaled = (math.floor(h / self.crop_pct), math.floor(w / self.crop_pct))
         if self.crop_mode == "center":
             image = _less_elongated(image, self.size)
         resized = image.resize(self._resized(image, scaled), _FILTERS[self.interpolation])
         fill = (0, 0, 0)
-        if self.crop_mode == "border":
+        if self.crop_mode == "border" or self.object_size:
             fill = tuple(round(255 * v) for v in self.mean)
         return np.array(_centre(resized, self.size, fill))
 
@@ -616,12 +621,16 @@ class Preprocessing:
         if self.crop_mode == "center" and self.crop_pct == 1:
             shown = "short side to size, centre crop"
         mean, std = (" ".join(f"{v:.3g}" for v in values) for values in (self.mean, self.std))
+        if self.object_size:
+            shown += f", scaled as for {self.object_size[0]} x {self.object_size[1]} px"
         text = f"{h} x {w} px, {shown}, {self.interpolation}, mean {mean}, std {std}"
         return f"{text} ({self.note})" if self.note else text
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the numbers, for `meta` and hashes."""
+        scale = {"object_size": list(self.object_size)} if self.object_size else {}
         return {
+            **scale,
             "size": list(self.size),
             "crop_pct": self.crop_pct,
             "crop_mode": self.crop_mode,

@@ -186,6 +186,87 @@ class Attribution(Result):
             )
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ResolutionPoint(Result):
+    """What a model says of images at one size, and what that costs; `meta["size"]` is the size.
+
+    logits: (n, k) float32, of the classes `meta["classes"]` where the head was restricted to some.
+    features: (n, c) float32, what the head reads.
+    labels: (n,) int64, columns of logits (-1: none of them), or None without labels.
+    refit: (n,) int64, what a head says that was fitted at this size to the other images, or None.
+    seconds: (n,) float64, of an image's share in its batch.
+    latency, cpu_seconds: (p,) float64, of one image alone: wall time, and processor time of all
+        threads.
+    horizons: (layers, 3) float64, quantiles 10, 50 and 90 % of the scans' memory in steps, mean
+        over images; lengths: (layers,), the steps there are.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "resolution-point"
+    logits: np.ndarray
+    features: np.ndarray
+    seconds: np.ndarray
+    latency: np.ndarray
+    cpu_seconds: np.ndarray
+    horizons: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray | None = None
+    refit: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.logits)
+        for name in ("features", "seconds", "labels", "refit"):
+            value = getattr(self, name)
+            if value is not None and len(value) != n:
+                raise ValueError(f"logits has {n} images and {name} {len(value)}.")
+        if self.horizons.shape != (len(self.lengths), 3):
+            raise ValueError(
+                f"horizons has the shape {self.horizons.shape} for {len(self.lengths)} layers."
+            )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Resolution(Result):
+    """One model over sizes: `points` holds the numbers of each size, `meta["missing"]` the sizes
+    that could not be measured and why, `meta["exponents"]` how cost grows with pixels.
+
+    sizes: (k,) int64, rising.
+    correct: (k, n) int8, per image: 1 right, 0 wrong, -1 no label; or None without labels.
+    agrees: (k, n) int8, 1 where the prediction is that at the native size; or None without a point
+        there.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "resolution"
+    sizes: np.ndarray
+    correct: np.ndarray | None = None
+    agrees: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        sizes = [point["size"] for point in self.points]
+        if list(self.sizes) != sizes or any(len(x) != len(sizes) for x in self._per_size()):
+            raise ValueError(f"arrays and points do not belong to the same sizes {sizes}.")
+
+    def _per_size(self) -> list[np.ndarray]:
+        return [x for x in (self.correct, self.agrees) if x is not None]
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """For each size {"size", "numbers", "layers"}; numbers as of `Erf`, by name."""
+        return self.meta["points"]
+
+    def number(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(value, low, high), each (k,) float64, of a number over the sizes; nan where missing."""
+        entries = [point["numbers"].get(name, {}) for point in self.points]
+        value, low, high = (
+            np.array([np.nan if e.get(k) is None else e[k] for e in entries], dtype=np.float64)
+            for k in ("value", "low", "high")
+        )
+        return value, low, high
+
+
 def load(source: str | PurePath | BinaryIO) -> Result:
     """Read a result file (a path, or an open binary file such as an upload).
 

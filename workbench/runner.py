@@ -125,7 +125,7 @@ def run(
     report = progress or _silent
     store = file = None
     if out is not None:
-        file = Path(out) / f"{_file_name(str(facts['model']))}-{hash8}.npz"
+        file = Path(out) / f"{file_name(str(facts['model']))}-{hash8}.npz"
         store = Path(out) / ".chunks" / hash8
         if not force and (result := _stored(file)) is not None:
             report(len(images), len(images), f"Read from {file.name}, where it was stored.")
@@ -288,7 +288,7 @@ class _Work:
         try:
             measured = self.method.measure(self.model, batch, self.config)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             return None
         partial = {name: np.asarray(value) for name, value in measured.items()}
@@ -301,7 +301,8 @@ class _Work:
         return partial
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
@@ -457,7 +458,8 @@ def _device_name(device: torch.device) -> str:
     return device.type
 
 
-def _file_name(model: str) -> str:
+def file_name(model: str) -> str:
+    """A model's name as part of a file name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", model).strip("-.") or "model"
 
 

@@ -1,4 +1,4 @@
-"""Small models for 64 px images, one of each family and two for comparison.
+"""Small models for 64 px images, one of each family and three for comparison.
 
 They are the families' own classes at 0.7 to 1.1 million parameters, so every analysis runs the same
 code as on the big models. `pretrained=True` reads the weights that ship with the project, trained
@@ -12,6 +12,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 
 from workbench.models.mambavision import MambaVision
+from workbench.models.s4nd import ConvNeXtS4ND
 from workbench.models.vim import Vim
 from workbench.models.vmamba import VMamba
 
@@ -38,6 +39,17 @@ VARIANTS: dict[str, dict] = {
         "mlp_ratio": 3.0,
         "dynamic_img_size": True,
     },
+    # Half of the bandwidth, so that kernels sampled twice as coarsely (at 32 px) do not alias.
+    "s4nd_nano": {
+        "train_size": 64,
+        "dims": (48, 96, 192),
+        "depths": (2, 2, 2),
+        "stem_width": 16,
+        "layer_scale": None,
+        "d_state": 16,
+        "mode": "diag",
+        "bandlimit": 0.5,
+    },
 }
 _CLASSES = {
     "vmamba_nano": VMamba,
@@ -45,6 +57,7 @@ _CLASSES = {
     "mambavision_nano": MambaVision,
     "resnet_nano": ResNet,
     "vit_nano": VisionTransformer,
+    "s4nd_nano": ConvNeXtS4ND,
 }
 _HEADS = {
     "vmamba_nano": ("patch_embed.0", "classifier.head"),
@@ -52,6 +65,7 @@ _HEADS = {
     "mambavision_nano": ("patch_embed.conv_down.0", "head"),
     "resnet_nano": ("conv1", "fc"),
     "vit_nano": ("patch_embed.proj", "head"),
+    "s4nd_nano": (None, "head"),  # it begins without a convolution
 }
 
 
@@ -109,3 +123,8 @@ def resnet_nano(pretrained: bool = False, **kwargs) -> ResNet:
 @register_model
 def vit_nano(pretrained: bool = False, **kwargs) -> VisionTransformer:
     return _create("vit_nano", pretrained, **kwargs)
+
+
+@register_model
+def s4nd_nano(pretrained: bool = False, **kwargs) -> ConvNeXtS4ND:
+    return _create("s4nd_nano", pretrained, **kwargs)

@@ -98,6 +98,7 @@ class BidirectionalMixer(nn.Module):
         inner = expand * dim
         rank = math.ceil(dim / 16)
         self.inner, self.d_state, self.rank, self.divide_out = inner, d_state, rank, divide_out
+        self.pad = conv - 1
         self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
         states = torch.arange(1, d_state + 1, dtype=torch.float32).log().repeat(inner, 1)
         for suffix in ("", "_b"):
@@ -119,7 +120,7 @@ class BidirectionalMixer(nn.Module):
         Everything stays in token order: the causal convolution of the reversed sequence is one
         with a mirrored kernel that looks ahead.
         """
-        length, pad = x.shape[1], self.conv1d.kernel_size[0] - 1
+        length, pad = x.shape[1], self.pad
         image = x.transpose(1, 2).unsqueeze(2)  # (b, inner, 1, l), channels-last in memory
         both = []
         for conv, mirrored in ((self.conv1d, False), (self.conv1d_b, True)):
