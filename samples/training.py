@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from workbench import ErfConfig, create_model, erf, open_images, preprocessing_for, run
-from workbench.figures.erf import caption, draw
+from workbench.figures.erf import draw
 from workbench.figures.files import save_figure
 from workbench.results import Erf
 from workbench.weights import facts_of
@@ -45,7 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     (HERE / "results" / "training").mkdir(parents=True, exist_ok=True)
     results = [field(folder, epoch) for epoch in EPOCHS for folder in args.runs]
-    save_figure(draw(results), args.picture, caption(results), formats=("png",))
+    save_figure(draw(results), args.picture, formats=("png",))
 
 
 if __name__ == "__main__":
