@@ -66,6 +66,7 @@ def test_a_yaml_file_says_the_same_as_options(tmp_path, capsys) -> None:
     config = tmp_path / "erf.yaml"
     config.write_text(
         "model: [vmamba_nano]\nimages: [samples]\nlimit: 3\nsize: '64'\nresamples: 20\nstage: 2\n"
+        "weights: [random]\n"
     )
     assert main(["erf", "--config", str(config), "--out", str(tmp_path / "yaml")]) == 0
     assert erf(tmp_path / "options", "--stage", "2") == 0
