@@ -232,6 +232,7 @@ def test_an_output_that_cannot_be_written_is_found_before_measuring(tmp_path, ca
 
 def test_ctrl_c_keeps_finished_chunks_and_the_next_run_uses_them(tmp_path) -> None:
     command = [sys.executable, "-m", "workbench.cli", "erf", "--model", "vmamba_nano"]
+    command += ["--weights", "random"]
     command += ["--size", "448", "--chunk", "1", "--resamples", "0", "--out", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
