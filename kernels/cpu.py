@@ -18,15 +18,13 @@ the other. The division depends on the shape alone, so results do not depend on 
 threads.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numba import types
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from kernels import lanes
+from kernels import flops, lanes
 from kernels.lanes import LANES
 from kernels.softplus_cpu import softplus
 from kernels.threads import compiled, register, run, warm_up
@@ -641,19 +639,13 @@ _scan_backward.register_autograd(_scan_double_grad)
 
 
 @register_flop_formula(torch.ops.vssm.selective_scan_cpu)
-def _scan_flops(u, delta, A, B, C, D=None, *args, **kwargs) -> int:
-    """9 per state update, the count VMamba publishes, and 2 per element for D."""
-    return _elements(delta) * (9 * A[1] + (0 if D is None else 2))
+def _(u, delta, A, B, C, D=None, delta_bias=None, order=None, *args, **kwargs) -> int:
+    return flops.forward(delta, A, D, order)
 
 
 @register_flop_formula(torch.ops.vssm.selective_scan_cpu_backward)
-def _scan_backward_flops(dy, dlast, u, delta, A, B, C, D=None, *args, **kwargs) -> int:
-    """5 to recompute a state and 14 for its six gradients; 4 per element for D."""
-    return _elements(delta) * (19 * A[1] + (0 if D is None else 4))
-
-
-def _elements(shape: Sequence[int]) -> int:
-    return shape[0] * shape[1] * shape[2] * shape[3]
+def _(dy, dlast, u, delta, A, B, C, D=None, delta_bias=None, order=None, *args, **kwargs) -> int:
+    return flops.backward(delta, A, D, order)
 
 
 def _readable(x: Tensor, order: Tensor | None) -> Tensor:

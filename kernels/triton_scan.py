@@ -19,6 +19,7 @@ from torch.utils.flop_counter import register_flop_formula
 if tuple(int(x) for x in triton.__version__.split(".")[:2]) < (3, 4):
     raise ImportError(f"the GPU scan needs Triton 3.4 or newer, but this is {triton.__version__}")
 
+from kernels import flops
 from kernels import triton_scan_kernels as scans
 from kernels import triton_scan_passes as passes
 from kernels.triton_scan_kernels import BLOCK, CHUNK
@@ -390,22 +391,13 @@ _scan_backward.register_autograd(_no_double_grad)
 
 
 @register_flop_formula(torch.ops.vssm.cross_scan_triton)
-def _scan_flops(u, delta, A, B, C, D=None, delta_bias=None, order=None, *args, **kwargs) -> int:
-    """9 per state update, the count VMamba publishes, and 2 per element for D."""
-    return _elements(delta, order) * (9 * A[1] + (0 if D is None else 2))
+def _(u, delta, A, B, C, D=None, delta_bias=None, order=None, *args, **kwargs) -> int:
+    return flops.forward(delta, A, D, order)
 
 
 @register_flop_formula(torch.ops.vssm.cross_scan_triton_backward)
-def _scan_backward_flops(
-    dy, dlast, u, delta, A, B, C, D=None, delta_bias=None, order=None, *args, **kwargs
-) -> int:
-    """5 to recompute a state and 14 for its six gradients; 4 per element for D."""
-    return _elements(delta, order) * (19 * A[1] + (0 if D is None else 4))
-
-
-def _elements(delta: tuple[int, ...], order: tuple[int, ...] | None) -> int:
-    batch, length, directions, dim = delta
-    return batch * directions * dim * (length if order is None else order[1])
+def _(dy, dlast, u, delta, A, B, C, D=None, delta_bias=None, order=None, *args, **kwargs) -> int:
+    return flops.backward(delta, A, D, order)
 
 
 def _run(u, delta, A, B, C, D, delta_bias, delta_softplus, order, merge) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -327,43 +327,48 @@ def paths_command(args: Namespace) -> int:
     return 0
 
 
-def erf_command(args: Namespace) -> int:
-    """`vssm erf`."""
+def _config(args: Namespace, kind: type) -> Any:
+    """A method's configuration from the options of its names."""
     from dataclasses import fields
 
-    from workbench.figures import erf as pictures
-    from workbench.figures.files import save_figure
+    return kind(**{field.name: args[field.name] for field in fields(kind)})
+
+
+def _measured(
+    args: Namespace,
+    method: Any,
+    config: Any,
+    jobs: Sequence[tuple[str, str]] | None = None,
+    size: Any = None,
+    prepared: Callable | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """Run a method on every model; yields the model's name and its result.
+
+    Args:
+        jobs: models and weights, by default those of the options.
+        size: of the input, by default that of the options.
+        prepared: makes the preprocessing from model and size; by default the model's own.
+    """
     from workbench.images import open_images, preprocessing_for
-    from workbench.methods import erf
     from workbench.runner import run, tqdm_progress
     from workbench.weights import create_model, facts_of
 
-    names = [field.name for field in fields(erf.ErfConfig)]
-    config = erf.ErfConfig(**{name: args[name] for name in names})
     images = open_images(args.images[0] if len(args.images) == 1 else args.images, args.limit)
-    size = read_size(args.size) or erf.preset_size(config)
-    jobs = []
-    for model, weights in pairs(args.model, args.weights):
-        jobs.append((model, weights))  # first, so that weights that do not fit are found at once
-        if args.before_after and weights != "random":
-            jobs.append((model, "random"))
-
-    out = Path(args.out)
-    results = []
-    for name, weights in jobs:
+    size = size or read_size(args.size)
+    for name, weights in jobs or pairs(args.model, args.weights):
         model = create_model(name, weights, seed=args.seed, img_size=size)
-        preprocessing = erf.prepared(preprocessing_for(model, size), config)
+        preprocessing = (prepared or preprocessing_for)(model, size)
         facts = facts_of(model)
         print(f"{name}: {facts['weights_label']}; {preprocessing.describe()}", file=sys.stderr)
         if facts["licence"]:
             print(f"  licence of the weights: {facts['licence']}", file=sys.stderr)
         result = run(
-            erf,
+            method,
             model,
             images,
             config,
             preprocessing=preprocessing,
-            out=out,
+            out=Path(args.out),
             device=args.device,
             progress=tqdm_progress(name),
             facts=facts,
@@ -371,8 +376,29 @@ def erf_command(args: Namespace) -> int:
         )
         for image, reason in result.meta["skipped"].items():
             print(f"  left out: {image} {reason}", file=sys.stderr)
-        results.append(result)
+        yield name, result
 
+
+def erf_command(args: Namespace) -> int:
+    """`vssm erf`."""
+    from workbench.figures import erf as pictures
+    from workbench.figures.files import save_figure
+    from workbench.images import preprocessing_for
+    from workbench.methods import erf
+
+    config = _config(args, erf.ErfConfig)
+    out = Path(args.out)
+
+    def prepared(model: Any, size: Any) -> Any:
+        return erf.prepared(preprocessing_for(model, size), config)
+
+    jobs = []
+    for model, weights in pairs(args.model, args.weights):
+        jobs.append((model, weights))  # first, so that weights that do not fit are found at once
+        if args.before_after and weights != "random":
+            jobs.append((model, "random"))
+    size = read_size(args.size) or erf.preset_size(config)
+    results = [result for _, result in _measured(args, erf, config, jobs, size, prepared)]
     results.sort(key=lambda result: result.meta["facts"]["training"], reverse=True)  # before, after
     files = save_figure(pictures.draw(results), out / "erf", pictures.caption(results))
     if config.split != "none":
@@ -417,36 +443,14 @@ def print_result(result: Any) -> None:
 
 def scan_maps_command(args: Namespace) -> int:
     """`vssm scan-maps`."""
-    from dataclasses import fields
-
     from workbench.figures import scan_maps as pictures
     from workbench.figures.files import save_figure
-    from workbench.images import open_images, preprocessing_for
     from workbench.methods import scan_maps
-    from workbench.runner import run, tqdm_progress
-    from workbench.weights import create_model, facts_of
 
-    names = [field.name for field in fields(scan_maps.ScanMapsConfig)]
-    config = scan_maps.ScanMapsConfig(**{name: args[name] for name in names})
-    images = open_images(args.images[0] if len(args.images) == 1 else args.images, args.limit)
-    size, out = read_size(args.size), Path(args.out)
+    config = _config(args, scan_maps.ScanMapsConfig)
+    out = Path(args.out)
     results, files = [], []
-    for name, weights in pairs(args.model, args.weights):
-        model = create_model(name, weights, seed=args.seed, img_size=size)
-        facts = facts_of(model)
-        print(f"{name}: {facts['weights_label']}", file=sys.stderr)
-        result = run(
-            scan_maps,
-            model,
-            images,
-            config,
-            preprocessing=preprocessing_for(model, size),
-            out=out,
-            device=args.device,
-            progress=tqdm_progress(name),
-            facts=facts,
-            force=args.force,
-        )
+    for name, result in _measured(args, scan_maps, config):
         stem = out / f"scan-maps-{name}"
         files += save_figure(pictures.draw(result), stem, pictures.caption(result))
         if any(site["kind"] == "scan" for site in result.meta["sites"]):
@@ -475,42 +479,20 @@ def scan_maps_command(args: Namespace) -> int:
 
 def attribution_command(args: Namespace) -> int:
     """`vssm attribution`."""
-    from dataclasses import fields
-
     from workbench.figures import attribution as pictures
     from workbench.figures.files import save_figure
-    from workbench.images import open_images, preprocessing_for
     from workbench.methods import attribution
-    from workbench.runner import run, tqdm_progress
-    from workbench.weights import create_model, facts_of
 
-    names = [field.name for field in fields(attribution.AttributionConfig)]
-    config = attribution.AttributionConfig(**{name: args[name] for name in names})
-    images = open_images(args.images[0] if len(args.images) == 1 else args.images, args.limit)
-    size, out = read_size(args.size), Path(args.out)
+    config = _config(args, attribution.AttributionConfig)
+    out = Path(args.out)
     rows, files = [], []
-    for name, weights in pairs(args.model, args.weights):
-        model = create_model(name, weights, seed=args.seed, img_size=size)
-        facts = facts_of(model)
-        print(f"{name}: {facts['weights_label']}", file=sys.stderr)
-        result = run(
-            attribution,
-            model,
-            images,
-            config,
-            preprocessing=preprocessing_for(model, size),
-            out=out,
-            device=args.device,
-            progress=tqdm_progress(name),
-            facts=facts,
-            force=args.force,
-        )
+    for name, result in _measured(args, attribution, config):
         stem = out / f"attribution-{config.method}-{name}"
         files += save_figure(pictures.draw(result), stem, pictures.caption(result))
         rows.append(
             {
                 "model": name,
-                "weights": facts["weights"],
+                "weights": result.meta["facts"]["weights"],
                 "numbers": result.meta["numbers"],
                 "result": f"{result.meta['model']}-{result.meta['hash']}.npz",
             }

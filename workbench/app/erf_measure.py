@@ -1,7 +1,6 @@
 """What the page about receptive fields asks of the engine, remembered between clicks."""
 
 import shlex
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,26 +89,21 @@ def figure_file(results: Sequence[Erf], suffix: str) -> bytes:
         return figure_bytes((draw_splits if split else draw)(results), suffix)
 
 
-def result_file(result: Erf) -> bytes:
-    """The result as an `.npz` file."""
-    with tempfile.TemporaryDirectory() as folder:
-        return result.save(Path(folder) / "erf.npz").read_bytes()
-
-
 def command(spec: Spec, images: Images, config: ErfConfig, samples: bool) -> str:
     """The command line that measures the same."""
     name = images.names[0]
     image = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
-    words = ["vssm", "erf", "--model", spec.model, "--weights", _short(spec.source), "--images"]
-    words += ["samples" if samples else _short(image), "--size", str(spec.size)]
+    words = [
+        "vssm",
+        "erf",
+        "--model",
+        spec.model,
+        "--weights",
+        session.short(spec.source),
+        "--images",
+    ]
+    words += ["samples" if samples else session.short(image), "--size", str(spec.size)]
     words += ["--stage", str(config.stage), "--position", config.position]
     words += ["--split", config.split] if config.split != "none" else []
     words += ["--seed", str(spec.seed)] if spec.seed else []
     return shlex.join([*words, "--out", "out"])
-
-
-def _short(path: str | Path) -> str:
-    """A path below the working directory from there on."""
-    path = Path(path)
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

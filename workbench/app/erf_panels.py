@@ -121,7 +121,7 @@ def files(results: Sequence[Erf], commands: Sequence[str]) -> None:
         for i, result in enumerate(results):
             st.download_button(
                 f"Data of {_title(result)} (NPZ)" if len(results) > 1 else "Data (NPZ)",
-                partial(erf_measure.result_file, result),
+                partial(session.result_file, result),
                 f"erf-{result.meta['model']}-{result.meta['hash']}.npz",
                 on_click="ignore",
                 key=f"npz-{i}",

@@ -237,7 +237,7 @@ def files(choice: Choice, images: Images, result: ScanMaps, config: ScanMapsConf
             )
         st.download_button(
             "Data (NPZ)",
-            lambda: scan_maps_measure.result_file(result),
+            lambda: session.result_file(result),
             f"{stem}.npz",
             on_click="ignore",
             key="npz",

@@ -1,7 +1,6 @@
 """What the page about scan maps asks of the engine, remembered between clicks."""
 
 import shlex
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -84,25 +83,13 @@ def figure_file(result: ScanMaps, suffix: str, statistics: bool = False) -> byte
         return figure_bytes((draw_statistics if statistics else draw)(result), suffix)
 
 
-def result_file(result: ScanMaps) -> bytes:
-    """The result as an `.npz` file."""
-    with tempfile.TemporaryDirectory() as folder:
-        return result.save(Path(folder) / "scan-maps.npz").read_bytes()
-
-
 def command(spec: Spec, images: Images, config: ScanMapsConfig) -> str:
     """The command line that measures the same."""
     name = images.names[0]
     image = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
-    words = ["vssm", "scan-maps", "--model", spec.model, "--weights", short(spec.source)]
-    words += ["--images", short(image), "--size", str(spec.size), "--layer", config.layer]
+    words = ["vssm", "scan-maps", "--model", spec.model, "--weights", session.short(spec.source)]
+    words += ["--images", session.short(image), "--size", str(spec.size), "--layer", config.layer]
     words += ["--query", config.query, "--view", config.view, "--aggregate", config.aggregate]
     words += ["--with-D", "true"] if config.with_D else []
     words += ["--seed", str(spec.seed)] if spec.seed else []
     return shlex.join([*words, "--out", "out"])
-
-
-def short(path: str | Path) -> str:
-    """A path below the working directory from there on."""
-    path, here = Path(path), Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -5,6 +5,7 @@ it as it was.
 """
 
 import os
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import streamlit as st
 from torch import nn
 
 from workbench.images import SAMPLES
+from workbench.results import Result
 from workbench.weights import create_model, facts_of
 
 DRAWING = threading.Lock()
@@ -96,6 +98,18 @@ def warm_up() -> None:
     except ImportError:
         return
     getattr(cpu, "warm_up", lambda: None)()
+
+
+def result_file(result: Result) -> bytes:
+    """The result as an `.npz` file."""
+    with tempfile.TemporaryDirectory() as folder:
+        return result.save(Path(folder) / f"{result.kind}.npz").read_bytes()
+
+
+def short(path: str | Path) -> str:
+    """A path below the working directory from there on."""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 @contextmanager

@@ -6,15 +6,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from workbench.figures.files import STYLE
+from workbench.figures.label import label
 from workbench.results import Attribution
 
 _MOST = 6
-
-
-def label(result: Attribution) -> str:
-    """The model and its weights in a line."""
-    facts = result.meta.get("facts", {})
-    return ", ".join(filter(None, (facts.get("model", "model"), facts.get("weights_label"))))
 
 
 def draw(result: Attribution) -> Figure:

@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from workbench.figures.files import STYLE
+from workbench.figures.label import label
 from workbench.results import Erf
 
 COLOURS = "magma"
@@ -29,12 +30,6 @@ def scale(p: np.ndarray, transform: str) -> np.ndarray:
     elif transform == "log10(x + 1)":
         p = np.log10(p + 1)
     return p / p.max() if p.max() > 0 else p
-
-
-def label(result: Erf) -> str:
-    """The model and its weights, as a panel is titled."""
-    facts = result.meta.get("facts", {})
-    return f"{facts.get('model', 'model')}\n{facts.get('weights_label', '')}".strip()
 
 
 def with_interval(result: Erf, name: str) -> str:
@@ -106,7 +101,7 @@ def draw(results: Sequence[Erf], columns: int | None = None) -> Figure:
                 ax.set_axis_off()
             for result, ax in zip(row, line, strict=False):
                 image = _panel(ax, shown(result), tuple(result.meta["centre"]))
-                ax.set_title(label(result))
+                ax.set_title(label(result, "\n"))
                 ax.set_xlabel(
                     f"A50 {with_interval(result, 'A50')}\nr50 {with_interval(result, 'r50')}"
                 )
@@ -157,7 +152,7 @@ def draw_splits(results: Sequence[Erf]) -> Figure:
             top = whole.max()
             image = _panel(line[0], (whole / top) ** 0.25, tuple(result.meta["centre"]))
             line[0].set_title("whole")
-            line[0].set_ylabel(label(result))
+            line[0].set_ylabel(label(result, "\n"))
             for ax in line[1:]:
                 ax.set_axis_off()
             for name, route, ax in zip(
@@ -206,7 +201,7 @@ def caption(results: Sequence[Erf]) -> str:
         height, width = result.map.shape
         rows, columns = meta["cells"]
         lines.append(
-            f"{label(result).replace(chr(10), ', ')}: {height} x {width} px, unit "
+            f"{label(result)}: {height} x {width} px, unit "
             f"{tuple(meta['cell'])} of {rows} x {columns}, images: {meta['images']['source']}."
         )
     return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from workbench.figures.files import STYLE
+from workbench.figures.label import label
 from workbench.results import ScanMaps
 
 COLOURS, SIGNED = "magma", "RdBu_r"
@@ -50,12 +51,6 @@ def is_signed(result: ScanMaps) -> bool:
     """Whether influences may be negative (a signed mean, or one channel)."""
     config = result.meta["config"]
     return config["channel"] is not None or config["aggregate"] == "mean"
-
-
-def label(result: ScanMaps) -> str:
-    """The model and its weights in a line."""
-    facts = result.meta.get("facts", {})
-    return ", ".join(filter(None, (facts.get("model", "model"), facts.get("weights_label"))))
 
 
 def site_title(site: dict) -> str:

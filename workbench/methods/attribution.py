@@ -10,15 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import (
-    InputXGradient,
-    IntegratedGradients,
-    LayerAttribution,
-    LayerGradCam,
-    Occlusion,
-    Saliency,
-)
-from captum.metrics import infidelity, sensitivity_max
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.geometry import as_map, stages
@@ -139,15 +131,17 @@ def explain(model: nn.Module, x: Tensor, targets: Tensor, config: AttributionCon
     Raises:
         ValueError: where the model does not fit the method.
     """
+    from captum import attr  # here, because it takes a second to import
+
     x = x.detach().requires_grad_()
     base = faithfulness.baseline(model, x.detach(), config.baseline)
     with torch.enable_grad():
         if config.method == "saliency":
-            found = Saliency(model).attribute(x, target=targets, abs=True)
+            found = attr.Saliency(model).attribute(x, target=targets, abs=True)
         elif config.method == "input-x-gradient":
-            found = InputXGradient(model).attribute(x, target=targets)
+            found = attr.InputXGradient(model).attribute(x, target=targets)
         elif config.method == "integrated-gradients":
-            found = IntegratedGradients(model).attribute(
+            found = attr.IntegratedGradients(model).attribute(
                 x, base, targets, n_steps=config.steps, internal_batch_size=max(8, len(x))
             )
         elif config.method == "occlusion":
@@ -170,20 +164,22 @@ def explain(model: nn.Module, x: Tensor, targets: Tensor, config: AttributionCon
 def _spread(maps: Tensor, x: Tensor) -> Tensor:
     """(n, 1, rows, columns) -> (n, c, h, w), bilinear, each colour an equal part."""
     size = (x.shape[-2], x.shape[-1])
-    wide = torch.as_tensor(LayerAttribution.interpolate(maps, size, "bilinear"))
+    wide = F.interpolate(maps, size, mode="bilinear")
     return wide.expand_as(x) / x.shape[1]
 
 
 def _occlusion(
     model: nn.Module, x: Tensor, base: Tensor, targets: Tensor, config: AttributionConfig
 ) -> Tensor:
+    from captum import attr  # here, because it takes a second to import
+
     height, width = x.shape[-2:]
     patch = config.patch or max(1, min(height, width) // 8)
     if patch > min(height, width):
         raise ValueError(f"patch {patch} is larger than the image of {height} x {width} pixels")
     step = max(1, patch // 2)
     with torch.no_grad():
-        found = Occlusion(model).attribute(
+        found = attr.Occlusion(model).attribute(
             x,
             (x.shape[1], patch, patch),
             (x.shape[1], step, step),
@@ -224,6 +220,8 @@ def grad_cam(
         ValueError: for a stage or layer that the model does not have, that is no map, or that the
             prediction does not depend on.
     """
+    from captum import attr  # here, because it takes a second to import
+
     module, label, before = _cam_layer(model, stage, layer)
     tap = _Tap()
     shape_of: dict[str, Tensor] = {}
@@ -249,7 +247,7 @@ def grad_cam(
         return logits
 
     try:
-        found = LayerGradCam(forward, tap).attribute(
+        found = attr.LayerGradCam(forward, tap).attribute(
             x.detach().requires_grad_(), targets, relu_attributions=False
         )
     finally:
@@ -369,6 +367,7 @@ def _robustness(
     Infidelity is of Gaussian noise of a tenth of a standard deviation, with the attribution scaled
     to fit best; max-sensitivity is within 0.02 of every normalised value, relative to the map.
     """
+    from captum import metrics  # here, because it takes a second to import
 
     def noise(inputs: Any) -> tuple[Tensor, Tensor]:
         inputs = inputs[0] if isinstance(inputs, tuple) else inputs
@@ -382,7 +381,7 @@ def _robustness(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed + index)
         with torch.no_grad():
-            fidelity = infidelity(
+            fidelity = metrics.infidelity(
                 model,
                 noise,
                 x,
@@ -392,7 +391,7 @@ def _robustness(
                 max_examples_per_batch=min(16, config.perturbations),
                 normalize=True,
             )
-        sensitivity = sensitivity_max(
+        sensitivity = metrics.sensitivity_max(
             explained,
             x,
             n_perturb_samples=config.perturbations,
