@@ -21,7 +21,7 @@ LAYERS = (
     ("workbench.scan",),
     ("workbench.trace", "workbench.models", "workbench.images"),
     ("workbench.checkpoints", "workbench.layouts", "workbench.weights", "workbench.geometry"),
-    ("workbench.methods",),
+    ("workbench.attacks", "workbench.methods", "workbench.probes"),
     ("workbench.runner", "workbench.train", "workbench.figures"),
     ("workbench",),
     ("workbench.app", "workbench.cli", "analyses", "app"),

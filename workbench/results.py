@@ -267,6 +267,86 @@ class Resolution(Result):
         return value, low, high
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Robustness(Result):
+    """What a model says of images under attack, corrupted, cut up and turned.
+
+    `meta["conditions"]` describes the rows below: name, group, series, level and numbers of each;
+    the first is the clean images.
+
+    predictions: (k, n) int64, the class of each image under each condition.
+    margins: (k, n) float32, the label's logit minus the largest other one; nan without a label.
+    labels: (n,) int64, -1 where unknown; `meta["labels"]` says where they come from.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "robustness"
+    predictions: np.ndarray
+    margins: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        size = (len(self.meta["conditions"]), len(self.labels))
+        if self.predictions.shape != size or self.margins.shape != size:
+            raise ValueError(
+                f"predictions has the shape {self.predictions.shape} and margins "
+                f"{self.margins.shape}; for these conditions and labels both must be {size}."
+            )
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(k, n) int8: 1 right, 0 wrong, -1 no label."""
+        right = (self.predictions == self.labels).astype(np.int8)
+        return np.where(self.labels < 0, np.int8(-1), right)
+
+    def row(self, name: str) -> int:
+        """The place of a condition by its name, such as attack/pgd/2."""
+        names = [condition["name"] for condition in self.meta["conditions"]]
+        if name not in names:
+            raise ValueError(f"there is no condition {name}; there are {_listed(names)}.")
+        return names.index(name)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sensitivity(Result):
+    """What an attack does through B, C, delta and u of the scans, image by image.
+
+    `meta["rows"]` names what the middle axes hold, `meta["views"]` has the numbers with intervals,
+    `meta["claims"]` the verdicts. Margins are the label's logit minus the largest other one; below
+    0 the model errs. Arrays of views that were not taken are None.
+
+    clean, adversarial: (n,) margins.
+    gradient: (n, losses, sites, tensors, measures).
+    perturbed: (n, rows, 2) margins after one and after all steps; random: (n, wide rows, draws);
+        flipping: (n, 3) smallest budgets of B, C, delta, infinite where none was found.
+    cut: (n, rows, seeds) margins, nan where not run; alignment: (n, rows, 2).
+    transplant: (n, rows, 4) margins.
+    bounds: (n, sites, 3, 3).
+    horizon: (n, 2, sites, 2).
+
+    Raises `ValueError` when arrays do not belong to the same images.
+    """
+
+    kind: ClassVar[str] = "sensitivity"
+    clean: np.ndarray
+    adversarial: np.ndarray | None = None
+    gradient: np.ndarray | None = None
+    perturbed: np.ndarray | None = None
+    random: np.ndarray | None = None
+    flipping: np.ndarray | None = None
+    cut: np.ndarray | None = None
+    alignment: np.ndarray | None = None
+    transplant: np.ndarray | None = None
+    bounds: np.ndarray | None = None
+    horizon: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.arrays().items():
+            if len(value) != len(self.clean):
+                raise ValueError(f"clean has {len(self.clean)} images and {name} {len(value)}.")
+
+
 def load(source: str | PurePath | BinaryIO) -> Result:
     """Read a result file (a path, or an open binary file such as an upload).
 

@@ -4,7 +4,7 @@ Built on PyTorch's own module hooks: nothing in a model is rewritten, and nothin
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -268,14 +268,17 @@ def record(
 
 @contextmanager
 def patch(
-    model: nn.Module, sites: str | list[str] = "*", **functions: Callable[[Tensor], Tensor]
+    model: nn.Module,
+    sites: str | list[str] = "*",
+    **functions: Callable[[Tensor], Tensor] | Mapping[str, Callable[[Tensor], Tensor]],
 ) -> Iterator[None]:
     """Replace scan tensors during the forward passes inside the block.
 
     Args:
         sites: patterns of site names.
         functions: tensor name (`u`, `delta`, `A`, `B`, `C`, `D` or `y`) -> function from that
-            direction's tensor to a tensor of the same shape. Gradients flow through it.
+            direction's tensor to a tensor of the same shape, or a function for each site by its
+            name (a site without one is left as it is). Gradients flow through it.
 
     Raises:
         ValueError: for an unknown tensor name, a pattern that matches no site, or a function that
@@ -283,12 +286,20 @@ def patch(
     """
     _check_names(functions)
     found = find_sites(model, sites)
+    for change in functions.values():
+        if isinstance(change, Mapping):
+            for name in change:
+                find_sites(model, name)  # a misspelt name would change nothing and say nothing
 
     def replaced(module: SelectiveScan, members: list[Site], name: str, tensor: Tensor) -> Tensor:
         count = len(module.directions)
         parts = [_part(name, tensor, i, count) for i in range(count)]
+        change = functions[name]
         for site in members:
-            new = functions[name](parts[site.index])
+            function = change.get(site.name) if isinstance(change, Mapping) else change
+            if function is None:
+                continue
+            new = function(parts[site.index])
             if new.shape != parts[site.index].shape:
                 raise ValueError(
                     f"the function for {name} returned shape {tuple(new.shape)} at {site.name}, "

@@ -1,0 +1,370 @@
+"""Sensitivity of B, C and delta: identities, exact bounds, and what must not change an answer."""
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import workbench
+from kernels import selective_scan
+from workbench.images import Batch
+from workbench.methods import sensitivity
+from workbench.methods.sensitivity import SensitivityConfig, bounds, cut, gradient, transplant
+from workbench.methods.sensitivity.claims import WEAK, claims, holm, verdict
+from workbench.methods.sensitivity.config import settled
+from workbench.methods.sensitivity.gradient import MEASURES
+from workbench.methods.sensitivity.numbers import Resamples, restored
+from workbench.methods.sensitivity.perturb import Inside
+from workbench.methods.sensitivity.subject import Case, Subject, row_rms
+from workbench.models import MambaVision, Vim, VMamba
+from workbench.results import load
+
+FAST = SensitivityConfig(
+    eps=(0.1,), steps=3, draws=2, halvings=2, attack_steps=2, attack_seeds=2, resamples=200
+)
+
+
+def vmamba() -> nn.Module:
+    torch.manual_seed(0)
+    return (
+        VMamba(dims=(8, 16), depths=(1, 1), d_state=3, num_classes=5).eval().requires_grad_(False)
+    )
+
+
+def vim() -> nn.Module:
+    torch.manual_seed(0)
+    return (
+        Vim(img_size=48, embed_dim=16, depth=2, d_state=4, num_classes=5)
+        .eval()
+        .requires_grad_(False)
+    )
+
+
+def mambavision() -> nn.Module:
+    torch.manual_seed(0)
+    return MambaVision(
+        dim=8, in_dim=8, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2), window_size=(8, 8, 4, 4),
+        num_classes=5,
+    ).eval().requires_grad_(False)  # fmt: skip
+
+
+FAMILIES = {"vmamba": vmamba, "vim": vim, "mambavision": mambavision}
+
+
+def batch(count: int = 3, size: int = 48, labels: tuple[int, ...] | None = None) -> Batch:
+    pictures = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    names = tuple(f"{i}.png" for i in range(count))
+    return Batch(torch.zeros(count, 3, size, size), pictures, names, labels, tuple(range(count)))
+
+
+def case(model: nn.Module, config: SensitivityConfig = FAST, **options) -> Case:
+    return Case(Subject.of(model), batch(**options), config)
+
+
+def rescaled(model: nn.Module, factor: float) -> nn.Module:
+    """The same function: B_n * s_n and C_n / s_n, with s_n = factor ** (n + 1)."""
+    model = copy.deepcopy(model)
+    for name, weight in model.named_parameters():
+        if "x_proj" not in name:
+            continue
+        states = {VMamba: 3, Vim: 4}.get(type(model)) or model_states(model)
+        s = factor ** torch.arange(1.0, states + 1)
+        with torch.no_grad():
+            weight[..., -2 * states : -states, :] *= s[:, None]
+            weight[..., -states:, :] /= s[:, None]
+    return model
+
+
+def model_states(model: nn.Module) -> int:
+    return next(p.shape[-1] for name, p in model.named_parameters() if name.endswith("A_log"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_gauge_changes_no_reported_sensitivity(family: str) -> None:
+    """Powers of two are exact, so sign steps of the attacks cannot turn on rounding."""
+    model, config = FAMILIES[family](), replace(FAST, narrow=family == "mambavision", steps=2)
+    plain = sensitivity.measure(model, batch(2), config)
+    other = sensitivity.measure(rescaled(model, 2.0), batch(2), config)
+    assert plain.keys() == other.keys()
+    for name, value in plain.items():
+        if not name.startswith("rows:"):
+            np.testing.assert_allclose(other[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_raw_norms_follow_the_gauge_and_nothing_else_does(family: str) -> None:
+    model, config = FAMILIES[family](), replace(FAST, raw_norms=True)
+    plain = gradient.measure(case(model, config))["gradient"]
+    other = gradient.measure(case(rescaled(model, 1.7), config))["gradient"]
+    raw = MEASURES.index("raw")
+    scale = plain[..., :raw].abs().max()
+    assert (plain[..., :raw] - other[..., :raw]).abs().max() < 1e-5 * scale
+    assert (other[..., 0, raw] / plain[..., 0, raw] - 1).abs().min() > 0.2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_signed_elasticities_of_B_and_C_are_one_number(family: str) -> None:
+    found = gradient.measure(case(FAMILIES[family]()))["gradient"]
+    signed, size = found[..., MEASURES.index("signed")], found[..., MEASURES.index("elasticity")]
+    assert (signed[..., 0] - signed[..., 1]).abs().max() < 1e-6 * size.max()
+    assert signed[..., 0].abs().max() > 0
+
+
+def test_sensitivities_are_those_of_finite_differences() -> None:
+    """The signed elasticity is the derivative to a common factor of all entries."""
+    model = vmamba().double()
+    it = case(model, count=1)
+    found = gradient.sensitivities(it.subject, it.x.double(), it.labels)
+    site = it.subject.sites[1].name
+    step = 1e-5
+
+    def margin(name: str, factor: float) -> float:
+        with workbench.patch(model, site, **{name: lambda t: t * factor}):
+            return float(it.margins(it.x.double()))
+
+    for t, name in enumerate(gradient.TENSORS):
+        slope = (margin(name, 1 + step) - margin(name, 1 - step)) / (2 * step)
+        assert float(found[0, 0, 1, t, MEASURES.index("signed")]) == pytest.approx(
+            slope, rel=1e-4, abs=1e-9
+        )
+
+
+def scan_tensors(seed: int, d: int = 3, n: int = 4, length: int = 12) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    return {
+        "u": normal(1, d, length),
+        "delta": normal(1, d, length).exp() * 0.3,
+        "A": -normal(d, n).exp(),
+        "B": normal(1, n, length),
+        "C": normal(1, n, length),
+    }
+
+
+def scan(tensors: dict[str, Tensor]) -> Tensor:
+    return selective_scan(*(tensors[name] for name in ("u", "delta", "A", "B", "C")))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", ["B", "C", "delta"])
+def test_nothing_passes_the_bounds(name: str) -> None:
+    """100 scans; on each a random change and the worst that ascent finds for one output."""
+    closest = 0.0
+    for seed in range(100):
+        tensors = scan_tensors(seed)
+        radius = (0.02, 0.3, 1.5)[seed % 3] * row_rms(name, tensors[name])
+        limit = bounds.bound(tensors, name, radius)
+        target = (0, seed % 3, seed % 12)
+
+        def moved(change: Tensor, tensors=tensors, radius=radius) -> Tensor:
+            theta = tensors[name] + change * radius
+            theta = theta.clamp(min=0) if name == "delta" else theta
+            return scan({**tensors, name: theta}) - scan(tensors)
+
+        generator = torch.Generator().manual_seed(seed)
+        change = torch.randn(tensors[name].shape, generator=generator, dtype=torch.float64).sign()
+        assert (moved(change).abs() <= limit * (1 + 1e-12)).all()
+        for _ in range(3):
+            change.requires_grad_()
+            (g,) = torch.autograd.grad(moved(change)[target].abs(), change)
+            change = g.sign().detach()
+            found = moved(change).abs()
+            assert (found <= limit * (1 + 1e-12)).all()
+        closest = max(closest, float(found[target] / limit[target]))
+    assert closest > (0.5 if name == "delta" else 1 - 1e-9)
+
+
+@pytest.mark.parametrize("name", ["B", "C"])
+def test_one_step_reaches_the_bound_of_a_linear_read_out(name: str) -> None:
+    tensors = {key: value.float() for key, value in scan_tensors(0).items()}
+    radius = 0.1 * row_rms(name, tensors[name])
+    theta = tensors[name].clone().requires_grad_()
+    target = (0, 1, 9)
+    (g,) = torch.autograd.grad(scan({**tensors, name: theta})[target], theta)
+    rise = (scan({**tensors, name: tensors[name] + radius * g.sign()}) - scan(tensors))[target]
+    limit = bounds.bound(tensors, name, radius)[target]
+    assert float(rise) == pytest.approx(float(limit), rel=1e-6)
+
+
+def test_states_read_out_give_the_output() -> None:
+    tensors = scan_tensors(1)
+    h = bounds.states(*(tensors[name] for name in ("u", "delta", "A", "B")))
+    torch.testing.assert_close((h * tensors["C"][:, None]).sum(dim=2), scan(tensors))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cut_keeps_values_and_takes_its_part_of_the_gradient(family: str) -> None:
+    """In one layer the input gradient is the sum of what passes B, C, delta, u, and the rest."""
+    it = case(FAMILIES[family]().double())
+    it.x = it.x.double()
+    sites = next(iter(it.subject.scopes("layer").values()))
+    plain = it.subject.answer(it.x)
+    parts = {}
+    for names in [(), *((n,) for n in ("B", "C", "delta", "u")), ("B", "C", "delta", "u")]:
+        one = cut.Cut(names, "layer", sites)
+        with cut.without_gradient(it.subject, one):
+            torch.testing.assert_close(it.subject.answer(it.x), plain, rtol=1e-12, atol=1e-12)
+        parts[names] = cut._gradient(it, one)
+    whole, rest = parts[()], parts["B", "C", "delta", "u"]
+    passed = [whole - parts[(name,)] for name in ("B", "C", "delta", "u")]
+    assert all(part.abs().max() > 0 for part in passed)
+    torch.testing.assert_close(sum(passed) + rest, whole, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_transplants_of_everything_are_transplants_of_the_output(family: str) -> None:
+    it = case(FAMILIES[family]())
+    sites = it.subject.scopes("all")["all"]
+
+    def margins(names: tuple[str, ...], own, other, x: Tensor) -> Tensor:
+        return transplant._margins(
+            it, transplant.Transplant(names, "all", sites), x, own, other, None
+        )
+
+    clean, attacked = it.clean, it.attacked
+    inputs = margins(("B", "C", "delta", "u"), attacked, clean, it.twin)
+    output = margins(("y",), attacked, clean, it.twin)
+    torch.testing.assert_close(inputs, output, rtol=1e-5, atol=1e-6)
+    nothing = margins(("B", "delta"), clean, clean, it.x)
+    assert torch.equal(nothing, it.margins())
+    assert not torch.equal(margins(("B", "delta"), clean, attacked, it.x), it.margins())
+
+
+def test_perturbations_stay_in_their_budget_and_delta_positive() -> None:
+    it = case(vmamba())
+    sites = it.subject.scopes("all")["all"]
+    inside = Inside(it, "delta", sites)
+    found = inside.attacked(1.5, steps=3)
+    with workbench.record(it.subject.model, "delta") as seen:
+        inside.margins(found.deltas)
+    for site, delta in zip(sites, found.deltas, strict=True):
+        scale = row_rms("delta", it.clean[site]["delta"])
+        assert (delta.abs() <= 1.5 * scale * (1 + 1e-6)).all()
+        assert (seen[site]["delta"] >= 0).all()
+        assert (seen[site]["delta"] == 0).any()  # the budget reaches below zero
+
+
+def test_the_smallest_budget_flips_and_a_smaller_one_does_not() -> None:
+    config = replace(FAST, halvings=6)
+    it = case(vmamba(), config, count=4)
+    inside = Inside(it, "u", it.subject.scopes("all")["all"])
+    eps = inside.flipping_eps(1.0, config.halvings, 5)
+    found = torch.isfinite(eps)
+    assert found.any() and (eps[found] > 0).all()
+    again = inside.attacked(torch.where(found, eps, 1.0), 5)
+    assert (again.values[found] > 0).all()
+    weaker = inside.attacked(torch.where(found, eps / 2, 1.0), 5)
+    assert (weaker.values[found] < 0).all()
+
+
+def test_an_image_is_measured_alike_in_any_batch() -> None:
+    model, images = mambavision(), batch(3)
+    together = sensitivity.measure(model, images, FAST)
+    alone = sensitivity.measure(model, images.part(2, 3), FAST)
+    for name in ("clean", "perturbed", "random", "cut", "transplant", "horizon"):
+        np.testing.assert_allclose(together[name][2:], alone[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_missing_label_is_the_prediction() -> None:
+    model = vmamba()
+    it = Case(Subject.of(model), batch(3, labels=(1, -1, 4)), FAST)
+    with torch.no_grad():
+        predicted = it.subject.answer(it.x).argmax(dim=1)
+    assert it.labelled.tolist() == [True, False, True]
+    assert it.labels.tolist() == [1, int(predicted[1]), 4]
+    assert case(model).margins().min() >= 0
+
+
+def test_a_model_without_a_scan_is_told_what_applies() -> None:
+    with pytest.raises(ValueError, match=r"has no selective scan.*vssm robustness"):
+        Subject.of(workbench.create_model("resnet_nano", "random"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"views": ("gradient", "depth")}, "views must be some of gradient.*not depth"),
+        ({"eps": (8.0,)}, "eps 8 is more than twice the RMS of a row; .* cut_eps_255"),
+        ({"eps": ()}, "eps must be positive"),
+        ({"cut_eps_255": 0.0}, "cut_eps_255 counts in 1/255"),
+        ({"steps": 0}, "steps must be at least 1"),
+    ],
+)
+def test_bad_settings_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SensitivityConfig(**options)
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+
+
+def test_fractions_are_ratios_of_means_over_images_that_count() -> None:
+    clean, adversarial = np.array([2.0, 4.0, -1.0, 3.0]), np.array([-2.0, -2.0, -3.0, 1.0])
+    margins = np.zeros((4, 1, 4))
+    margins[:, 0, 0] = [0.0, 4.0, 9.0, 9.0]
+    margins[:, 0, 2] = [1.0, -2.0, 9.0, 9.0]
+    moved, lost = restored(clean, adversarial, margins)
+    assert lost.tolist() == [4, 6, 0, 0]
+    assert moved[:, 0, 0].tolist() == [2, 6, 0, 0] and moved[:, 0, 2].tolist() == [1, 6, 0, 0]
+    entry = Resamples(4, 500, 0.95, 0).ratio(moved[:, 0, 0], lost, "")
+    assert entry["value"] == pytest.approx(0.8)
+    assert entry["low"] == pytest.approx(0.5) and entry["high"] == pytest.approx(1.0)
+
+
+def invented(B: float, C: float, delta: float, count: int = 60) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    values = np.zeros((count, 2, 1, 6, 4))
+    for i, mean in enumerate((B, C, delta)):
+        values[..., i, :] = mean * np.exp(0.1 * rng.standard_normal((count, 2, 1, 4)))
+    return {"clean": np.ones(count), "gradient": values}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "trained", "expected"),
+    [
+        ((3.0, 3.0, 1.0), True, "supported"),
+        ((1.0, 1.0, 3.0), True, "not supported"),
+        ((1.0, 1.0, 1.0), True, "undecided"),
+        ((3.0, 0.3, 1.0), True, "undecided"),
+        ((3.0, 3.0, 1.0), False, "undecided"),
+    ],
+)
+def test_verdicts_follow_the_comparisons(sizes: tuple, trained: bool, expected: str) -> None:
+    draw = Resamples(60, 500, 0.95, 0)
+    found = {entry["claim"]: entry for entry in claims(invented(*sizes), {}, draw, trained)}
+    assert found[WEAK]["verdict"] == expected
+    assert found["robustness falls with size"]["verdict"] == "undecided"
+
+
+def test_views_that_disagree_decide_nothing() -> None:
+    assert verdict(["for", "nothing", "for"]) == "supported"
+    assert verdict(["for", "against"]) == "undecided"
+    assert verdict(["nothing"]) == "undecided"
+
+
+def test_a_run_is_stored_resumed_and_read(tmp_path) -> None:
+    config = replace(FAST, views=("gradient", "transplant"), chunk=2, narrow=False)
+    model = mambavision()
+    options = {"preprocessing": workbench.preprocessing_for(model, 48), "out": tmp_path}
+    first = workbench.run(sensitivity, model, "samples", config, **options)
+    (file,) = tmp_path.glob("*.npz")
+    found = load(file)
+    assert json.dumps(found.meta, sort_keys=True) == json.dumps(first.meta, sort_keys=True)
+    assert found.gradient.shape[0] == len(found.clean) == 10
+    assert found.cut is None and set(found.meta["views"]) == {"gradient", "transplant"}
+    assert found.meta["views"]["gradient"]["identity_gap"] < 1e-4
+    assert not found.meta["trained"] or found.meta["claims"]
+
+
+def test_quick_is_less_of_the_same() -> None:
+    quick = settled(replace(SensitivityConfig(), quick=True))
+    assert (quick.eps, quick.narrow, quick.attack_seeds) == ((0.1,), False, 1)
+    assert quick.views == SensitivityConfig().views

@@ -1,0 +1,1 @@
+"""Attacks: bounded changes of the image, or of what happens inside a model, that do most harm."""

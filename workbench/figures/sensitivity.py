@@ -1,0 +1,376 @@
+"""Pictures, report and table of what attacks do through B, C and delta."""
+
+import csv
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+
+from workbench.figures.files import STYLE
+from workbench.figures.label import label
+from workbench.results import Sensitivity
+
+# Okabe and Ito's colours
+COLOURS = {"B": "#0072B2", "C": "#D55E00", "delta": "#009E73", "u": "#CC79A7"}
+MARKERS = {"B": "o", "C": "s", "delta": "^", "u": "D"}
+RANKED = ("B", "C", "delta")
+BANNER = "RANDOM WEIGHTS: ranks of B, C and delta before training are not evidence"
+_SIGN = {"for": "for", "against": "against", "nothing": "undecided"}
+
+
+def layers(result: Sensitivity) -> tuple[list[str], list[str]]:
+    """Scan modules and direction names, in order."""
+    sites = [site for (site,) in result.meta["rows"]["sites"]]
+    modules = dict.fromkeys(site.rpartition("/")[0] for site in sites)
+    directions = dict.fromkeys(site.rpartition("/")[2] for site in sites)
+    return list(modules), list(directions)
+
+
+def draw(result: Sensitivity) -> Figure:
+    """One panel for each view that was taken, and below them the verdicts.
+
+    First-order sensitivity of B, C and delta for every layer and direction on one scale; accuracy
+    against the budget, dashed under random signs; what one scan's output can do at most, and does;
+    margin gained or lost without a path's gradient; margin that transplants give back and take,
+    with bars for intervals and a tick for the random floor; half-lives under attack.
+    """
+    panels: dict[str, Callable[[Axes, Sensitivity], None]] = {
+        "perturb": _budgets,
+        "bounds": _ceilings,
+        "cut": _cuts,
+        "transplant": _transplants,
+        "horizon": _horizons,
+    }
+    views = result.meta["views"]
+    below = [view for view in panels if view in views]
+    lines = -(-len(below) // 2)
+    maps = "gradient" in views
+    text = _verdict_lines(result)
+    heights = [1.0] * maps + [1.0] * lines + [0.07 * len(text)]
+    with matplotlib.style.context(STYLE):
+        figure = plt.figure(figsize=(7.2, 2.35 * sum(heights) + 0.3), layout="constrained")
+        grid = figure.add_gridspec(len(heights), 6, height_ratios=heights)
+        if maps:
+            _maps(
+                figure, [figure.add_subplot(grid[0, 2 * i : 2 * i + 2]) for i in range(3)], result
+            )
+        for i, view in enumerate(below):
+            alone = i == len(below) - 1 and i % 2 == 0
+            column = slice(0, 6) if alone else slice(3 * (i % 2), 3 * (i % 2) + 3)
+            panels[view](figure.add_subplot(grid[maps + i // 2, column]), result)
+        words = figure.add_subplot(grid[-1, :])
+        words.set_axis_off()
+        words.text(0, 1, "\n".join(text), va="top", fontsize=7, transform=words.transAxes)
+        figure.suptitle(label(result), fontsize=9)
+    plt.close(figure)
+    return figure
+
+
+def _maps(figure: Figure, axes: Sequence[Axes], result: Sensitivity) -> None:
+    modules, directions = layers(result)
+    view = result.meta["views"]["gradient"]
+    table = np.array(view["table"]["linf"])  # (sites, tensors)
+    values = table[:, [view["tensors"].index(name) for name in RANKED]]
+    values = values.reshape(len(modules), len(directions), 3)
+    for i, (ax, name) in enumerate(zip(axes, RANKED, strict=True)):
+        image = ax.imshow(values[..., i], cmap="magma", vmin=0, vmax=values.max(), aspect="auto")
+        ax.set_title(f"sensitivity to {name}")
+        short = [direction.replace("-", "\n") for direction in directions]
+        ax.set_xticks(range(len(directions)), short, fontsize=5.5)
+        ax.set_yticks(range(len(modules)), range(len(modules)) if i == 0 else [])
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+    axes[0].set_ylabel("scan layer")
+    bar = figure.colorbar(image, ax=list(axes), fraction=0.03, pad=0.01)
+    bar.set_label("margin lost for each unit\nof relative change (logits)")
+    bar.outline.set_linewidth(0.4)
+
+
+def _with_interval(ax: Axes, x: float, entry: dict, colour: str, width: float = 0.8) -> None:
+    if entry["value"] is None:
+        return
+    ax.bar(x, entry["value"], width, color=colour)
+    if entry["low"] is not None:
+        ax.plot([x, x], [entry["low"], entry["high"]], color="black", lw=0.8)
+
+
+def _budgets(ax: Axes, result: Sensitivity) -> None:
+    rows = [row for row in result.meta["views"]["perturb"]["rows"] if row["scope"] == "all"]
+    for name in COLOURS:
+        own = [row for row in rows if row["tensor"] == name]
+        eps = [row["eps"] for row in own]
+        style = {"color": COLOURS[name], "marker": MARKERS[name], "ms": 3.5}
+        ax.plot(eps, [row["accuracy"]["value"] for row in own], **style, label=name)
+        low, high = ([row["accuracy"][end] for row in own] for end in ("low", "high"))
+        ax.fill_between(eps, low, high, color=COLOURS[name], alpha=0.12, lw=0)
+        ax.plot(eps, [row["random"]["value"] for row in own], color=COLOURS[name], ls="--", lw=0.8)
+    ax.axhline(result.meta["clean"]["value"], color="0.6", lw=0.6)
+    ax.set_xscale("log")
+    eps = sorted({row["eps"] for row in rows})
+    ax.set_xticks(eps, [f"{e:g}" for e in eps])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_ylim(0, 100)
+    ax.set_xlabel("budget inside the model, of the RMS of a row")
+    ax.set_ylabel("accuracy (%)")
+    ax.set_title("perturbed in all layers; dashed: random signs")
+    ax.legend(loc="lower left")
+
+
+def _ceilings(ax: Axes, result: Sensitivity) -> None:
+    modules, directions = layers(result)
+    rows = result.meta["views"]["bounds"]["rows"]
+    eps = result.meta["used"]["narrow_eps"]
+    for i, name in enumerate(RANKED):
+        own = [row for row in rows if row["tensor"] == name]
+        for kind, mark in (("bound", "_"), ("attack", MARKERS[name]), ("random", ".")):
+            values = np.array([100 * row[kind]["value"] for row in own])
+            values = values.reshape(len(modules), len(directions)).mean(axis=1)
+            x = np.arange(len(modules)) + 0.22 * (i - 1)
+            size = {"bound": 9, "attack": 3.5, "random": 4}[kind]
+            ax.plot(x, values, mark, color=COLOURS[name], ms=size, mew=1.2, ls="",
+                    mfc="none" if kind == "random" else None)  # fmt: skip
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(range(len(modules)))
+    ax.set_xlabel("scan layer, mean over directions")
+    ax.set_ylabel("change of its output (%)")
+    ax.set_title(f"one scan, budget {eps:g}: bar ceiling, sign FGSM, dot random")
+
+
+def _cuts(ax: Axes, result: Sensitivity) -> None:
+    view = result.meta["views"]["cut"]
+    rows = [row for row in view["rows"] if row["scope"] == "all" and row["tensors"] != "none"]
+    for i, row in enumerate(rows):
+        _with_interval(ax, i, row["margin_difference"], COLOURS.get(row["tensors"], "0.6"))
+    ax.axhline(0, color="black", lw=0.6)
+    names = [row["tensors"].replace(" + ", "+\n") for row in rows]
+    ax.set_xticks(range(len(rows)), [n if n.count("\n") < 3 else "all" for n in names])
+    ax.set_ylabel("margin after the attack,\nagainst no cut (logits)")
+    eps, left = result.meta["used"]["cut_eps_255"], view["withstands"]
+    ax.set_title(f"gradient cut, image attack {eps:g}/255; withstands all: {left['value']:.0f} %")
+
+
+def _transplants(ax: Axes, result: Sensitivity) -> None:
+    view = result.meta["views"]["transplant"]
+    rows = [row for row in view["rows"] if row["scope"] == "all"]
+    for i, row in enumerate(rows):
+        for shift, way, colour in ((-0.2, "recovered", "#0072B2"), (0.2, "induced", "#D55E00")):
+            _with_interval(ax, i + shift, row[way], colour, 0.38)
+            floor = row[f"{way}, random"]["value"]
+            if floor is not None:
+                ax.plot([i + shift - 0.19, i + shift + 0.19], [floor] * 2, color="0.4", lw=1.2)
+    for way, colour in (("recovered", "#0072B2"), ("induced", "#D55E00")):
+        ax.bar(0, 0, color=colour, label=way)
+    ax.plot([], [], color="0.4", lw=1.2, label="random floor")
+    ax.axhline(0, color="black", lw=0.6)
+    names = [row["tensors"].replace("scan output", "y").replace(" + ", "+\n") for row in rows]
+    ax.set_xticks(range(len(rows)), names)
+    ax.set_ylabel("of the margin lost")
+    eps = result.meta["used"]["transplant_eps_255"]
+    ax.set_title(f"transplants in all layers, attack {eps:g}/255, {view['images']} images")
+    ax.set_ylim(top=1.3 * ax.get_ylim()[1])
+    ax.legend(loc="upper left", ncols=3, fontsize=6, columnspacing=1)
+
+
+def _horizons(ax: Axes, result: Sensitivity) -> None:
+    modules, directions = layers(result)
+    rows = result.meta["views"]["horizon"]["rows"]
+    for k, direction in enumerate(directions):
+        own = [row for row in rows if row["site"].endswith(f"/{direction}")]
+        x = np.arange(len(own)) + 0.12 * (k - (len(directions) - 1) / 2)
+        value, low, high = (
+            np.array([np.nan if row["shift"][key] is None else row["shift"][key] for row in own])
+            for key in ("value", "low", "high")
+        )
+        ax.errorbar(x, value, [value - low, high - value], fmt=".", lw=0.8, ms=4, label=direction)
+    ax.axhline(0, color="black", lw=0.6)
+    ax.set_xticks(range(len(modules)))
+    ax.set_xlabel("scan layer")
+    ax.set_ylabel("half-life, attacked over\nclean (doublings)")
+    eps = result.meta["used"]["transplant_eps_255"]
+    ax.set_title(f"memory under attack, {eps:g}/255")
+    ax.margins(y=0.2)
+    ax.legend(ncols=len(directions), loc="upper left", fontsize=6)
+
+
+def draw_narrow(result: Sensitivity) -> Figure:
+    """What one layer alone, or one direction alone, does: margin lost to a perturbation inside,
+    margin gained by cutting its gradient, margin that a transplant recovers, with intervals.
+
+    Raises:
+        ValueError: for a result without narrow scopes.
+    """
+    modules, directions = layers(result)
+    views = [view for view in _NARROW if view in result.meta["views"]]
+    kinds = [modules, directions] if len(directions) > 1 else [modules]
+    with matplotlib.style.context(STYLE):
+        size = (2.4 * max(1, len(views)) + 0.4, 2.1 * len(kinds))
+        figure, axes = plt.subplots(
+            len(kinds), max(1, len(views)), figsize=size, layout="constrained", squeeze=False
+        )
+        drawn = False
+        for line, scopes in zip(axes, kinds, strict=True):
+            for ax, view in zip(line, views, strict=False):
+                drawn |= _scopes(ax, result, view, scopes, scopes is modules)
+        figure.suptitle(label(result), fontsize=9)
+    plt.close(figure)
+    if not drawn:
+        raise ValueError("this result has no layers or directions alone; measure with narrow")
+    return figure
+
+
+_NARROW = {  # view -> the number drawn, and its axis
+    "perturb": ("drop", "margin lost (logits)"),
+    "cut": ("margin_difference", "margin without its\ngradient (logits)"),
+    "transplant": ("recovered", "recovered, of the\nmargin lost"),
+}
+
+
+def _scopes(
+    ax: Axes, result: Sensitivity, view: str, scopes: Sequence[str], numbered: bool
+) -> bool:
+    number, axis = _NARROW[view]
+    rows = {
+        (row.get("tensor") or row["tensors"], row["scope"]): row[number]
+        for row in result.meta["views"][view]["rows"]
+    }
+    drawn = False
+    for i, name in enumerate(RANKED):
+        found = [(x, rows[name, scope]) for x, scope in enumerate(scopes) if (name, scope) in rows]
+        found = [(x, entry) for x, entry in found if entry["value"] is not None]
+        if not found:
+            continue
+        drawn = True
+        x = np.array([place for place, _ in found]) + 0.15 * (i - 1)
+        value, low, high = (
+            np.array([entry[key] for _, entry in found], float) for key in ("value", "low", "high")
+        )
+        ax.errorbar(
+            x, value, [value - low, high - value], fmt=MARKERS[name], ms=3, lw=0.8,
+            color=COLOURS[name], label=name,
+        )  # fmt: skip
+    if not drawn:
+        ax.set_axis_off()
+        return False
+    ax.axhline(0, color="black", lw=0.6)
+    names = range(len(scopes)) if numbered else [scope.replace("-", "\n") for scope in scopes]
+    ax.set_xticks(range(len(scopes)), names)
+    ax.set_xlabel("scan layer alone" if numbered else "direction alone, in all layers")
+    ax.set_ylabel(axis)
+    ax.legend(fontsize=6)
+    return True
+
+
+def _verdict_lines(result: Sensitivity) -> list[str]:
+    lines = [] if result.meta["trained"] else [BANNER]
+    for claim in result.meta["claims"]:
+        said = ", ".join(f"{view} {_SIGN[says]}" for view, says in claim["views"].items())
+        why = "; ".join(filter(None, (claim["reason"], said)))
+        line = f'"{claim["claim"]}": {claim["verdict"]}' + (f" ({why})" if why else "")
+        lines += textwrap.wrap(line, 118, subsequent_indent="    ")
+    return lines
+
+
+def report(result: Sensitivity) -> str:
+    """The verdicts with every comparison behind them, and the main numbers, as text."""
+    meta = result.meta
+    count = len(result.clean)
+    lines = [f"{label(result)}: {count} images, accuracy {_words(meta['clean'])}"]
+    if meta["labelled"] < count:
+        lines.append(f"{count - meta['labelled']} without a label: the prediction stands for it")
+    if not meta["trained"]:
+        lines.append(BANNER)
+    views = meta["views"]
+    if "gradient" in views:
+        shares = views["gradient"]["shares"]["margin, linf"]
+        lines.append("gradient: share of first-order sensitivity " + _each(shares))
+    if "perturb" in views:
+        smallest = views["perturb"]["flipping"]
+        words = [
+            f"{name} {'over 1' if s['median'] is None else format(s['median'], '.3g')}"
+            for name, s in smallest.items()
+        ]
+        lines.append("perturb: median budget that flips an image " + ", ".join(words))
+    if "cut" in views:
+        lines.append(f"cut: withstands every cut {_words(views['cut']['withstands'])}")
+        for row in views["cut"]["rows"]:
+            if row["scope"] == "all":
+                lines.append(f"  without {row['tensors']}: accuracy {_words(row['accuracy'])}")
+    if "transplant" in views:
+        for row in views["transplant"]["rows"]:
+            if row["scope"] == "all":
+                lines.append(
+                    f"transplant {row['tensors']}: recovered {_words(row['recovered'])}, induced "
+                    f"{_words(row['induced'])}"
+                )
+    if "bounds" in views:
+        lines.append(f"bounds: exceeded {views['bounds']['exceeded']} times")
+    for claim in meta["claims"]:
+        lines.append(f'"{claim["claim"]}": {claim["verdict"].upper()}')
+        if claim["reason"]:
+            lines.append(f"  {claim['reason']}")
+        for entry in claim["comparisons"]:
+            lines.append(
+                f"  {entry['view']}: {entry['what']} {_words(entry)}, p {entry['p_corrected']:.2g} "
+                f"({_SIGN[entry['says']]})"
+            )
+    return "\n".join(lines)
+
+
+def _words(entry: dict) -> str:
+    if entry["value"] is None:
+        return "none"
+    text = f"{entry['value']:.3g}"
+    if entry["low"] is not None:
+        text += f" [{entry['low']:.3g}, {entry['high']:.3g}]"
+    return f"{text} {entry['unit']}".rstrip()
+
+
+def _each(entries: dict[str, dict]) -> str:
+    return ", ".join(f"{name} {_words(entry)}" for name, entry in entries.items())
+
+
+def caption(result: Sensitivity) -> str:
+    """What the figure shows, by which protocol, on how many images."""
+    used = result.meta["used"]
+    level = f"{100 * used['confidence']:g} %"
+    return (
+        f"{label(result)}, {len(result.clean)} images. Sensitivity: steepest change of the margin "
+        "with a relative change of every entry, the scale of a row being its RMS over steps. "
+        f"Perturbations inside the model: {used['steps']} projected gradient steps on the margin, "
+        f"{used['draws']} random draws. Attacks on the image: l_inf PGD of {used['attack_steps']} "
+        f"steps, {used['attack_seeds']} seeds. Transplants: ratio of means over images that are "
+        f"right when clean and wrong when attacked. Intervals: {level}, bootstrap over images "
+        "(Wilson for accuracies); claims: Holm over all comparisons."
+    )
+
+
+def csv_table(results: Sequence[Sensitivity]) -> str:
+    """All numbers of all views, one line each."""
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(["model", "view", "row", "number", "value", "low", "high", "unit"])
+    for result in results:
+        model = result.meta["model"]
+        for view, found in result.meta["views"].items():
+            for row in found.get("rows", ()):
+                name = " ".join(str(v) for v in row.values() if isinstance(v, str | float))
+                for key, entry in row.items():
+                    if isinstance(entry, dict):
+                        numbers = (entry[k] for k in ("value", "low", "high", "unit"))
+                        table.writerow([model, view, name, key, *numbers])
+            for kind, shares in found.get("shares", {}).items():
+                for tensor, entry in shares.items():
+                    numbers = (entry[k] for k in ("value", "low", "high", "unit"))
+                    table.writerow([model, view, tensor, kind, *numbers])
+        for claim in result.meta["claims"]:
+            table.writerow([model, "claim", claim["claim"], claim["verdict"], "", "", "", ""])
+    return out.getvalue()

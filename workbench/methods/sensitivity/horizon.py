@@ -1,0 +1,24 @@
+"""Memory of the scans under attack: its half-life and the spectral radius of the decay."""
+
+import torch
+from torch import Tensor
+
+from workbench.methods.scan_statistics import token_statistics
+from workbench.methods.sensitivity.subject import Case
+
+MEASURES = ("horizon", "log_radius")
+
+
+def measure(case: Case) -> dict[str, Tensor]:
+    """`horizon` (b, 2, sites, 2): of the clean and the adversarial run, the median over steps of
+    the memory horizon ln 2 / (delta |A|) in steps, and the mean over channels and steps of
+    log rho = max_n delta A_n, the logarithm of the decay's spectral radius (<= 0; 0 forgets
+    nothing)."""
+    runs = []
+    for run in (case.clean, case.attacked):
+        sites = [run[site.name] for site in case.subject.sites]
+        halves = [token_statistics(tensors)["horizon"].median(dim=1).values for tensors in sites]
+        radii = [(t["delta"] * t["A"].amax(dim=1)[:, None]).mean(dim=(1, 2)) for t in sites]
+        both = [torch.stack(halves, dim=1), torch.stack(radii, dim=1)]
+        runs.append(torch.stack(both, dim=2))
+    return {"horizon": torch.stack(runs, dim=1)}

@@ -1,0 +1,137 @@
+"""What is under study: a model open to hooks, and a batch with its clean and adversarial runs."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workbench.attacks.in_pixels import InPixels, margins
+from workbench.attacks.pixels import AttackConfig, attack
+from workbench.images import Batch
+from workbench.methods.sensitivity.config import SensitivityConfig
+from workbench.trace import Recording, Site, record, scans
+
+PARAMETERS = ("B", "C", "delta", "u")
+"""Scan tensors that depend on the image; A and D are weights."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that answers for pictures in [0, 1], its scans open to hooks.
+
+    Attributes:
+        model: for `record` and `patch`.
+        answer: the same model behind its normalisation, (b, 3, h, w) in [0, 1] -> logits.
+        sites: every direction of every scan.
+    """
+
+    model: nn.Module
+    answer: nn.Module
+    sites: tuple[Site, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Subject":
+        """Raises ValueError for a model without a selective scan."""
+        answer = InPixels(model)
+        sites = tuple(scans(answer.model))
+        if not sites:
+            raise ValueError(
+                f"{type(model).__name__} has no selective scan, so B, C and delta cannot be "
+                "probed; input attacks, corruptions and patch probes apply to it: vssm robustness"
+            )
+        return cls(answer.model, answer, sites)
+
+    def margins(self, x: Tensor, labels: Tensor) -> Tensor:
+        """(b,), the label's logit minus the largest other; negative where the model is wrong."""
+        return margins(self.answer(x), labels)
+
+    def recorded(self, x: Tensor) -> Recording:
+        """All scan tensors of a forward pass, detached, on the model's device."""
+        with torch.no_grad(), record(self.model, keep="graph") as seen:
+            self.answer(x)
+        return seen
+
+    def scopes(self, which: str) -> dict[str, tuple[str, ...]]:
+        """Names of sites by scope: "all", "layer" (one for each scan) or "direction" (one for each
+        direction, in all layers at once)."""
+        found: dict[str, tuple[str, ...]] = {}
+        for site in self.sites:
+            key = {"all": "all", "layer": site.module, "direction": site.direction}[which]
+            found[key] = (*found.get(key, ()), site.name)
+        return found
+
+    def narrow_scopes(self) -> dict[str, tuple[str, ...]]:
+        """Every layer alone and, where there are several, every direction alone."""
+        directions = self.scopes("direction")
+        return self.scopes("layer") | (directions if len(directions) > 1 else {})
+
+
+class Case:
+    """A batch under study.
+
+    Attributes:
+        subject: the model.
+        x: (b, 3, h, w) float32 in [0, 1].
+        labels: (b,), the given ones; where none was given, the predictions.
+        labelled: (b,) whether a label was given.
+        indices: places of the images in their source: what seeds depend on, not on the batch.
+    """
+
+    def __init__(self, subject: Subject, batch: Batch, config: SensitivityConfig) -> None:
+        self.subject, self.config = subject, config
+        pictures = torch.from_numpy(batch.pictures).to(batch.tensor.device)
+        self.x = pictures.permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            predicted = subject.answer(self.x).argmax(dim=1)
+        given = torch.tensor(batch.labels or (-1,) * len(self.x)).to(predicted)
+        self.labelled = given >= 0
+        self.labels = torch.where(self.labelled, given, predicted)
+        self.indices = batch.indices
+
+    @cached_property
+    def clean(self) -> Recording:
+        """Scan tensors of the clean run."""
+        return self.subject.recorded(self.x)
+
+    @cached_property
+    def twin(self) -> Tensor:
+        """The adversarial images."""
+        return self.attack(self.config.transplant_eps_255, 0)
+
+    def attack(self, eps_255: float, number: int) -> Tensor:
+        """The images after the attack number 0, 1 ... of a distance: same number, same start."""
+        seed = self.config.seed * 4096 + number
+        strength = AttackConfig(eps_255=eps_255, steps=self.config.attack_steps, seed=seed)
+        return attack(self.subject.answer, self.x, self.labels, strength, self.indices).x
+
+    def seeds(self, number: int = 0) -> list[int]:
+        """One for each image, for the random draw of that number."""
+        words = [
+            np.random.SeedSequence((self.config.seed, i, number)).generate_state(1)
+            for i in self.indices
+        ]
+        return [int(word[0]) for word in words]
+
+    @cached_property
+    def attacked(self) -> Recording:
+        """Scan tensors of the adversarial run."""
+        return self.subject.recorded(self.twin)
+
+    def margins(self, x: Tensor | None = None) -> Tensor:
+        """(b,) on x, or the clean images."""
+        with torch.no_grad():
+            return self.subject.margins(self.x if x is None else x, self.labels)
+
+
+def row_rms(name: str, tensor: Tensor) -> Tensor:
+    """The scale of a scan tensor that relative budgets are taken from, broadcastable to it.
+
+    Root mean square over the steps of each (image, channel or state) row of u, delta, B and C: it
+    follows every rescaling of a row and is not zero where the tensor crosses zero. A and D have no
+    steps; their own size.
+    """
+    if name in ("A", "D"):
+        return tensor.abs()
+    return tensor.square().mean(dim=-1, keepdim=True).sqrt()

@@ -1,0 +1,96 @@
+"""Causal transplants between the run of a clean image and that of its adversarial twin.
+
+Recovery: run the adversarial image with B (C, delta, u ...) taken from the clean run. Induction:
+run the clean image with it taken from the adversarial run. The two are not symmetric: one asks
+whether the tensor suffices to undo the harm, the other whether it suffices to do it (Zhang & Nanda,
+arXiv 2309.16042). The ceiling transplants the scan's whole output, the floor the same changes with
+random signs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.methods.sensitivity.config import SensitivityConfig
+from workbench.methods.sensitivity.subject import PARAMETERS, Case, Subject
+from workbench.trace import Recording, patch
+
+WAYS = ("recovered", "recovered, random", "induced", "induced, random")
+CEILING = ("y",)
+SETS = (
+    *((name,) for name in PARAMETERS),
+    ("B", "C"), ("B", "delta"), ("C", "delta"), ("B", "C", "delta"), CEILING,
+)  # fmt: skip
+NARROW = (("B",), ("C",), ("delta",), ("B", "C", "delta"), CEILING)
+"""What is transplanted in all scans at once, and in one layer or one direction."""
+
+
+@dataclass(frozen=True)
+class Transplant:
+    """Tensors to take from the other run, at the sites of a scope."""
+
+    tensors: tuple[str, ...]
+    scope: str
+    sites: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return "scan output" if self.tensors == CEILING else " + ".join(self.tensors)
+
+
+def rows(subject: Subject, config: SensitivityConfig) -> list[Transplant]:
+    """`SETS` everywhere, then, where narrow scopes are asked for, `NARROW` in each."""
+    scopes = subject.scopes("all").items()
+    found = [Transplant(tensors, scope, sites) for scope, sites in scopes for tensors in SETS]
+    narrow = subject.narrow_scopes() if config.narrow else {}
+    return found + [
+        Transplant(tensors, scope, sites) for scope, sites in narrow.items() for tensors in NARROW
+    ]
+
+
+def measure(case: Case) -> dict[str, Tensor]:
+    """`transplant` (b, rows, 4): margins in the order of `WAYS`."""
+    found = []
+    for row in rows(case.subject, case.config):
+        margins = [
+            _margins(case, row, x, own, other, seeds)
+            for x, own, other in (
+                (case.twin, case.attacked, case.clean),
+                (case.x, case.clean, case.attacked),
+            )
+            for seeds in (None, case.seeds())
+        ]
+        found.append(torch.stack(margins, dim=1))
+    return {"transplant": torch.stack(found, dim=1)}
+
+
+def _margins(
+    case: Case,
+    row: Transplant,
+    x: Tensor,
+    own: Recording,
+    other: Recording,
+    seeds: Sequence[int] | None,
+) -> Tensor:
+    """(b,) on x with the tensors of the run `other`, or, with seeds, moved as far with random
+    signs."""
+    changes = {}
+    for name in row.tensors:
+        changes[name] = {}
+        for number, site in enumerate(row.sites):
+            given = other[site][name]
+            if seeds is not None:
+                signs = _signs(given, seeds, number)
+                given = own[site][name] + signs * (given - own[site][name])
+                given = given.clamp(min=0) if name == "delta" else given
+            changes[name][site] = lambda _, given=given: given
+    with patch(case.subject.model, list(row.sites), **changes):
+        return case.margins(x)
+
+
+def _signs(like: Tensor, seeds: Sequence[int], number: int) -> Tensor:
+    generators = [torch.Generator().manual_seed(seed * 4096 + number) for seed in seeds]
+    signs = [torch.randint(0, 2, like.shape[1:], generator=g) * 2 - 1 for g in generators]
+    return torch.stack(signs).to(like)
