@@ -770,3 +770,14 @@ def test_a_part_named_like_a_wrapper_keeps_its_name(tmp_path):
     state = {key: value + 1 for key, value in model.state_dict().items()}
     load_into(model, state)
     assert torch.equal(model["encoder"].weight, state["encoder.weight"])
+
+
+def test_a_vit_takes_weights_of_another_size_as_timm_does(tmp_path):
+    native = create_model("vit_nano", "random", seed=3)
+    file = tmp_path / "vit_nano.safetensors"
+    safetensors.torch.save_file(native.state_dict(), file)
+    loaded = create_model("vit_nano", str(file), img_size=96)
+    native.set_input_size(img_size=(96, 96))
+    x = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(loaded(x), native.eval()(x))

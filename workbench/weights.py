@@ -19,6 +19,8 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from workbench.checkpoints import (
@@ -93,6 +95,8 @@ def load_into(
     report = Report()
     if isinstance(model, Vim) and "pos_embed" in state and "pos_embed" in target:
         state["pos_embed"] = _fit_positions(model, state["pos_embed"], pos_embed, report)
+    if isinstance(model, VisionTransformer) and "pos_embed" in state:
+        state["pos_embed"] = _fit_vit_positions(model, state["pos_embed"], report)
     head, _ = classifier_prefixes(model)
     if head and not any(key.startswith(head) for key in target):
         dropped = [key for key in state if key.startswith(head)]
@@ -133,6 +137,24 @@ def _fit_positions(model: Vim, rows: Tensor, method: str, report: Report) -> Ten
     report.resized.append("pos_embed")
     report.notes.append(
         f"position embedding resized from {side} x {side} to {grid[0]} x {grid[1]} cells ({method})"
+    )
+    return rows
+
+
+def _fit_vit_positions(model: VisionTransformer, rows: Tensor, report: Report) -> Tensor:
+    """The same for timm's ViT, by timm's own resampling."""
+    positions = model.pos_embed
+    if positions is None or rows.ndim != 3 or rows.shape[1:] == positions.shape[1:]:
+        return rows
+    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+    side = math.isqrt(rows.shape[1] - prefix)
+    if side * side != rows.shape[1] - prefix or rows.shape[2] != positions.shape[2]:
+        return rows  # of another kind: the shapes are told as they are
+    grid = model.patch_embed.grid_size
+    rows = resample_abs_pos_embed(rows, list(grid), num_prefix_tokens=prefix)
+    report.resized.append("pos_embed")
+    report.notes.append(
+        f"position embedding resized from {side} x {side} to {grid[0]} x {grid[1]} cells (timm)"
     )
     return rows
 
