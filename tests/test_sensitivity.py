@@ -223,7 +223,7 @@ def test_transplants_of_everything_are_transplants_of_the_output(family: str) ->
     sites = it.subject.scopes("all")["all"]
 
     def margins(names: tuple[str, ...], own, other, x: Tensor) -> Tensor:
-        return transplant._margins(
+        return transplant.margins_with(
             it, transplant.Transplant(names, "all", sites), x, own, other, None
         )
 

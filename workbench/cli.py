@@ -63,6 +63,7 @@ def parser() -> ArgumentParser:
     from workbench.methods.erf import ErfConfig
     from workbench.methods.resolution import ResolutionConfig
     from workbench.methods.scan_maps import ScanMapsConfig
+    from workbench.methods.sensitivity import SensitivityConfig
     from workbench.train import TrainConfig
 
     top = ArgumentParser(prog="vssm", description="See what a visual state-space model looks at.")
@@ -125,6 +126,24 @@ def parser() -> ArgumentParser:
     add_common(attribution)
     attribution.add_class_arguments(AttributionConfig, skip={"seed"})
     commands.add_subcommand("attribution", attribution)
+
+    sensitivity = ArgumentParser(description="Which of B, C and delta breaks under attack.")
+    add_common(sensitivity)
+    sensitivity.add_argument("--data", default=None, help="labelled images, in place of --images")
+    sensitivity.add_argument(
+        "--views",
+        nargs="+",
+        default=["all"],
+        help="all, or some of gradient,perturb,cut,transplant,bounds,horizon",
+    )
+    sensitivity.add_argument(
+        "--eps",
+        nargs="+",
+        default=["0.01", "0.03", "0.1", "0.3"],
+        help="budgets inside the model, relative to the RMS of each row",
+    )
+    sensitivity.add_class_arguments(SensitivityConfig, skip={"seed", "views", "eps"})
+    commands.add_subcommand("sensitivity", sensitivity)
 
     evaluate = ArgumentParser(description="Accuracy of models on labelled images, one crop each.")
     evaluate.add_argument("--model", nargs="+", required=True, help="one or many names")
@@ -327,11 +346,17 @@ def paths_command(args: Namespace) -> int:
     return 0
 
 
-def _config(args: Namespace, kind: type) -> Any:
-    """A method's configuration from the options of its names."""
+def _config(args: Namespace, kind: type, **given: Any) -> Any:
+    """A method's configuration from the options of its names, and what is `given`."""
     from dataclasses import fields
 
-    return kind(**{field.name: args[field.name] for field in fields(kind)})
+    names = [field.name for field in fields(kind) if field.name not in given]
+    return kind(**{name: args[name] for name in names}, **given)
+
+
+def listed(values: Sequence[str]) -> tuple[str, ...]:
+    """The parts of options that take several values: "a,b c" is a, b and c."""
+    return tuple(part for value in values for part in str(value).split(",") if part)
 
 
 def _measured(
@@ -353,7 +378,8 @@ def _measured(
     from workbench.runner import run, tqdm_progress
     from workbench.weights import create_model, facts_of
 
-    images = open_images(args.images[0] if len(args.images) == 1 else args.images, args.limit)
+    source = args.images[0] if len(args.images) == 1 else args.images
+    images = open_images(args.get("data") or source, args.limit)
     size = size or read_size(args.size)
     for name, weights in jobs or pairs(args.model, args.weights):
         model = create_model(name, weights, seed=args.seed, img_size=size)
@@ -634,6 +660,41 @@ def print_curve(curve: Any) -> None:
             print(f"  {name} grows as pixels^{entry['value']:.3f}{interval}, {sizes}")
 
 
+def sensitivity_command(args: Namespace) -> int:
+    """`vssm sensitivity`."""
+    from workbench.figures import sensitivity as pictures
+    from workbench.figures.files import save_figure
+    from workbench.methods import sensitivity
+
+    views = listed(args.views)
+    try:
+        eps = tuple(float(value) for value in listed(args.eps))
+    except ValueError:
+        raise ValueError(f"eps {' '.join(args.eps)} are not numbers such as 0.03 0.1") from None
+    config = _config(
+        args,
+        sensitivity.SensitivityConfig,
+        views=sensitivity.VIEWS if views == ("all",) else views,
+        eps=eps,
+    )
+    out = Path(args.out)
+    results, files = [], []
+    for name, result in _measured(args, sensitivity, config):
+        stem = out / f"sensitivity-{name}"
+        files += save_figure(pictures.draw(result), stem, pictures.caption(result))
+        if pictures.has_narrow(result):
+            files += save_figure(pictures.draw_narrow(result), out / f"{stem.name}-narrow")
+        results.append(result)
+        if not args.json:
+            print("\n" + pictures.report(result))
+    files.append(out / "sensitivity.csv")
+    files[-1].write_text(pictures.csv_table(results), encoding="utf-8")
+    if args.json:
+        print(json.dumps([result.meta for result in results], indent=2))
+    print("wrote " + ", ".join(str(file) for file in files), file=sys.stderr)
+    return 0
+
+
 def evaluate_command(args: Namespace) -> int:
     """`vssm evaluate`."""
     from tqdm import tqdm
@@ -716,7 +777,7 @@ def train_command(args: Namespace) -> int:
 
 def show_command(args: Namespace) -> int:
     """`vssm show RESULT.npz`."""
-    from workbench.figures import attribution, erf, resolution, scan_maps
+    from workbench.figures import attribution, erf, resolution, scan_maps, sensitivity
     from workbench.figures.files import save_figure
     from workbench.results import load
 
@@ -737,6 +798,11 @@ def show_command(args: Namespace) -> int:
             lambda: resolution.draw([result]),
             lambda: resolution.caption([result]),
             print_curve,
+        ),
+        "sensitivity": (
+            lambda: sensitivity.draw(result),
+            lambda: sensitivity.caption(result),
+            lambda result: print(sensitivity.report(result)),
         ),
     }
     if result.kind not in shown:
@@ -808,6 +874,7 @@ COMMANDS = {
     "scan-maps": scan_maps_command,
     "attribution": attribution_command,
     "resolution": resolution_command,
+    "sensitivity": sensitivity_command,
     "evaluate": evaluate_command,
     "train": train_command,
     "show": show_command,

@@ -20,8 +20,8 @@ KINDS = ("fgsm", "pgd", "autoattack", "patch", "band")
 class AttackConfig:
     """How images are attacked.
 
-    The distance is given in one of two units, never in normalised values. Steps are 2.5 / steps of
-    it long; they start at random points of the ball.
+    The distance is given in one of two units, never in normalised values. Gradient steps start at a
+    random point of the ball.
 
     Attributes:
         kind: fgsm (one step from the image), pgd, autoattack, patch (pgd in a few squares) or band
@@ -31,6 +31,8 @@ class AttackConfig:
         eps_pixels: the same in units of pixels in [0, 1].
         norm: of the distance, linf (every pixel and colour) or l2 (the whole image).
         steps: of pgd, patch and band.
+        step_size: length of these steps relative to the distance, such as the usual 2.5 / steps; by
+            default they shrink evenly from 1, which finds more.
         restarts: random starts; the worst for each image counts.
         loss: what is raised: margin (minus the label's logit plus the largest other, which does not
             saturate) or cross-entropy.
@@ -49,6 +51,7 @@ class AttackConfig:
     eps_pixels: float | None = None
     norm: str = "linf"
     steps: int = 20
+    step_size: float | None = None
     restarts: int = 1
     loss: str = "margin"
     seed: int = 0
@@ -68,6 +71,8 @@ class AttackConfig:
         for name in ("steps", "restarts", "patch_side", "patches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.step_size is not None and not self.step_size > 0:
+            raise ValueError(f"step_size must be above 0, not {self.step_size:g}")
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, not {self.seed}")
         if not 0 < self.band_cuts[0] < self.band_cuts[1]:
@@ -185,6 +190,7 @@ def attack(
         lambda deltas: losses(model(x + deltas[0]), labels, config.loss),
         [pixel_ball(x, config.eps, config.norm, within)],
         steps=1 if one_step else config.steps,
+        step_size=None if one_step else config.step_size,
         restarts=1 if one_step else config.restarts,
         start="zero" if one_step else "random",
         seed=seeds,

@@ -178,8 +178,8 @@ def projected_gradient(
         objective: from the perturbations, one for each ball, to (b,). Entry i must depend on
             image i alone.
         steps: gradient steps.
-        step_size: length of a step relative to the radius; by default 2.5 / steps, and 1 for a
-            single step.
+        step_size: length of every step relative to the radius. By default they shrink evenly from
+            1 to 1 / steps, which finds more than the usual 2.5 / steps throughout.
         restarts: starts, from each of which all steps are taken.
         start: random (uniform in the ball) or zero.
         seed: of the random starts, one number or one for each image.
@@ -195,7 +195,6 @@ def projected_gradient(
         raise ValueError(f"steps and restarts must be at least 1, not {steps} and {restarts}")
     if start not in ("random", "zero"):
         raise ValueError(f"start must be random or zero, not {start!r}")
-    size = (2.5 / steps if steps > 1 else 1.0) if step_size is None else step_size
     best = tuple(ball.zero() for ball in balls)
     values = best[0].new_full((len(best[0]),), -torch.inf)
     zero_gradients = torch.zeros_like(values)
@@ -219,6 +218,7 @@ def projected_gradient(
                 break
             if restart == step == 0:
                 zero_gradients = _zero_share(gradients)
+            size = 1 - step / steps if step_size is None else step_size
             deltas = tuple(
                 ball.project(delta + size * ball.step(gradient.nan_to_num(0, 0, 0), signs))
                 for ball, delta, gradient in zip(balls, deltas, gradients, strict=True)
@@ -265,7 +265,7 @@ def _evaluate(
         return found, ()
     slopes: Sequence[Tensor | None] = [None] * len(deltas)
     if found.requires_grad:  # not where the model cuts every way back
-        slopes = torch.autograd.grad(found.sum(), deltas, allow_unused=True)
+        slopes = torch.autograd.grad(found, deltas, torch.ones_like(found), allow_unused=True)
     return found.detach(), tuple(
         torch.zeros_like(delta) if slope is None else slope
         for slope, delta in zip(slopes, deltas, strict=True)

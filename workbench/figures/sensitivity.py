@@ -201,6 +201,15 @@ def _horizons(ax: Axes, result: Sensitivity) -> None:
     ax.legend(ncols=len(directions), loc="upper left", fontsize=6)
 
 
+def has_narrow(result: Sensitivity) -> bool:
+    """Whether layers or directions were measured alone."""
+    return any(
+        row["scope"] != "all"
+        for view in _NARROW
+        for row in result.meta["views"].get(view, {}).get("rows", ())
+    )
+
+
 def draw_narrow(result: Sensitivity) -> Figure:
     """What one layer alone, or one direction alone, does: margin lost to a perturbation inside,
     margin gained by cutting its gradient, margin that a transplant recovers, with intervals.
@@ -208,22 +217,21 @@ def draw_narrow(result: Sensitivity) -> Figure:
     Raises:
         ValueError: for a result without narrow scopes.
     """
+    if not has_narrow(result):
+        raise ValueError("this result has no layers or directions alone; measure with narrow")
     modules, directions = layers(result)
     views = [view for view in _NARROW if view in result.meta["views"]]
     kinds = [modules, directions] if len(directions) > 1 else [modules]
     with matplotlib.style.context(STYLE):
-        size = (2.4 * max(1, len(views)) + 0.4, 2.1 * len(kinds))
+        size = (2.4 * len(views) + 0.4, 2.1 * len(kinds))
         figure, axes = plt.subplots(
-            len(kinds), max(1, len(views)), figsize=size, layout="constrained", squeeze=False
+            len(kinds), len(views), figsize=size, layout="constrained", squeeze=False
         )
-        drawn = False
         for line, scopes in zip(axes, kinds, strict=True):
-            for ax, view in zip(line, views, strict=False):
-                drawn |= _scopes(ax, result, view, scopes, scopes is modules)
+            for ax, view in zip(line, views, strict=True):
+                _scopes(ax, result, view, scopes, numbered=scopes is modules)
         figure.suptitle(label(result), fontsize=9)
     plt.close(figure)
-    if not drawn:
-        raise ValueError("this result has no layers or directions alone; measure with narrow")
     return figure
 
 
@@ -236,19 +244,18 @@ _NARROW = {  # view -> the number drawn, and its axis
 
 def _scopes(
     ax: Axes, result: Sensitivity, view: str, scopes: Sequence[str], numbered: bool
-) -> bool:
+) -> None:
     number, axis = _NARROW[view]
     rows = {
         (row.get("tensor") or row["tensors"], row["scope"]): row[number]
         for row in result.meta["views"][view]["rows"]
     }
-    drawn = False
+    if not any((name, scope) in rows for name in RANKED for scope in scopes):
+        ax.set_axis_off()  # no cuts in one direction alone
+        return
     for i, name in enumerate(RANKED):
         found = [(x, rows[name, scope]) for x, scope in enumerate(scopes) if (name, scope) in rows]
         found = [(x, entry) for x, entry in found if entry["value"] is not None]
-        if not found:
-            continue
-        drawn = True
         x = np.array([place for place, _ in found]) + 0.15 * (i - 1)
         value, low, high = (
             np.array([entry[key] for _, entry in found], float) for key in ("value", "low", "high")
@@ -257,16 +264,12 @@ def _scopes(
             x, value, [value - low, high - value], fmt=MARKERS[name], ms=3, lw=0.8,
             color=COLOURS[name], label=name,
         )  # fmt: skip
-    if not drawn:
-        ax.set_axis_off()
-        return False
     ax.axhline(0, color="black", lw=0.6)
     names = range(len(scopes)) if numbered else [scope.replace("-", "\n") for scope in scopes]
     ax.set_xticks(range(len(scopes)), names)
     ax.set_xlabel("scan layer alone" if numbered else "direction alone, in all layers")
     ax.set_ylabel(axis)
-    ax.legend(fontsize=6)
-    return True
+    ax.legend(fontsize=6, loc="upper left")
 
 
 def _verdict_lines(result: Sensitivity) -> list[str]:

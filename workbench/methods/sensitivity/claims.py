@@ -20,6 +20,8 @@ WEAK, DEFENDS, SIZE = (
     "robustness falls with size",
 )
 ONE_SIZE = "one size says nothing of it; measure several sizes of a family"
+FEWEST = 20
+"""Images below which nothing is decided: bootstrap intervals of fewer are too narrow."""
 Rows = Mapping[str, Sequence[Sequence[str]]]
 
 
@@ -31,8 +33,8 @@ def claims(
     Every comparison is a number that is positive where it speaks for the claim, with a bootstrap p
     value corrected by Holm over all comparisons. A view speaks for a claim when all its comparisons
     do, against it when all speak against it. A claim is supported when a view speaks for it and
-    none against it, not supported the other way round, else undecided; always undecided for an
-    untrained model, whose ranks are no evidence.
+    none against it, not supported the other way round, else undecided; always undecided from fewer
+    than `FEWEST` images, or for an untrained model, whose ranks are no evidence.
 
     arrays, rows: as in `Sensitivity`, of whatever views there are.
     """
@@ -42,6 +44,7 @@ def claims(
         certain = p < 1 - draw.confidence
         against = entry["value"] < 0 or entry["either_way"]
         entry["says"] = "nothing" if not certain else "against" if against else "for"
+    few = len(arrays["clean"]) < FEWEST
     found = []
     for claim in (WEAK, DEFENDS, SIZE):
         own = [entry for entry in made if entry["claim"] == claim]
@@ -49,10 +52,12 @@ def claims(
         reason = "" if own else ONE_SIZE if claim == SIZE else "no view that speaks to it was taken"
         if own and not trained:
             reason = "the weights are random, and ranks before training are no evidence"
+        elif own and few:
+            reason = f"fewer than {FEWEST} images decide nothing"
         found.append(
             {
                 "claim": claim,
-                "verdict": verdict(views.values()) if trained else "undecided",
+                "verdict": "undecided" if few or not trained else verdict(views.values()),
                 "reason": reason,
                 "views": views,
                 "comparisons": own,

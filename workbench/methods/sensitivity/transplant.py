@@ -55,7 +55,7 @@ def measure(case: Case) -> dict[str, Tensor]:
     found = []
     for row in rows(case.subject, case.config):
         margins = [
-            _margins(case, row, x, own, other, seeds)
+            margins_with(case, row, x, own, other, seeds)
             for x, own, other in (
                 (case.twin, case.attacked, case.clean),
                 (case.x, case.clean, case.attacked),
@@ -66,13 +66,13 @@ def measure(case: Case) -> dict[str, Tensor]:
     return {"transplant": torch.stack(found, dim=1)}
 
 
-def _margins(
+def margins_with(
     case: Case,
     row: Transplant,
     x: Tensor,
     own: Recording,
     other: Recording,
-    seeds: Sequence[int] | None,
+    seeds: Sequence[int] | None = None,
 ) -> Tensor:
     """(b,) on x with the tensors of the run `other`, or, with seeds, moved as far with random
     signs."""
