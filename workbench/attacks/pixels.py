@@ -1,6 +1,6 @@
 """Attacks on images in [0, 1]: the smallest margin within a distance of every image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +26,8 @@ class AttackConfig:
     Attributes:
         kind: fgsm (one step from the image), pgd, autoattack, patch (pgd in a few squares) or band
             (pgd in a frequency band).
-        eps_255: the distance in units of 1 / 255. By default 4 in linf and 128 in l2, and 255 for
-            patch, which is no bound but black and white.
+        eps_255: the distance in units of 1 / 255. By default 4 in linf, 128 in l2, and for patch in
+            linf 255, which is no bound but black and white.
         eps_pixels: the same in units of pixels in [0, 1].
         norm: of the distance, linf (every pixel and colour) or l2 (the whole image).
         steps: of pgd, patch and band.
@@ -208,7 +208,12 @@ def attack(
     )
 
 
-def pixel_ball(x: Tensor, eps: float, norm: str = "linf", within=None) -> Ball:
+def pixel_ball(
+    x: Tensor,
+    eps: float,
+    norm: str = "linf",
+    within: Callable[[Tensor], Tensor] | None = None,
+) -> Ball:
     """Changes of x (b, 3, h, w) by at most eps that leave every pixel in [0, 1]."""
     scale = 1.0 if norm == "linf" else x[0].numel() ** -0.5  # for a plain l2 norm
     return Ball(tuple(x.shape), eps, scale, norm, low=-x, high=1 - x, within=within)
