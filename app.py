@@ -11,6 +11,8 @@ page = st.navigation(
     [
         st.Page("workbench/app/erf.py", title="Effective receptive field", default=True),
         st.Page("workbench/app/scan_maps.py", title="Scan maps", url_path="scan-maps"),
+        st.Page("workbench/app/resolution.py", title="Resolution", url_path="resolution"),
+        st.Page("workbench/app/sensitivity.py", title="Sensitivity", url_path="sensitivity"),
     ]
 )
 sidebar.draw()

@@ -7,10 +7,14 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from workbench.app import resolution_measure
+from workbench.app.class_names import class_names
+from workbench.app.session import Spec
 from workbench.images import open_images
 from workbench.methods import erf
 from workbench.runner import run
-from workbench.weights import create_model
+from workbench.sweep import curve_of, save_curve, sweep
+from workbench.weights import create_model, facts_of
 
 APP = str(Path(__file__).parents[1] / "app.py")
 
@@ -200,3 +204,159 @@ def test_a_model_without_a_scan_says_so(maps):
     fine(maps)
     assert "no selective scan" in maps.info[0].value
     assert not maps.code
+
+
+# Resolution
+
+
+@pytest.fixture
+def sizes(app):
+    """The page of a small convolutional network over two sizes, before its first run."""
+    app.switch_page("workbench/app/resolution.py")
+    app.query_params.update({"model": "resnet_nano", "sizes-64": ["32", "64"]})
+    return app
+
+
+def button(app: AppTest, label: str):
+    return next(button for button in app.button if button.label == label)
+
+
+def captions(app: AppTest) -> list[str]:
+    return [text for image in app.get("image") for text in image.captions]
+
+
+def column(app: AppTest, model: str) -> list[str]:
+    return app.table[0].value[model].tolist()
+
+
+def test_resolution_shows_the_picture_at_every_size_before_it_measures(sizes):
+    fine(sizes.run())
+    assert captions(sizes) == ["**32 px**", "**64 px, trained**"]
+    assert not sizes.code and not sizes.table
+    assert any("Random (untrained) weights" in text.value for text in sizes.markdown)
+
+
+def test_resolution_measures_curves_and_the_picture(sizes):
+    sizes.query_params.update(beside=["vim_nano"], seed="1", image="coffee.jpg")
+    fine(sizes.run())
+    button(sizes, "Measure").click().run()
+    fine(sizes)
+    assert command(sizes) == (
+        "vssm resolution --model resnet_nano vim_nano --weights random random --images samples "
+        "--sizes 32 64 --object-size grows --seed 1 --out out"
+    )
+    # at the trained size every prediction is that at the trained size
+    assert [column(sizes, name)[1][:3] for name in ("resnet_nano", "vim_nano")] == ["100"] * 2
+    predictions = [text for text in captions(sizes) if "class" in text]
+    assert [text.split("  ")[0] for text in predictions] == ["**32 px**", "**64 px, trained**"] * 2
+    assert sum("cross-ness" in text for text in captions(sizes)) == 4
+    assert button(sizes, "Measure").disabled
+
+
+def test_resolution_measures_no_point_twice(sizes, monkeypatch):
+    asked = []
+
+    def spy(model, images, missing, *arguments, **options):
+        asked.append((len(images), list(missing)))
+        return sweep(model, images, missing, *arguments, **options)
+
+    monkeypatch.setattr(resolution_measure, "sweep", spy)
+    sizes.query_params.update(seed="2", data="sidebar picture")
+    fine(sizes.run())
+    button(sizes, "Measure").click().run()
+    before = column(sizes, "resnet_nano")
+    sizes.multiselect(key="sizes-64").set_value(["32", "64", "96"]).run()
+    assert column(fine(sizes), "resnet_nano")[:2] == before
+    button(sizes, "Measure").click().run()
+    assert asked == [(1, [32, 64]), (1, [96])]
+    assert len(column(fine(sizes), "resnet_nano")) == 3
+
+
+def test_resolution_keeps_the_points_of_an_interrupted_sweep(sizes, monkeypatch):
+    def breaks(*arguments, **options):
+        yield next(sweep(*arguments, **options))
+        raise ValueError("the power went out")
+
+    monkeypatch.setattr(resolution_measure, "sweep", breaks)
+    sizes.query_params.update(seed="3", data="sidebar picture")
+    fine(sizes.run())
+    button(sizes, "Measure").click().run()
+    assert not sizes.exception
+    assert [error.value for error in sizes.error] == ["the power went out"]
+    fine(sizes.run())
+    assert sizes.table[0].value["size"].tolist() == ["64 px"]
+    assert not button(sizes, "Measure").disabled
+
+
+def test_resolution_never_mixes_the_protocols(sizes):
+    sizes.query_params.update(seed="4", data="sidebar picture", number="Operations")
+    fine(sizes.run())
+    button(sizes, "Measure").click().run()
+    assert "--erf-images 1" in command(fine(sizes)) and "--object-size grows" in command(sizes)
+    sizes.button_group(key="object_size").set_value("constant").run()
+    assert not fine(sizes).table
+    button(sizes, "Measure").click().run()
+    assert "--object-size constant" in command(fine(sizes))
+
+
+def test_resolution_draws_stored_curves_at_once(sizes, tmp_path):
+    for label in ("dark", "light"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i in range(4):
+            shade = (10 * i, 40, 60) if label == "dark" else (200, 220, 255 - 10 * i)
+            Image.new("RGB", (64, 64), shade).save(tmp_path / "images" / label / f"{i}.png")
+    model = create_model("resnet_nano", num_classes=2)
+    images = open_images(tmp_path / "images")
+    steps = sweep(model, images, [32], labelled=True, erf_images=0, facts=facts_of(model))
+    save_curve(curve_of(list(steps)), tmp_path)
+    fine(sizes.run())
+    assert any(str(tmp_path) in caption.value for caption in sizes.caption)
+    assert sizes.selectbox(key="number").value == "top1"
+    assert len(column(sizes, "resnet_nano")) == 2
+    assert command(sizes) == (
+        "vssm resolution --model resnet_nano --weights random --data images --limit 8 "
+        "--sizes 32 64 --object-size grows --out out"
+    )
+    sizes.button_group(key="object_size").set_value("constant").run()
+    assert not fine(sizes).table
+
+
+def test_class_names_are_those_of_the_training_images(monkeypatch):
+    monkeypatch.delenv("VSSM_WEIGHTS", raising=False)
+    trained = class_names(Spec("resnet_nano", "resnet_nano.safetensors", 0, 64), 10)
+    assert (trained[0], trained[5], trained[9]) == ("tench", "French horn", "parachute")
+    assert class_names(Spec("resnet_nano", "random", 0, 64), 10)[9] == "class 9"
+
+
+# Sensitivity
+
+
+@pytest.fixture
+def attacks(app):
+    app.run()
+    return app.switch_page("workbench/app/sensitivity.py")
+
+
+@pytest.mark.parametrize("model", ["vmamba_nano", "vim_nano", "mambavision_nano"])
+def test_sensitivity_of_every_family(attacks, model):
+    attacks.query_params["model"] = model
+    fine(attacks.run())
+    attacks.selectbox(key="model").set_value(model).run()
+    fine(attacks)
+    assert command(attacks).startswith(f"vssm sensitivity --model {model}")
+    assert any("ranks of B, C and delta are no evidence" in text.value for text in attacks.markdown)
+
+
+def test_the_slider_sets_the_attack_and_goes_to_the_url_and_the_command(attacks):
+    fine(attacks.run())
+    assert "--transplant-eps-255 1 " in command(attacks)
+    attacks.slider(key="eps").set_value(4.0).run()
+    assert "--transplant-eps-255 4 " in command(fine(attacks))
+    attacks.slider(key="eps").set_value(0.0).run()
+    fine(attacks)
+    assert not attacks.code and "Move the slider" in attacks.info[0].value
+
+
+def test_a_model_without_b_c_and_delta_says_so(attacks):
+    attacks.selectbox(key="model").set_value("resnet_nano").run()
+    assert "no selective scan" in fine(attacks).info[0].value

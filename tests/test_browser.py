@@ -92,7 +92,8 @@ def visit(url, browser):
 
 def is_ours(message) -> bool:
     """An error, but not of Streamlit's look for its server below the address of a page."""
-    return message.type == "error" and "/scan-maps/_stcore/" not in message.location["url"]
+    below = re.search("/(scan-maps|resolution|sensitivity)/_stcore/", message.location["url"])
+    return message.type == "error" and below is None
 
 
 def photograph(tab):
@@ -186,3 +187,41 @@ def test_scan_maps_follow_the_click_and_the_layer(visit):
     sync_api.expect(
         tab.get_by_role("img", name="Matrix of column-reversed in image order")
     ).to_be_visible()
+
+
+def test_resolution_measures_point_by_point_and_keeps_them(visit, tmp_path):
+    tab = visit(
+        "model=resnet_nano&sizes-64=32&sizes-64=64&data=samples&number=Divergence", "resolution"
+    )
+    picture = tab.get_by_role("img", name="astronaut.jpg at 32 px")
+    sync_api.expect(picture).to_be_visible()
+    tab.get_by_role("button", name="Measure").click()
+    field = tab.get_by_role("img", name="Receptive field of resnet_nano at 64 px")
+    sync_api.expect(field).to_be_visible(timeout=PATIENCE)
+    sync_api.expect(tab.get_by_role("button", name="Measure")).to_be_disabled(timeout=PATIENCE)
+    name = "Divergence (nats) against image size, of resnet_nano"
+    chart = tab.get_by_label(name, exact=True)
+    sync_api.expect(chart).to_be_visible()
+    with tab.expect_download() as data:
+        tab.get_by_role("button", name="Data (NPZ)").click()
+    data.value.save_as(tmp_path / "resolution.npz")
+    with np.load(tmp_path / "resolution.npz") as arrays:
+        assert arrays["sizes"].tolist() == [32, 64]
+    tab.get_by_text("constant", exact=True).click()
+    sync_api.expect(chart).to_be_hidden(timeout=PATIENCE)
+    tab.get_by_text("grows", exact=True).click()
+    sync_api.expect(chart).to_be_visible(timeout=PATIENCE)
+    assert "number=Divergence" in tab.url
+
+
+def test_sensitivity_attacks_as_the_slider_moves(visit):
+    tab = visit("model=mambavision_nano&size=64&image=chelsea.jpg", "sensitivity")
+    twin = tab.get_by_role("img", name="chelsea.jpg after the attack")
+    sync_api.expect(twin).to_be_visible()
+    before = twin.get_attribute("src")
+    chart = tab.get_by_label("Margins of mambavision_nano with tensors put back", exact=True)
+    sync_api.expect(chart).to_be_visible()
+    tab.get_by_role("slider", name="Attack, in 1/255 of every pixel").press("ArrowRight")
+    sync_api.expect(tab.get_by_text("--transplant-eps-255 1.25")).to_be_visible(timeout=PATIENCE)
+    assert twin.get_attribute("src") != before
+    assert "eps=1.25" in tab.url

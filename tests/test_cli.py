@@ -136,6 +136,54 @@ def test_a_wrong_question_about_scans_is_one_sentence(more, words, tmp_path, cap
     assert not list(tmp_path.glob("*.npz"))
 
 
+def test_sensitivity_reports_its_views_and_claims(tmp_path, capsys) -> None:
+    few = ["--views", "gradient,transplant", "bounds", "--attack-steps", "2", "--narrow", "false"]
+    command = ["sensitivity", "--model", "mambavision_nano", *QUICK, *few, "--out", str(tmp_path)]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "RANDOM WEIGHTS" in text and '"B and C are weak points": UNDECIDED' in text
+    (file,) = tmp_path.glob("*.npz")
+    found = load(file)
+    assert set(found.meta["views"]) == {"gradient", "transplant", "bounds"}
+    assert found.meta["views"]["bounds"]["exceeded"] == 0
+    assert (tmp_path / "sensitivity-mambavision_nano.png").read_bytes().startswith(b"\x89PNG")
+    assert "mambavision_nano,transplant,B all,recovered," in (
+        tmp_path / "sensitivity.csv"
+    ).read_text()
+    assert main(["show", str(file)]) == 0
+    assert text.strip() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--views", "gradient,depth"], "views must be some of gradient"),
+        (["--eps", "0.1,much"], "eps must be numbers, not 0.1 much"),
+        (["--eps", "4"], "more than twice the RMS of a row"),
+        (["--model", "resnet_nano"], "has no selective scan"),
+    ],
+)
+def test_a_wrong_question_about_sensitivity_is_one_sentence(more, words, tmp_path, capsys) -> None:
+    command = ["sensitivity", "--model", "vim_nano", *QUICK, "--out", str(tmp_path), *more]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+    assert not list(tmp_path.glob("*.npz"))
+
+
+def test_robustness_counts_what_predictions_withstand(tmp_path, capsys) -> None:
+    few = ["--attacks", "fgsm,pgd", "--steps", "2", "--eps-255", "1,4", "--probes", "views"]
+    command = ["robustness", "--model", "resnet_nano", *QUICK, *few, "--out", str(tmp_path)]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "attack/pgd/4" in text and "view/horizontal-flip" in text
+    (file,) = tmp_path.glob("*.npz")
+    assert load(file).predictions.shape[1] == 3
+    assert "\\begin{tabular}" in (tmp_path / "robustness.tex").read_text()
+    assert main([*command, "--eps-255", "0.01"]) == 2
+    assert "eps_255=2.55" in capsys.readouterr().err
+
+
 def test_models_lists_families_and_patterns(capsys) -> None:
     assert main(["models"]) == 0
     text = capsys.readouterr().out

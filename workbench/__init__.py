@@ -14,11 +14,13 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from workbench.images import open_images, preprocessing_for
-from workbench.methods import attribution, erf, resolution, scan_maps
+from workbench.methods import attribution, erf, resolution, robustness, scan_maps, sensitivity
 from workbench.methods.attribution import AttributionConfig
 from workbench.methods.erf import ErfConfig
 from workbench.methods.resolution import ResolutionConfig
+from workbench.methods.robustness import RobustnessConfig
 from workbench.methods.scan_maps import ScanMapsConfig
+from workbench.methods.sensitivity import SensitivityConfig
 from workbench.results import load
 from workbench.runner import run
 from workbench.trace import patch, record, scans
@@ -28,7 +30,9 @@ __all__ = [
     "AttributionConfig",
     "ErfConfig",
     "ResolutionConfig",
+    "RobustnessConfig",
     "ScanMapsConfig",
+    "SensitivityConfig",
     "attribution",
     "create_model",
     "erf",
@@ -38,7 +42,9 @@ __all__ = [
     "preprocessing_for",
     "record",
     "resolution",
+    "robustness",
     "run",
     "scan_maps",
     "scans",
+    "sensitivity",
 ]

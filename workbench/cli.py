@@ -62,6 +62,7 @@ def parser() -> ArgumentParser:
     from workbench.methods.attribution import AttributionConfig
     from workbench.methods.erf import ErfConfig
     from workbench.methods.resolution import ResolutionConfig
+    from workbench.methods.robustness import RobustnessConfig
     from workbench.methods.scan_maps import ScanMapsConfig
     from workbench.methods.sensitivity import SensitivityConfig
     from workbench.train import TrainConfig
@@ -144,6 +145,34 @@ def parser() -> ArgumentParser:
     )
     sensitivity.add_class_arguments(SensitivityConfig, skip={"seed", "views", "eps"})
     commands.add_subcommand("sensitivity", sensitivity)
+
+    robustness = ArgumentParser(
+        description="What predictions withstand: attacks, corruptions, lost or moved parts, turns."
+    )
+    add_common(robustness)
+    robustness.add_argument("--data", default=None, help="labelled images, in place of --images")
+    robustness.add_argument(
+        "--baseline",
+        default=None,
+        help="for mCE: one of the models measured, or a result file of vssm robustness",
+    )
+    several = {
+        "attacks": "fgsm, pgd, autoattack, or none",
+        "eps_255": "distances of the attacks in units of 1/255",
+        "autoattack_eps_255": "distances for autoattack; by default the largest of eps_255",
+        "corruptions": "all, none, or names such as fog",
+        "severities": "of the corruptions, 1 to 5",
+        "probes": "drop, drop-scan, information, shuffle, views, all or none",
+        "dropped": "shares of the patches that are taken away",
+        "lost": "shares of the pixels that are lost, up to 0.5",
+        "grids": "patches along a side that are shuffled; by default those that divide the image",
+    }
+    for name, meaning in several.items():
+        default = getattr(RobustnessConfig, name)
+        texts = None if default is None else [str(value) for value in default]
+        robustness.add_argument(f"--{name}", nargs="+", type=str, default=texts, help=meaning)
+    robustness.add_class_arguments(RobustnessConfig, skip={"seed", *several})
+    commands.add_subcommand("robustness", robustness)
 
     evaluate = ArgumentParser(description="Accuracy of models on labelled images, one crop each.")
     evaluate.add_argument("--model", nargs="+", required=True, help="one or many names")
@@ -354,9 +383,15 @@ def _config(args: Namespace, kind: type, **given: Any) -> Any:
     return kind(**{name: args[name] for name in names}, **given)
 
 
-def listed(values: Sequence[str]) -> tuple[str, ...]:
-    """The parts of options that take several values: "a,b c" is a, b and c."""
-    return tuple(part for value in values for part in str(value).split(",") if part)
+def listed(args: Namespace, name: str, kind: type = str) -> tuple | None:
+    """The values of an option that takes several: "1,2 3" is 1, 2 and 3. None when not given."""
+    if args[name] is None:
+        return None
+    parts = [part for text in args[name] for part in str(text).split(",") if part]
+    try:
+        return tuple(kind(part) for part in parts)
+    except ValueError:
+        raise ValueError(f"{name} must be numbers, not {' '.join(parts)}") from None
 
 
 def _measured(
@@ -666,16 +701,12 @@ def sensitivity_command(args: Namespace) -> int:
     from workbench.figures.files import save_figure
     from workbench.methods import sensitivity
 
-    views = listed(args.views)
-    try:
-        eps = tuple(float(value) for value in listed(args.eps))
-    except ValueError:
-        raise ValueError(f"eps {' '.join(args.eps)} are not numbers such as 0.03 0.1") from None
+    views = listed(args, "views")
     config = _config(
         args,
         sensitivity.SensitivityConfig,
         views=sensitivity.VIEWS if views == ("all",) else views,
-        eps=eps,
+        eps=listed(args, "eps", float),
     )
     out = Path(args.out)
     results, files = [], []
@@ -693,6 +724,74 @@ def sensitivity_command(args: Namespace) -> int:
         print(json.dumps([result.meta for result in results], indent=2))
     print("wrote " + ", ".join(str(file) for file in files), file=sys.stderr)
     return 0
+
+
+def robustness_command(args: Namespace) -> int:
+    """`vssm robustness`."""
+    from workbench.figures import robustness as pictures
+    from workbench.figures.files import save_figure
+    from workbench.methods import robustness
+    from workbench.methods.corruption_errors import against
+    from workbench.results import Robustness, load
+
+    kinds = dict.fromkeys(("attacks", "corruptions", "probes"), str)
+    kinds |= dict.fromkeys(("eps_255", "autoattack_eps_255", "dropped", "lost"), float)
+    kinds |= dict.fromkeys(("severities", "grids"), int)
+    several = {name: listed(args, name, kind) for name, kind in kinds.items()}
+    config = _config(args, robustness.RobustnessConfig, **several)
+    base = None
+    if args.baseline and args.baseline not in args.model:
+        base = load(args.baseline)
+        if not isinstance(base, Robustness):
+            raise ValueError(f"{args.baseline} holds no result of vssm robustness")
+    results = [result for _, result in _measured(args, robustness, config)]
+    if args.baseline:
+        base = base or next(r for r in results if r.meta["model"] == args.baseline)
+        results = [against(result, base) for result in results]
+    out, files = Path(args.out), []
+    for result in results:
+        stem = out / f"robustness-{result.meta['model']}"
+        files += save_figure(pictures.draw(result), stem, pictures.caption(result))
+    for suffix, text in (
+        ("csv", pictures.csv_table(results)),
+        ("tex", pictures.latex_table(results)),
+    ):
+        files.append(out / f"robustness.{suffix}")
+        files[-1].write_text(text, encoding="utf-8")
+    if args.json:
+        print(json.dumps([result.meta for result in results], indent=2))
+    else:
+        for result in results:
+            print_robustness(result)
+    print("wrote " + ", ".join(str(file) for file in files), file=sys.stderr)
+    return 0
+
+
+def print_robustness(result: Any) -> None:
+    """A table of accuracies, means over corruptions, and what the checklist found."""
+    meta = result.meta
+    print(f"\n{meta['model']}, {meta['facts'].get('weights_label')}, {meta['images_used']} images")
+    print(f"  {'':34} {'top-1':>6} {'':16} {'change':>7}")
+
+    def interval(entry: dict) -> str:
+        return "" if entry["low"] is None else f"[{entry['low']:.1f}, {entry['high']:.1f}]"
+
+    for condition in meta["conditions"]:
+        accuracy, change = condition["numbers"]["accuracy"], condition["numbers"]["change"]
+        print(
+            f"  {condition['name']:34} {accuracy['value']:>6.1f} {interval(accuracy):16} "
+            f"{change['value']:>+7.1f} {interval(change)}"
+        )
+    means = {**meta["numbers"], **meta.get("baseline", {})}
+    for name in ("mean corruption error", "mCE", "relative mCE"):
+        if name in means:
+            entry = means[name]
+            print(f"  {name:34} {entry['value']:>6.1f} {interval(entry):16} {entry['unit']}")
+    for check in (meta["checklist"] or {}).get("checks", ()):
+        if not check["passed"]:
+            print(f"  sign of gradient masking: {check['name']}: {check['evidence']}")
+    for note in meta["notes"]:
+        print(f"  {note}")
 
 
 def evaluate_command(args: Namespace) -> int:
@@ -777,7 +876,7 @@ def train_command(args: Namespace) -> int:
 
 def show_command(args: Namespace) -> int:
     """`vssm show RESULT.npz`."""
-    from workbench.figures import attribution, erf, resolution, scan_maps, sensitivity
+    from workbench.figures import attribution, erf, resolution, robustness, scan_maps, sensitivity
     from workbench.figures.files import save_figure
     from workbench.results import load
 
@@ -798,6 +897,11 @@ def show_command(args: Namespace) -> int:
             lambda: resolution.draw([result]),
             lambda: resolution.caption([result]),
             print_curve,
+        ),
+        "robustness": (
+            lambda: robustness.draw(result),
+            lambda: robustness.caption(result),
+            print_robustness,
         ),
         "sensitivity": (
             lambda: sensitivity.draw(result),
@@ -874,6 +978,7 @@ COMMANDS = {
     "scan-maps": scan_maps_command,
     "attribution": attribution_command,
     "resolution": resolution_command,
+    "robustness": robustness_command,
     "sensitivity": sensitivity_command,
     "evaluate": evaluate_command,
     "train": train_command,

@@ -29,7 +29,14 @@ VARIANTS: dict[str, dict] = {
         "window_size": (8, 8, 4),
         "conv_stages": 1,
     },
-    "resnet_nano": {"block": BasicBlock, "layers": (2, 2, 2, 2), "channels": (32, 64, 96, 128)},
+    "resnet_nano": {  # ResNet-D: three narrow convolutions first, strides by averaging
+        "block": BasicBlock,
+        "layers": (2, 2, 2, 2),
+        "channels": (32, 64, 96, 128),
+        "stem_type": "deep",
+        "stem_width": 16,
+        "avg_down": True,
+    },
     "vit_nano": {
         "img_size": 64,
         "patch_size": 8,
@@ -63,7 +70,7 @@ _HEADS = {
     "vmamba_nano": ("patch_embed.0", "classifier.head"),
     "vim_nano": ("patch_embed.proj", "head"),
     "mambavision_nano": ("patch_embed.conv_down.0", "head"),
-    "resnet_nano": ("conv1", "fc"),
+    "resnet_nano": ("conv1.0", "fc"),
     "vit_nano": ("patch_embed.proj", "head"),
     "s4nd_nano": (None, "head"),  # it begins without a convolution
 }

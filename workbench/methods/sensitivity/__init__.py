@@ -112,7 +112,7 @@ def combine(
         "bounds": lambda: numbers.of_bounds(arrays["bounds"], sites, draw),
         "horizon": lambda: numbers.of_horizon(arrays["horizon"], sites, draw),
     }
-    trained = meta["facts"].get("training") != "before"
+    trained = meta["facts"].get("training") != "before training"
     meta = {
         **meta,
         "config": asdict(config),

@@ -1,0 +1,214 @@
+"""What the page about image sizes asks of the engine: curves that grow point by point."""
+
+import copy
+import shlex
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import streamlit as st
+
+from workbench.app import session
+from workbench.app.session import Spec
+from workbench.figures import resolution as pictures
+from workbench.figures.files import figure_bytes
+from workbench.images import SAMPLES, Images
+from workbench.methods.resolution import ResolutionConfig
+from workbench.methods.resolution_curve import compare
+from workbench.results import Resolution, Result, load
+from workbench.runner import Progress
+from workbench.sweep import Step, curve_of, sweep
+
+FIELDS = 4
+"""Images that also give a receptive field, where there are so many; as on the command line."""
+
+
+@dataclass
+class Known:
+    """What has been measured of one curve; the folder also keeps what a stop leaves behind."""
+
+    steps: dict[int, Step] = field(default_factory=dict)
+    folder: TemporaryDirectory = field(default_factory=TemporaryDirectory)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _known(spec: Spec, fingerprint: str, object_size: str) -> Known:
+    """The same object at every call, in every session."""
+    return Known()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model over sizes (its own, `spec.size`, among them) on some images, by one protocol."""
+
+    spec: Spec
+    images: Images
+    object_size: str
+    sizes: tuple[int, ...]
+
+    @property
+    def identity(self) -> tuple:
+        return self.spec, self.images.fingerprint, self.object_size, self.sizes
+
+    @property
+    def config(self) -> ResolutionConfig:
+        return ResolutionConfig(object_size=self.object_size, native=self.spec.size)
+
+    @property
+    def known(self) -> Known:
+        return _known(self.spec, self.images.fingerprint, self.object_size)
+
+    @property
+    def steps(self) -> list[Step]:
+        """The sizes that are known, smallest first."""
+        steps = self.known.steps
+        return [steps[size] for size in self.sizes if size in steps]
+
+    @property
+    def missing(self) -> list[int]:
+        return [size for size in self.sizes if size not in self.known.steps]
+
+
+def measure(task: Task, progress: Progress) -> Iterator[Step]:
+    """Measure the missing sizes of a task; yield each as soon as it is known to all sessions."""
+    loaded = session.load(task.spec)
+    with loaded.lock:
+        model = copy.deepcopy(loaded.model)  # a sweep takes long; others' clicks need not wait
+    known = task.known
+    steps = sweep(
+        model,
+        task.images,
+        task.missing,
+        task.config,
+        erf_images=min(FIELDS, len(task.images)),
+        out=known.folder.name,
+        progress=progress,
+        facts=session.facts(task.spec),
+    )
+    while True:
+        with known.lock:  # sessions that measure the same share what they write
+            step = next(steps, None)
+        if step is None:
+            return
+        if step.field is not None:  # the mean map is shown, those of the images fill the memory
+            step = replace(step, field=replace(step.field, maps=step.field.maps[:0]))
+        known.steps[step.size] = step
+        yield step
+
+
+def curve(task: Task) -> Resolution | None:
+    """The curve of the sizes that are known so far; None before the first."""
+    steps = task.steps
+    if not any(step.point for step in steps):
+        return None
+    sizes = tuple(step.size for step in steps)
+    return _curve(task.spec, task.images.fingerprint, task.object_size, sizes, steps)
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _curve(
+    spec: Spec, fingerprint: str, object_size: str, sizes: tuple[int, ...], _steps: list[Step]
+) -> Resolution:
+    return curve_of(_steps)
+
+
+def stored() -> list[Resolution]:
+    """The curves in the results folder; a file that cannot be read is one sentence on the page."""
+    found = []
+    for path in sorted(session.results_folder().rglob("*-resolution-*.npz")):
+        with session.sentences():
+            result = _read(path, path.stat().st_mtime_ns)
+            found += [result] if isinstance(result, Resolution) else []
+    return found
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _read(path: Path, stamp: int) -> Result:
+    return load(path)
+
+
+def labels(curves: Sequence[Resolution]) -> list[str]:
+    """The models, each label only once: their weights or a number tell them apart."""
+    return distinct(pictures.names(curves))
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, with a number where one comes twice."""
+    names = list(names)
+    return [f"{name} #{i + 1}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+
+
+def sizes(curves: Sequence[Resolution]) -> list[int]:
+    """All sizes of some curves, missing ones among them."""
+    return sorted(
+        {int(size) for curve in curves for size in [*curve.sizes, *curve.meta["missing"]]}
+    )
+
+
+def figure_file(curves: Sequence[Resolution], suffix: str) -> bytes:
+    """The curves as a figure: `png`, `pdf` or `svg`."""
+    with session.DRAWING:
+        return figure_bytes(pictures.draw(curves), suffix)
+
+
+def table_file(curves: Sequence[Resolution]) -> str:
+    """The curves as CSV."""
+    return pictures.csv_table(curves, compare(curves))
+
+
+def command(tasks: Sequence[Task]) -> str:
+    """The command line that measures the same."""
+    first = tasks[0]
+    images = ["samples"]
+    if len(first.images) == 1:
+        name = first.images.names[0]
+        file = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
+        images = [session.short(file), "--erf-images", "1"]
+    return _command(
+        [task.spec.model for task in tasks],
+        [session.short(task.spec.source) for task in tasks],
+        ["--images", *images],
+        first.sizes,
+        first.object_size,
+        first.spec.seed,
+    )
+
+
+def command_of(curve: Resolution) -> str:
+    """The command line that measures a stored curve again, by what it says of itself."""
+    meta = curve.meta
+    source = meta["images"]["source"].partition(":")[0]
+    words = ["--images" if curve.correct is None else "--data"]
+    words += ["samples" if source == "built-in samples" else source]
+    words += ["--limit", str(meta["images"]["count"])]
+    for entry in fields(ResolutionConfig):
+        value = meta["config"][entry.name]
+        if entry.name not in ("object_size", "native", "classes") and value != entry.default:
+            words += [f"--{entry.name}", str(value).lower()]
+    weights = meta["facts"].get("weights", "auto")
+    file = session.weights_folder() / weights
+    return _command(
+        [meta["model"]],
+        [session.short(file) if file.is_file() else weights],
+        words,
+        sizes([curve]),
+        meta["object_size"],
+        meta["facts"].get("seed", 0),
+    )
+
+
+def _command(
+    models: Sequence[str],
+    weights: Sequence[str],
+    images: Sequence[str],
+    sizes: Sequence[int],
+    object_size: str,
+    seed: int,
+) -> str:
+    words = ["vssm", "resolution", "--model", *models, "--weights", *weights, *images]
+    words += ["--sizes", *map(str, sizes), "--object-size", object_size]
+    words += ["--seed", str(seed)] if seed else []
+    return shlex.join([*words, "--out", "out"])

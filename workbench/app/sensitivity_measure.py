@@ -1,0 +1,138 @@
+"""What the page about sensitivity asks of the engine, remembered between moves of the slider."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+import torch
+
+from workbench.app import session
+from workbench.app.session import Spec
+from workbench.images import SAMPLES, Batch, Images, preprocessing_for
+from workbench.methods.scan_layers import Direction, ScanLayer, scan_layers
+from workbench.methods.scan_statistics import token_statistics
+from workbench.methods.sensitivity import SensitivityConfig
+from workbench.methods.sensitivity.subject import Case, Subject
+from workbench.methods.sensitivity.transplant import SETS, Transplant, margins_with
+from workbench.trace import scans as scan_sites
+
+QUANTITIES = ("delta", "B", "C")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One image under one attack; eps in 1/255."""
+
+    spec: Spec
+    fingerprint: str
+    eps: float
+    steps: int
+
+
+@dataclass(frozen=True, eq=False)
+class Attack:
+    """One image before and after.
+
+    Attributes:
+        pictures: clean and adversarial, (h, w, 3) uint8.
+        change: (h, w, 3) float, adversarial - clean, in 1/255.
+        probabilities: (2, classes), clean and adversarial.
+        label: the clean prediction, which the attack aims at.
+        margins: of that class, clean and adversarial.
+    """
+
+    pictures: tuple[np.ndarray, np.ndarray]
+    change: np.ndarray
+    probabilities: np.ndarray
+    label: int
+    margins: tuple[float, float]
+
+
+def scans(spec: Spec) -> list[str]:
+    """Module paths of the model's scans; empty for a model without one."""
+    return list(dict.fromkeys(site.module for site in scan_sites(session.load(spec).model)))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def case(setting: Setting, _images: Images) -> Case:
+    """The image, its adversarial twin and the scans of both; use it with the model's lock."""
+    loaded = session.load(setting.spec)
+    preprocessing = preprocessing_for(loaded.model, setting.spec.size)
+    picture = preprocessing.picture(_images.load(0))[None]
+    batch = Batch(preprocessing.tensor(picture), picture, (_images.names[0],), None, (0,))
+    config = SensitivityConfig(transplant_eps_255=setting.eps, attack_steps=setting.steps)
+    with loaded.lock:
+        return Case(Subject.of(loaded.model), batch, config)
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def attack(setting: Setting, _images: Images) -> Attack:
+    """Attack the image on the model's own prediction."""
+    it = case(setting, _images)
+    with session.load(setting.spec).lock, torch.no_grad():
+        logits = torch.cat([it.subject.answer(x) for x in (it.x, it.twin)])
+        margins = tuple(float(it.margins(x)) for x in (it.x, it.twin))
+    both = torch.cat([it.x, it.twin]).permute(0, 2, 3, 1).numpy()
+    clean, twin = (255 * both).round().astype(np.uint8)
+    return Attack(
+        (clean, twin),
+        255 * (both[1] - both[0]),
+        logits.softmax(dim=1).numpy(),
+        int(it.labels[0]),
+        (margins[0], margins[1]),
+    )
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def transplants(setting: Setting, layer: str | None, _images: Images) -> list[tuple[str, float]]:
+    """(what was put back, margin) of the adversarial run with tensors of the clean one.
+
+    layer: a scan's module path, or None for all of them.
+    """
+    it = case(setting, _images)
+    scopes = it.subject.scopes("all" if layer is None else "layer")
+    sites = scopes[layer or "all"]
+    found = []
+    with session.load(setting.spec).lock:
+        for tensors in SETS:
+            row = Transplant(tensors, layer or "all", sites)
+            margins = margins_with(it, row, it.twin, it.attacked, it.clean)
+            found.append((row.name, float(margins)))
+    return found
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def layer_of(setting: Setting, name: str, _images: Images) -> tuple[ScanLayer, ScanLayer]:
+    """One layer of the clean and of the adversarial run."""
+    it = case(setting, _images)
+    answer = it.subject.answer
+    with session.load(setting.spec).lock, torch.no_grad():
+        runs = [(x - answer.mean) / answer.std for x in (it.x, it.twin)]
+        clean, twin = (scan_layers(it.subject.model, x, [name])[0] for x in runs)
+    return clean, twin
+
+
+def maps(layer: ScanLayer, direction: Direction) -> dict[str, np.ndarray]:
+    """delta, |B| and |C| in image order, (rows, columns) each; nan where no step reads a cell."""
+    statistics = token_statistics(direction.tensors)
+    places = direction.places.reshape(-1)
+    inside = places >= 0
+    found = {}
+    for quantity in QUANTITIES:
+        image = np.full(layer.cells[0] * layer.cells[1], np.nan)
+        image[places[inside]] = statistics[quantity].reshape(-1).numpy()[inside]
+        found[quantity] = image.reshape(layer.cells)
+    return found
+
+
+def command(spec: Spec, images: Images, eps: float, steps: int) -> str:
+    """The command line that takes all views of the image at this attack."""
+    name = images.names[0]
+    image = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
+    words = ["vssm", "sensitivity", "--model", spec.model, "--weights", session.short(spec.source)]
+    words += ["--images", session.short(image), "--size", str(spec.size)]
+    words += ["--transplant-eps-255", f"{eps:g}", "--attack-steps", str(steps)]
+    words += ["--seed", str(spec.seed)] if spec.seed else []
+    return shlex.join([*words, "--out", "out"])
