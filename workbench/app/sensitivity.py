@@ -127,7 +127,8 @@ def chart(found: Attack, rows: list[tuple[str, float]]) -> alt.LayerChart:
     words = alt.Chart(alt.Data(values=marks)).mark_text(
         color="#888888", baseline="bottom", y=-2, fontSize=11
     )
-    return (bars + lines + words.encode(x="margin:Q", text="what:N")).properties(height=330)
+    texts = words.encode(x="margin:Q", text="what:N")
+    return alt.layer(bars, lines, texts).properties(height=330)
 
 
 def _recovered(found: Attack, margin: float) -> str:
