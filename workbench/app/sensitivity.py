@@ -86,7 +86,7 @@ def images_before_and_after(found: Attack, image: str, eps: float, names: list[s
             st.image(overlay.enlarged(picture, size), caption=caption, width=224, alt=alt_text)
 
 
-def chart(found: Attack, rows: list[tuple[str, float]]) -> alt.LayerChart:
+def chart(found: Attack, rows: list[tuple[str, float]]) -> alt.LayerChart | alt.FacetChart:
     """Margins with each tensor put back, from that of the adversarial image on."""
     values = [
         {
@@ -128,7 +128,7 @@ def chart(found: Attack, rows: list[tuple[str, float]]) -> alt.LayerChart:
         color="#888888", baseline="bottom", y=-2, fontSize=11
     )
     texts = words.encode(x="margin:Q", text="what:N")
-    return alt.layer(bars, lines, texts).properties(height=330)
+    return (bars + lines + texts).properties(height=330)
 
 
 def _recovered(found: Attack, margin: float) -> str:
