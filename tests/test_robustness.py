@@ -21,6 +21,7 @@ from workbench.images import Batch, Images, Preprocessing
 from workbench.methods import robustness
 from workbench.methods.corruption_errors import against, corruption_errors
 from workbench.methods.robustness import RobustnessConfig
+from workbench.methods.robustness_config import ATTACKS
 from workbench.probes.corruptions import BENCHMARK, EXTRA
 from workbench.results import Robustness, load
 from workbench.runner import run
@@ -67,8 +68,9 @@ def batch_of(pixels: np.ndarray, labels: Any = None, first: int = 0) -> Batch:
     return Batch(torch.empty(n), pixels, names, labels, tuple(range(first, first + n)))
 
 
-def pixels_of(count: int, size: int = 16, low: int = 60, high: int = 200) -> np.ndarray:
-    return RNG.integers(low, high, (count, size, size, 3)).astype(np.uint8)
+def pixels_of(count: int, size: int = 16) -> np.ndarray:
+    """Far enough from black and white for an attack of 40/255."""
+    return np.random.default_rng(1).integers(60, 200, (count, size, size, 3)).astype(np.uint8)
 
 
 def combined(partials: list[dict], config: RobustnessConfig, **changes: Any) -> Robustness:
@@ -134,6 +136,18 @@ def test_a_hidden_gradient_fails_the_checklist_and_the_result_says_so() -> None:
     assert result.margins.shape == (3, 6)
     fine = measured(Linear(), batch, replace(config, steps=10))
     assert "masking, tried on 6 images" in pictures.caption(fine)
+
+
+def test_autoattack_runs_at_the_largest_distance_and_leaves_no_more_than_pgd() -> None:
+    pytest.importorskip("pyautoattack")
+    config = RobustnessConfig(
+        attacks=("autoattack", "pgd"), eps_255=(2, 40), steps=5, probes=("none",)
+    )
+    result = measured(Linear(4), batch_of(pixels_of(3)), config)
+    names = [condition["name"] for condition in result.meta["conditions"]]
+    assert [name for name in names if "auto" in name] == ["attack/autoattack/40"]
+    left = [numbers_of(result, f"attack/{kind}/40")["accuracy"]["value"] for kind in ATTACKS[1:]]
+    assert left == [0, 0]
 
 
 def test_only_the_first_chunk_goes_through_the_checklist() -> None:
@@ -344,6 +358,7 @@ def result(pack: Images, tmp_path_factory: pytest.TempPathFactory) -> Robustness
         dropped=(0.5,), grid=4,
     )  # fmt: skip
     out = tmp_path_factory.mktemp("out")
+    torch.manual_seed(0)
     found = run(robustness, Linear(3), pack, config, preprocessing=Preprocessing((16, 16)), out=out)
     assert isinstance(found, Robustness)
     (file,) = out.glob("*.npz")
@@ -374,7 +389,7 @@ def test_figures_captions_and_tables(result: Robustness, tmp_path: Path) -> None
         (file,) = save_figure(pictures.draw(shown), tmp_path / "robustness", formats=("png",))
         assert file.stat().st_size > 10_000
     text = pictures.caption(compared)
-    mean = "relative mCE 100.0 [100.0, 100.0] % over 2 corruptions"
+    mean = "; mCE 100.0 [100.0, 100.0] % over 2 corruptions"
     for words in ("Wilson", "PGD 3 steps", "corrupt-tta", mean, "4 x 4"):
         assert words in text, words
     rows = list(csv.DictReader(io.StringIO(pictures.csv_table([compared]))))
