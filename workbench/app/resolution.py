@@ -45,6 +45,12 @@ class Chosen:
         return self.stored or [curve for curve in measured if curve is not None]
 
     @property
+    def sizes(self) -> list[int]:
+        """All sizes that are drawn or to be drawn."""
+        known = resolution_measure.sizes(self.curves)
+        return sorted({*known, *(size for task in self.drawn for size in task.sizes)})
+
+    @property
     def tasks(self) -> list[Task]:
         return list(dict.fromkeys([*self.drawn, *self.pictures]))
 
@@ -224,7 +230,7 @@ def page(choice: Choice) -> None:
     def show_curves() -> None:
         if curves := chosen.curves:
             with chart.container():
-                resolution_panels.curves(curves, chosen.number)
+                resolution_panels.curves(curves, chosen.number, chosen.sizes)
 
     def show(task: Task) -> None:
         if task in chosen.drawn:

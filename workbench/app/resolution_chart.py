@@ -1,5 +1,6 @@
 """One number of several models against image size, as a Vega-Lite chart."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -49,11 +50,12 @@ NUMBERS = {
     ),
     "A50": Number(
         "Receptive field, A50",
-        "smallest set of pixels that holds half of the receptive field of the last stage's centre",
+        "smallest set of pixels that holds half of the receptive field of the last stage's centre, "
+        "over the first images",
     ),
     "crossness": Number(
         "Receptive field, cross-ness",
-        "how far the unit's row and column stand out; 1 for a map without a cross",
+        "how far the row and column through the centre stand out in that field; 1 without a cross",
     ),
     "horizon": Number(
         "Memory of the scans",
@@ -111,8 +113,9 @@ def chart(
     Dashed lines are the sizes trained at; pointing anywhere gives the numbers of the nearest point.
     """
     each = zip(curves, labels, strict=True)
+    rows = [row for curve, label in each for row in _rows(curve, label, number)]
     models, count = list(labels), len(labels)
-    legend = {"orient": "top", "title": None, "labelLimit": 400, "symbolOpacity": 1}
+    legend = {"orient": "top", "title": None, "columns": 2, "labelLimit": 400, "symbolOpacity": 1}
     shape = {
         "field": "model",
         "scale": {"domain": models, "range": list(SHAPES[:count])},
@@ -121,7 +124,7 @@ def chart(
     span = [min(sizes) / 1.1, max(sizes) * 1.1]
     return {
         "height": 380,
-        "data": {"values": [row for curve, label in each for row in _rows(curve, label, number)]},
+        "data": {"values": rows},
         "encoding": {
             "x": {
                 "field": "size",
@@ -141,7 +144,7 @@ def chart(
                 "legend": legend,
             },
         },
-        "layer": [*_trained(curves), *_lines(number, shape)],
+        "layer": [*_trained(curves), *_lines(number, rows, shape)],
     }
 
 
@@ -168,10 +171,24 @@ def _trained(curves: Sequence[Resolution]) -> list[dict[str, Any]]:
     ]
 
 
-def _lines(number: str, shape: dict[str, Any]) -> list[dict[str, Any]]:
+def _ticks(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """1, 2, 5, 10 ... around some values; 1, 10 ... when they are over many decades."""
+    values = [row["value"] for row in rows]
+    first, last = (math.floor(math.log10(end(values))) for end in (min, max))
+    steps = (1, 2, 5) if last - first < 3 else (1,)
+    return [step * 10.0**power for power in range(first, last + 2) for step in steps]
+
+
+def _lines(
+    number: str, rows: Sequence[dict[str, Any]], shape: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Bands, lines and points of all curves."""
-    scale = {"type": "log"} if number in LOGARITHMIC else {"zero": False}
-    y = {"type": "quantitative", "title": axis(number), "scale": scale}
+    y: dict[str, Any] = {"type": "quantitative", "title": axis(number), "scale": {"zero": False}}
+    if number in LOGARITHMIC:
+        y |= {
+            "scale": {"type": "log", "nice": False, "padding": 12},
+            "axis": {"values": _ticks(rows)},
+        }
     nearest = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
     tips = [{"field": name} for name in ("model", "image size", NUMBERS[number].title)]
     return [

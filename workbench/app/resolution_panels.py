@@ -23,9 +23,9 @@ ABSENT = {
 }
 
 
-def curves(found: Sequence[Resolution], number: str) -> None:
-    """One number of all curves, and what it says."""
-    labels, sizes = resolution_measure.labels(found), resolution_measure.sizes(found)
+def curves(found: Sequence[Resolution], number: str, sizes: Sequence[int]) -> None:
+    """One number of all curves over `sizes`, and what it says."""
+    labels = resolution_measure.labels(found)
     if not any(np.isfinite(curve.number(number)[0]).any() for curve in found):
         st.info(ABSENT.get(number, "This was not measured; choose another quantity."))
         return
@@ -37,13 +37,16 @@ def curves(found: Sequence[Resolution], number: str) -> None:
         f"{entry.title}: {entry.meaning}. Of {found[0].meta['images']['source']}; intervals, where "
         f"there are any, are {level} unless they are quartiles."
     )
+    growths = []
     for curve, label in zip(found, labels, strict=True):
         growth = curve.meta["exponents"].get(number, {})
         if growth.get("value") is not None:
             ends = [np.nan if growth[end] is None else growth[end] for end in ("low", "high")]
-            st.caption(f"{label}: grows as pixels^{written(growth['value'], *ends)}.")
+            growths.append(f"{label} as pixels^{written(growth['value'], *ends)}")
         for size, reason in curve.meta["missing"].items():
             st.caption(f"{label}, {size} px is missing: {reason.rstrip('.')}.")
+    if growths:
+        st.caption(f"Growth: {'; '.join(growths)}.")
 
 
 def table(found: Sequence[Resolution], number: str) -> None:
