@@ -18,6 +18,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from workbench.figures.cells import csv_cell, latex_cell, latex_text
 from workbench.figures.files import STYLE
 from workbench.results import Resolution
 
@@ -308,13 +309,9 @@ def csv_table(
             row.append(meta["missing"].get(str(size), ""))
             for column in columns:
                 entry = found.get(column, {})
-                row += [_cell(entry.get(part)) for part in ("value", "low", "high")]
+                row += [csv_cell(entry.get(part)) for part in ("value", "low", "high")]
             writer.writerow(row)
     return text.getvalue()
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None or not np.isfinite(value) else f"{value:.6g}"
 
 
 def latex_table(curves: Sequence[Resolution], number: str = "top1") -> str:
@@ -339,20 +336,6 @@ def latex_table(curves: Sequence[Resolution], number: str = "top1") -> str:
     for label, curve in zip(names(curves), curves, strict=True):
         columns = zip(*curve.number(number), strict=True)
         values = dict(zip(curve.sizes.tolist(), columns, strict=True))
-        cells = [_latex_cell(*values.get(size, (np.nan,) * 3)) for size in sizes]
-        lines.append(" & ".join([_escaped(label), *cells]) + r" \\")
+        cells = [latex_cell(*values.get(size, (np.nan,) * 3)) for size in sizes]
+        lines.append(" & ".join([latex_text(label), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _latex_cell(value: float, low: float, high: float) -> str:
-    if not np.isfinite(value):
-        return "--"
-    if not np.isfinite(low):
-        return f"{value:.3g}"
-    return f"{value:.1f} {{\\tiny [{low:.1f}, {high:.1f}]}}"
-
-
-def _escaped(text: str) -> str:
-    for mark in "_%&#":
-        text = text.replace(mark, f"\\{mark}")
-    return text

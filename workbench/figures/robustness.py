@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from workbench.figures.cells import csv_cell, latex_cell, latex_text
 from workbench.figures.files import STYLE
 from workbench.figures.label import label
-from workbench.figures.resolution import COLOURS, MARKERS, _cell, _escaped, _latex_cell
+from workbench.figures.resolution import COLOURS, MARKERS
 from workbench.results import Robustness
 
 Style = dict[str, Any]
@@ -331,7 +332,7 @@ def csv_table(results: Sequence[Robustness]) -> str:
         meta = result.meta
         first = [meta["model"], meta["facts"].get("weights", ""), meta["images_used"]]
         for of, name, entry in _entries(result):
-            values = [_cell(entry[part]) for part in ("value", "low", "high")]
+            values = [csv_cell(entry[part]) for part in ("value", "low", "high")]
             writer.writerow([*first, *of, name, *values, entry["unit"]])
     return text.getvalue()
 
@@ -372,7 +373,7 @@ def latex_table(results: Sequence[Robustness]) -> str:
         f"% top-1 in % and errors in %; {results[0].meta['images']['source']}",
         r"\begin{tabular}{l" + "r" * len(results) + "}",
         r"\toprule",
-        " & ".join(["", *(_escaped(label(result)) for result in results)]) + r" \\",
+        " & ".join(["", *(latex_text(label(result)) for result in results)]) + r" \\",
         r"\midrule",
     ]
     missing = {"value": None, "low": None, "high": None}
@@ -381,8 +382,8 @@ def latex_table(results: Sequence[Robustness]) -> str:
         for column in columns:
             entry = column.get(name, missing)
             numbers = (np.nan if entry[k] is None else entry[k] for k in ("value", "low", "high"))
-            cells.append(_latex_cell(*numbers))
-        lines.append(" & ".join([_escaped(name), *cells]) + r" \\")
+            cells.append(latex_cell(*numbers))
+        lines.append(" & ".join([latex_text(name), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
+from workbench.figures.cells import csv_cell
 from workbench.figures.files import STYLE
 from workbench.figures.label import label
 from workbench.results import Sensitivity
@@ -361,19 +362,22 @@ def csv_table(results: Sequence[Sensitivity]) -> str:
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(["model", "view", "row", "number", "value", "low", "high", "unit"])
+
+    def write(model: str, view: str, row: str, number: str, entry: dict) -> None:
+        values = [csv_cell(entry[key]) for key in ("value", "low", "high")]
+        table.writerow([model, view, row, number, *values, entry["unit"]])
+
     for result in results:
         model = result.meta["model"]
         for view, found in result.meta["views"].items():
             for row in found.get("rows", ()):
                 name = " ".join(str(v) for v in row.values() if isinstance(v, str | float))
-                for key, entry in row.items():
+                for number, entry in row.items():
                     if isinstance(entry, dict):
-                        numbers = (entry[k] for k in ("value", "low", "high", "unit"))
-                        table.writerow([model, view, name, key, *numbers])
+                        write(model, view, name, number, entry)
             for kind, shares in found.get("shares", {}).items():
                 for tensor, entry in shares.items():
-                    numbers = (entry[k] for k in ("value", "low", "high", "unit"))
-                    table.writerow([model, view, tensor, kind, *numbers])
+                    write(model, view, tensor, kind, entry)
         for claim in result.meta["claims"]:
             table.writerow([model, "claim", claim["claim"], claim["verdict"], "", "", "", ""])
     return out.getvalue()
