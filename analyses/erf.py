@@ -19,17 +19,19 @@ def main(
     weights: str = "random",
     size: int = 224,
     out: Path = Path("out"),
-    config: ErfConfig = ErfConfig(),  # noqa: B008
+    settings: ErfConfig = ErfConfig(),  # noqa: B008
 ) -> None:
     """Measure, save and draw."""
     pictures = open_images(images)
     results = []
     for name in model:
         network = create_model(name, weights, img_size=size)
-        preprocessing = erf.prepared(preprocessing_for(network, size), config)
+        preprocessing = erf.prepared(preprocessing_for(network, size), settings)
         facts = {"model": name, "weights_label": weights}
         options = {"preprocessing": preprocessing, "facts": facts, "out": out}
-        results.append(run(erf, network, pictures, config, progress=tqdm_progress(name), **options))
+        results.append(
+            run(erf, network, pictures, settings, progress=tqdm_progress(name), **options)
+        )
     save_figure(draw(results), out / "erf", caption(results))
 
 

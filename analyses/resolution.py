@@ -26,16 +26,16 @@ def main(
     limit: int | None = None,
     erf_images: int = 4,
     out: Path = Path("out"),
-    config: ResolutionConfig = ResolutionConfig(),  # noqa: B008
+    settings: ResolutionConfig = ResolutionConfig(),  # noqa: B008
 ) -> None:
     """Measure, save, draw and tabulate; accuracy on `data`, agreement on `images`."""
     pictures = open_data(data or images, limit)
     curves = []
     for name in model:
-        network = create_model(name, weights, pos_embed=config.positions)
+        network = create_model(name, weights, pos_embed=settings.positions)
         options = {"out": out / "points", "facts": facts_of(network), "erf_images": erf_images}
         options |= {"labelled": data is not None, "progress": tqdm_progress(name)}
-        curve = curve_of(list(sweep(network, pictures, sizes, config, **options)))
+        curve = curve_of(list(sweep(network, pictures, sizes, settings, **options)))
         save_curve(curve, out)
         curves.append(curve)
     save_figure(draw(curves), out / "resolution", caption(curves))

@@ -22,7 +22,7 @@ def main(
     weights: str = "random",
     size: int | None = None,
     out: Path = Path("out"),
-    config: ScanMapsConfig = ScanMapsConfig(layer="2"),  # noqa: B008
+    settings: ScanMapsConfig = ScanMapsConfig(layer="2"),  # noqa: B008
 ) -> None:
     """Measure, save and draw."""
     pictures = open_images(images)
@@ -32,7 +32,7 @@ def main(
             scan_maps,
             network,
             pictures,
-            config,
+            settings,
             preprocessing=preprocessing_for(network, size),
             facts=facts_of(network),
             out=out,

@@ -22,7 +22,7 @@ def main(
     weights: str = "official",
     limit: int | None = None,
     out: Path = Path("out"),
-    config: SensitivityConfig = SensitivityConfig(),  # noqa: B008
+    settings: SensitivityConfig = SensitivityConfig(),  # noqa: B008
 ) -> None:
     """Measure, save, draw, tabulate; print what the views say to the published claims."""
     images = open_images(data, limit)
@@ -30,7 +30,7 @@ def main(
     for name in model:
         network = create_model(name, weights)
         options = {"out": out, "facts": facts_of(network), "progress": tqdm_progress(name)}
-        result = run(sensitivity, network, images, config, **options)
+        result = run(sensitivity, network, images, settings, **options)
         save_figure(draw(result), out / f"sensitivity-{name}", caption(result))
         print(report(result))
         results.append(result)
