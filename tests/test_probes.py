@@ -22,7 +22,7 @@ GREY = np.full((64, 64, 3), 128, np.uint8)
 
 
 def test_all_19_corruptions_can_be_repeated_and_leave_the_random_state_alone() -> None:
-    pytest.importorskip("corrupt_tta")
+    pytest.importorskip("corrupt_tta", exc_type=ImportError)
     assert len(BENCHMARK) == 15 and len(EXTRA) == 4 and len(set(NAMES)) == 19
     for name in NAMES:
         for severity in SEVERITIES:
@@ -38,7 +38,7 @@ def test_all_19_corruptions_can_be_repeated_and_leave_the_random_state_alone() -
 
 
 def test_draws_belong_to_seed_image_and_severity() -> None:
-    pytest.importorskip("corrupt_tta")
+    pytest.importorskip("corrupt_tta", exc_type=ImportError)
     for name in ("gaussian_noise", "impulse_noise"):
         first = corrupt(GREY, name, 1, seed=0, index=0)
         for other in ({"seed": 1}, {"index": 1}):
@@ -46,7 +46,7 @@ def test_draws_belong_to_seed_image_and_severity() -> None:
 
 
 def test_strengths_are_those_of_imagenet_c() -> None:
-    pytest.importorskip("corrupt_tta")
+    pytest.importorskip("corrupt_tta", exc_type=ImportError)
     noise = corrupt(GREY, "gaussian_noise", 1).astype(float) - 128
     assert noise.std() == pytest.approx(0.08 * 255, rel=0.03)
     for severity, share in zip(SEVERITIES, (0.03, 0.06, 0.09, 0.17, 0.27), strict=True):

@@ -219,7 +219,7 @@ def test_vmamba_nano_is_probed_along_its_own_directions() -> None:
 
 
 def test_how_images_are_put_into_batches_does_not_matter() -> None:
-    pytest.importorskip("corrupt_tta")
+    pytest.importorskip("corrupt_tta", exc_type=ImportError)
     model, pixels = Linear(3).eval().requires_grad_(False), pixels_of(4)
     config = RobustnessConfig(
         attacks=("pgd",), eps_255=(4,), steps=3, corruptions=("fog", "impulse_noise"),
@@ -352,7 +352,7 @@ def pack() -> Images:
 
 @pytest.fixture(scope="module")
 def result(pack: Images, tmp_path_factory: pytest.TempPathFactory) -> Robustness:
-    pytest.importorskip("corrupt_tta")
+    pytest.importorskip("corrupt_tta", exc_type=ImportError)
     config = RobustnessConfig(
         eps_255=(1, 4), steps=3, corruptions=("fog", "contrast", "saturate"), chunk=4,
         dropped=(0.5,), grid=4,

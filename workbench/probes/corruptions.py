@@ -81,8 +81,8 @@ def corrupt(
         from skimage.util import random_noise
     except ImportError as error:
         raise ImportError(
-            "corruptions need the package corrupt-tta; install it with "
-            'pip install "vssm-workbench[robust]"'
+            f"corruptions need the package corrupt-tta ({error}); install it with "
+            'pip install -e ".[robust]", and libgl1 where OpenCV asks for libGL'
         ) from error
     entropy = np.random.SeedSequence((seed, index, NAMES.index(name), severity))
     if name == "impulse_noise":
