@@ -23,7 +23,7 @@ import torch
 
 from workbench.train import Data, TrainConfig, Trainer
 
-MODELS = ("resnet_nano", "mambavision_nano", "vmamba_nano", "vit_nano", "vim_nano")
+MODELS = ("resnet_nano", "mambavision_nano", "vmamba_nano", "vit_nano", "vim_nano", "s4nd_nano")
 
 
 def throughput(name: str, steps: int, batch: int) -> float:
