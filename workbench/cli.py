@@ -640,7 +640,9 @@ def resolution_command(args: Namespace) -> int:
             if step.reason:
                 print(f"{name:28} {step.size:>5} px  missing: {step.reason}", file=sys.stderr)
             elif not args.json:
-                print_point(name, curve_of(done, statistics), step.size)
+                # The native size is all that a point is compared with.
+                shown = done if len(done) < 2 else [done[0], step]
+                print_point(name, curve_of(shown, statistics), step.size)
         curve = curve_of(done, statistics)
         save_curve(curve, out)
         curves.setdefault(protocol, []).append(curve)

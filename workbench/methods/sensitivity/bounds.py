@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kernels import selective_scan
 from workbench.attacks.projected_gradient import random_direction
-from workbench.methods.sensitivity.perturb import RANKED, Inside
-from workbench.methods.sensitivity.subject import Case, row_rms
+from workbench.methods.sensitivity.perturb import Inside
+from workbench.methods.sensitivity.subject import RANKED, Case, row_rms
 
 
 def states(u: Tensor, delta: Tensor, A: Tensor, B: Tensor) -> Tensor:

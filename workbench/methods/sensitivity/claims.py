@@ -12,7 +12,8 @@ import numpy as np
 
 from workbench.methods.sensitivity.gradient import LOSSES, MEASURES, TENSORS
 from workbench.methods.sensitivity.numbers import Resamples, restored
-from workbench.methods.sensitivity.perturb import HIGHEST, RANKED
+from workbench.methods.sensitivity.perturb import HIGHEST
+from workbench.methods.sensitivity.subject import RANKED
 
 WEAK, DEFENDS, SIZE = (
     "B and C are weak points",

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from workbench.methods.sensitivity.config import SensitivityConfig
-from workbench.methods.sensitivity.subject import PARAMETERS, Case, Subject
+from workbench.methods.sensitivity.subject import PARAMETERS, RANKED, Case, Subject
 from workbench.trace import patch
 
-JOINT = ((), *((name,) for name in PARAMETERS), ("B", "C"), ("B", "C", "delta"), PARAMETERS)
+JOINT = ((), *((name,) for name in PARAMETERS), ("B", "C"), RANKED, PARAMETERS)
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ def rows(subject: Subject, config: SensitivityConfig) -> list[Cut]:
     found = [Cut(names, scope, sites) for scope, sites in scopes for names in JOINT]
     layers = subject.scopes("layer") if config.narrow else {}
     return found + [
-        Cut((name,), scope, sites)
-        for scope, sites in layers.items()
-        for name in ("B", "C", "delta")
+        Cut((name,), scope, sites) for scope, sites in layers.items() for name in RANKED
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from workbench.methods.resolution_numbers import wilson
 from workbench.methods.sensitivity.gradient import LOSSES, MEASURES, TENSORS
-from workbench.methods.sensitivity.perturb import RANKED
+from workbench.methods.sensitivity.subject import RANKED
 from workbench.methods.sensitivity.transplant import WAYS
 
 Entry = dict[str, Any]

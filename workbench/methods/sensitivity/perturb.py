@@ -13,13 +13,11 @@ from torch import Tensor
 
 from workbench.attacks.projected_gradient import Ascent, Ball, projected_gradient, random_direction
 from workbench.methods.sensitivity.config import SensitivityConfig
-from workbench.methods.sensitivity.subject import PARAMETERS, Case, Subject, row_rms
+from workbench.methods.sensitivity.subject import PARAMETERS, RANKED, Case, Subject, row_rms
 from workbench.trace import patch
 
 HIGHEST = 1.0
 """Where the search for the smallest budget ends."""
-RANKED = ("B", "C", "delta")
-"""What the narrow scopes and the search for the smallest budget compare."""
 Row = tuple[str, str, float]
 """Tensor, scope, budget."""
 

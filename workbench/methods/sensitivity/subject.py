@@ -15,6 +15,8 @@ from workbench.trace import Recording, Site, record, scans
 
 PARAMETERS = ("B", "C", "delta", "u")
 """Scan tensors that depend on the image; A and D are weights."""
+RANKED = ("B", "C", "delta")
+"""Those that the published claims compare."""
 
 
 @dataclass(frozen=True)

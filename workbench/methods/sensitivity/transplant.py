@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from workbench.methods.sensitivity.config import SensitivityConfig
-from workbench.methods.sensitivity.subject import PARAMETERS, Case, Subject
+from workbench.methods.sensitivity.subject import PARAMETERS, RANKED, Case, Subject
 from workbench.trace import Recording, patch
 
 WAYS = ("recovered", "recovered, random", "induced", "induced, random")
 CEILING = ("y",)
 SETS = (
     *((name,) for name in PARAMETERS),
-    ("B", "C"), ("B", "delta"), ("C", "delta"), ("B", "C", "delta"), CEILING,
+    ("B", "C"), ("B", "delta"), ("C", "delta"), RANKED, CEILING,
 )  # fmt: skip
-NARROW = (("B",), ("C",), ("delta",), ("B", "C", "delta"), CEILING)
+NARROW = (*((name,) for name in RANKED), RANKED, CEILING)
 """What is transplanted in all scans at once, and in one layer or one direction."""
 
 
