@@ -16,7 +16,7 @@ check: .venv/installed
 	$(BIN)/pyright
 
 figures: .venv/installed
-	$(BIN)/vssm erf --model vmamba_tiny_s1l8 vim_tiny mambavision_tiny --images samples --size 224 --out out
+	$(BIN)/vssm figures analyses/configs/gallery.yaml --out out/figures
 
 # On a machine with an NVIDIA GPU. The comparison with mamba_ssm runs where that is installed too.
 gpu: .venv/installed

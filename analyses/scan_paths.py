@@ -8,15 +8,14 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from workbench.figures.files import save_figure
-from workbench.figures.paths import caption, draw
+from workbench.figures.paths import sheet
 from workbench.paths import gallery
 
 
 def main(grid: tuple[int, int] = (8, 8), pattern: str = "*", out: Path = Path("out")) -> None:
     """Draw and save."""
-    families, refused = gallery(*grid, pattern)
-    sheet = {f"{family.title}\n{family.source}": paths for family, paths in families.items()}
-    save_figure(draw(sheet, refused), out / "paths", caption(sheet, refused))
+    found = sheet(*gallery(*grid, pattern))
+    save_figure(found.draw(), out / found.name, found.caption)
 
 
 if __name__ == "__main__":

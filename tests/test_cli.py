@@ -46,7 +46,7 @@ def test_the_same_command_gives_the_same_bytes(tmp_path, capsys) -> None:
         assert erf(tmp_path / folder, "--split", "direction") == 0
     first = {p.name: p.read_bytes() for p in (tmp_path / "one").iterdir() if p.is_file()}
     second = {p.name: p.read_bytes() for p in (tmp_path / "two").iterdir() if p.is_file()}
-    assert len(first) == 8 and first == second
+    assert len(first) == 11 and first == second
 
 
 def test_before_and_after_training_stand_in_two_rows(tmp_path, capsys) -> None:
@@ -58,7 +58,7 @@ def test_before_and_after_training_stand_in_two_rows(tmp_path, capsys) -> None:
     save_file(create_model("vmamba_nano", seed=7).state_dict(), file)
     assert erf(tmp_path / "out", "--weights", str(file), "--json") == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["training"] for row in rows] == ["before training", "after training"]
+    assert [row["facts"]["training"] for row in rows] == ["before training", "after training"]
     assert rows[0]["numbers"]["A50"] != rows[1]["numbers"]["A50"]
 
 
@@ -81,7 +81,7 @@ def test_show_prints_what_a_result_holds(tmp_path, capsys) -> None:
     assert main(["show", str(result), "--out", str(tmp_path / "again")]) == 0
     text = capsys.readouterr().out
     assert "A50" in text and "% of image" in text and "torch" in text
-    assert (tmp_path / "again" / f"{result.stem}.png").is_file()
+    assert (tmp_path / "again" / "erf.png").is_file()
 
 
 def scan_maps(out: Path, *more: str, model: str = "vmamba_nano") -> int:
@@ -104,7 +104,7 @@ def test_scan_maps_writes_results_and_figures_and_prints_numbers(tmp_path, capsy
     first = str(tmp_path / rows[0]["result"])
     assert main(["show", first, "--out", str(tmp_path / "shown")]) == 0
     assert "row-reversed" in capsys.readouterr().out
-    assert len(list((tmp_path / "shown").iterdir())) == 4
+    assert len(list((tmp_path / "shown").iterdir())) == 9
 
 
 def test_attribution_writes_figure_and_numbers(tmp_path, capsys) -> None:
@@ -250,7 +250,7 @@ def test_an_empty_folder_and_a_broken_image_are_named_and_the_rest_goes_on(
     assert main(["erf", "--model", "vmamba_nano", "--images", str(folder), *out, "--json"]) == 0
     shown = capsys.readouterr()
     assert "left out: broken.jpg" in shown.err
-    assert json.loads(shown.out)[0]["images"] == 1
+    assert json.loads(shown.out)[0]["images_used"] == 1
 
 
 class Marker:

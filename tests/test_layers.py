@@ -17,7 +17,7 @@ SOURCES = [
 
 # A layer may import itself and the layers before it.
 LAYERS = (
-    ("kernels", "workbench.paths", "workbench.results"),
+    ("kernels", "workbench.paths", "workbench.results", "workbench.distributed"),
     ("workbench.scan",),
     ("workbench.trace", "workbench.models", "workbench.images"),
     ("workbench.checkpoints", "workbench.layouts", "workbench.weights", "workbench.geometry"),
@@ -75,7 +75,8 @@ def test_streamlit_stays_in_the_app_and_triton_in_its_kernel() -> None:
 
 def test_figures_draw_results_and_compute_nothing() -> None:
     allowed = {"numpy", "matplotlib", "workbench"}
-    allowed |= {"collections", "csv", "io", "pathlib", "textwrap", "typing"}
+    allowed |= {"collections", "csv", "dataclasses", "functools", "importlib", "io", "pathlib"}
+    allowed |= {"textwrap", "types", "typing"}
     for path in (ROOT / "workbench" / "figures").glob("*.py"):
         for module in imports(path):
             assert module.partition(".")[0] in allowed, f"{path.name} imports {module}"

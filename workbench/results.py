@@ -15,7 +15,8 @@ import platform
 import secrets
 import subprocess
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, ClassVar
@@ -392,27 +393,35 @@ def save_arrays(
             raise TypeError(
                 f"The array {name} holds objects; a result file holds numbers and text."
             )
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-                for name in sorted(members):
-                    info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, whenever written
-                    info.create_system = 3  # the same on Windows
-                    info.external_attr = 0o644 << 16
-                    with archive.open(info, "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, members[name], allow_pickle=False)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with whole(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+            for name in sorted(members):
+                info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, whenever written
+                info.create_system = 3  # the same on Windows
+                info.external_attr = 0o644 << 16
+                with archive.open(info, "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, members[name], allow_pickle=False)
     except OSError as error:
         raise ResultError(
             f"{path} cannot be written ({_reason(error)}); choose a folder that is writable and "
             "has free space."
         ) from error
     return path
+
+
+@contextmanager
+def whole(path: PurePath) -> Iterator[Path]:
+    """A place beside `path` to write to, which becomes `path` at the end: no reader sees half a
+    file, and an error leaves what was there.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load_arrays(source: str | PurePath | BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

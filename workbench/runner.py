@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from workbench import distributed
 from workbench.images import BadImage, Batch, Images, Preprocessing, open_images, preprocessing_for
 from workbench.paths import BIDIRECTIONAL, CROSS
 from workbench.results import (
@@ -73,6 +75,16 @@ class _Chunk:
     batch: int | None
 
 
+@dataclass(frozen=True)
+class _Read:
+    """Pictures of one chunk; `skipped` are images that cannot be used, name -> reason."""
+
+    pictures: list[np.ndarray]
+    indices: list[int]
+    skipped: dict[str, str]
+    notes: list[str]
+
+
 def run(
     method: Method,
     model: nn.Module,
@@ -99,6 +111,9 @@ def run(
         `meta` and of hash8. Without "weights_sha256" the parameters themselves are hashed.
     force: measure again whatever is stored.
 
+    Processes that torchrun started (`workbench.distributed.join`) share the chunks and all return
+    the same result; its bits do not depend on how many they are.
+
     Images that cannot be used are left out and listed in `meta["skipped"]`. Raises `ValueError`
     when none is left, `ResultError` when `out` cannot be written, `MemoryError` when not even one
     image at a time fits in memory. The model comes back as it was, in mode, gradients and device.
@@ -122,42 +137,44 @@ def run(
         "device": where.type,
     }
     hash8 = content_hash(identity)
-    report = progress or _silent
+    report = progress if progress and distributed.rank() == 0 else _silent
     store = file = None
     if out is not None:
         file = Path(out) / f"{file_name(str(facts['model']))}-{hash8}.npz"
         store = Path(out) / ".chunks" / hash8
-        if not force and (result := _stored(file)) is not None:
-            report(len(images), len(images), f"Read from {file.name}, where it was stored.")
-            return result
-        if force:
-            shutil.rmtree(store, ignore_errors=True)
-        _check_writable(store, file)
+    stored = distributed.from_first(lambda: _begin(file, store, force))
+    if stored is not None:
+        assert file is not None
+        report(len(images), len(images), f"Read from {file.name}, where it was stored.")
+        return stored
 
     work = _Work(method, model, images, config, preprocessing, where, home.dtype)
     parts = _chunks(len(images), _chunk_size(config))
-    chunks: list[_Chunk] = []
-    with _alone(model), _at_rest(model, where):
-        for number, indices in enumerate(parts):
-            place = store / f"{number:05d}.npz" if store else None
-            chunk = _read_chunk(place) if place else None
-            note = "Read from an earlier run." if chunk else None
-            if chunk is None:
-                chunk = work.measure(indices)
-                if place:
-                    _write_chunk(place, chunk)
-                note = " ".join(_remarks(chunk)) or None
-            work.keep_small(chunk.batch)
-            chunks.append(chunk)
-            report(indices[-1] + 1, len(images), note)
 
-    skipped = {name: reason for chunk in chunks for name, reason in chunk.skipped.items()}
-    partials = [chunk.partial for chunk in chunks if chunk.partial is not None]
-    if not partials:
-        if store:
+    def share() -> dict[int, _Chunk]:
+        with _alone(model), _at_rest(model, where):
+            return _measure(work, parts, store, report)
+
+    def whole(shares: list[dict[int, _Chunk]]) -> Result:
+        chunks = dict(sorted(item for found in shares for item in found.items())).values()
+        skipped = {name: reason for chunk in chunks for name, reason in chunk.skipped.items()}
+        partials = [chunk.partial for chunk in chunks if chunk.partial is not None]
+        if not partials:
+            if store:
+                _discard(store)
+            first = "; ".join(f"{name} {reason}" for name, reason in list(skipped.items())[:3])
+            raise ValueError(f"None of the {len(images)} images can be used: {first}.")
+        notes = dict.fromkeys(note for chunk in chunks for note in chunk.notes)
+        names = [name for chunk in chunks for name in chunk.names]
+        found = {**meta, "skipped": skipped, "notes": list(notes), "images_used": len(names)}
+        found["images"] = {**meta["images"], "names": names}
+        # as JSON gives it back, so that a new and a stored result have the same meta
+        result = method.combine(partials, config, json.loads(canonical_json(found)))
+        if file and store:
+            result.save(file)
             _discard(store)
-        first = "; ".join(f"{name} {reason}" for name, reason in list(skipped.items())[:3])
-        raise ValueError(f"None of the {len(images)} images can be used: {first}.")
+        return result
+
     meta = {
         "method": method.name,
         "model": facts["model"],
@@ -169,21 +186,62 @@ def run(
             "source": images.describe(),
             "count": len(images),
             "fingerprint": images.fingerprint,
-            "names": [name for chunk in chunks for name in chunk.names],
         },
-        "skipped": skipped,
-        "notes": list(dict.fromkeys(note for chunk in chunks for note in chunk.notes)),
         "dtype": identity["dtype"],
         "device": _device_name(where),
         "hash": hash8,
         "provenance": provenance(),
     }
-    # as JSON gives it back, so that a new and a stored result have the same meta
-    result = method.combine(partials, config, json.loads(canonical_json(meta)))
-    if file and store:
-        result.save(file)
-        _discard(store)
-    return result
+    return distributed.together(share, whole)
+
+
+def _begin(file: Path | None, store: Path | None, force: bool) -> Result | None:
+    """The stored result, or None when it has to be measured and there is a place to write it."""
+    if file is None or store is None:
+        return None
+    if not force and (result := _stored(file)) is not None:
+        return result
+    if force:
+        shutil.rmtree(store, ignore_errors=True)
+    _check_writable(store, file)
+    return None
+
+
+def _measure(
+    work: "_Work", parts: Sequence[range], store: Path | None, report: Progress
+) -> dict[int, _Chunk]:
+    """This process's share of the chunks, by number; in the first process stored ones too."""
+    places = {number: store / f"{number:05d}.npz" for number in range(len(parts)) if store}
+    chunks: dict[int, _Chunk] = {}
+    done, total = 0, parts[-1].stop
+    if distributed.rank() == 0:
+        for number, place in places.items():
+            chunk = _read_chunk(place)
+            if chunk is not None:
+                work.keep_small(chunk.batch)
+                chunks[number] = chunk
+                done += len(parts[number])
+                report(done, total, "Read from an earlier run.")
+    missing = distributed.from_first(lambda: [n for n in range(len(parts)) if n not in chunks])
+    mine = missing[distributed.rank() :: distributed.count()]
+    for number, pictures in zip(mine, _ahead(work.read, [parts[n] for n in mine]), strict=True):
+        chunk = chunks[number] = work.measure(pictures)
+        if store:
+            _write_chunk(places[number], chunk)
+        done += len(parts[number]) * distributed.count()
+        report(min(done, total), total, " ".join(_remarks(chunk)) or None)
+    return chunks
+
+
+def _ahead(function: Callable[[range], Any], items: Sequence[range]) -> Iterator[Any]:
+    """`function` of every item in order; a thread makes the next while the last is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(function, items[0]) if items else None
+        for following in (*items[1:], None):
+            if coming is not None:
+                found = coming.result()
+                coming = None if following is None else pool.submit(function, following)
+                yield found
 
 
 def tqdm_progress(description: str) -> Progress:
@@ -227,31 +285,34 @@ class _Work:
         if batch is not None:
             self.batch = batch if self.batch is None else min(self.batch, batch)
 
-    def measure(self, indices: Sequence[int]) -> _Chunk:
-        pictures, kept, skipped = [], [], {}
-        # notes are asked for per chunk, so that a resumed run has the notes of all chunks
-        notes: list[str] = []
+    def read(self, indices: Sequence[int]) -> _Read:
+        found = _Read([], [], {}, [])
         for i in indices:
             try:
                 image, remarks = self.images.read(i)
             except BadImage as bad:
-                skipped[bad.name] = bad.reason
+                found.skipped[bad.name] = bad.reason
                 continue
-            pictures.append(self.preprocessing.picture(image))
-            kept.append(i)
-            notes += remarks
+            found.pictures.append(self.preprocessing.picture(image))
+            found.indices.append(i)
+            # asked for per chunk, so that a resumed run has the notes of all chunks
+            found.notes.extend(remarks)
+        return found
+
+    def measure(self, found: _Read) -> _Chunk:
+        kept, notes = found.indices, found.notes
         names = [self.images.names[i] for i in kept]
         if not kept:
-            return _Chunk(None, names, skipped, notes, self.batch)
+            return _Chunk(None, names, found.skipped, notes, self.batch)
         batch = Batch(
-            tensor=self.preprocessing.tensor(pictures).to(self.device, self.dtype),
-            pictures=np.stack(pictures),
+            tensor=self.preprocessing.tensor(found.pictures).to(self.device, self.dtype),
+            pictures=np.stack(found.pictures),
             names=tuple(names),
             labels=None if self.labels is None else tuple(self.labels[i] for i in kept),
             indices=tuple(kept),
         )
         partial = self._in_parts(batch, notes)
-        return _Chunk(partial, names, skipped, notes, self.batch)
+        return _Chunk(partial, names, found.skipped, notes, self.batch)
 
     def _in_parts(self, batch: Batch, notes: list[str]) -> Partial:
         parts: list[Partial] = []

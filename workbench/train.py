@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workbench.images import Images, Preprocessing, preprocessing_for
-from workbench.results import content_hash
+from workbench.results import content_hash, whole
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,8 @@ class Trainer:
             "seconds": self.seconds,
             "curve": self.curve,
         }
-        unfinished = self.checkpoint.with_suffix(".unfinished")
-        torch.save(state, unfinished)
-        unfinished.replace(self.checkpoint)
+        with whole(self.checkpoint) as unfinished:
+            torch.save(state, unfinished)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["step", "epoch", "loss", "lr", "seconds"])
@@ -211,9 +210,8 @@ class Trainer:
         """Write the averaged weights as safetensors."""
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.cpu().contiguous() for k, v in self.average.items()}
-        unfinished = path.with_suffix(".unfinished")
-        save_file(tensors, unfinished, metadata=metadata)
-        unfinished.replace(path)
+        with whole(path) as unfinished:
+            save_file(tensors, unfinished, metadata=metadata)
         return path
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:

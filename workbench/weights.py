@@ -231,7 +231,8 @@ def create_model(
             model from the weights.
         weights: None or "random" for an initialisation from `seed` that leaves the global random
             state alone (with local-dir: and hf-hub: None means their own weights), "official" for
-            the published file, or what `find_weights` takes.
+            the published file, "auto" for what ships with the project, else as None, or what
+            `find_weights` takes.
         num_classes: by default that of the weights, without weights that of the model.
         entry: the key of the checkpoint to use, such as "model_ema".
         pos_embed: "class-aware" or "official": how Vim goes to another image size.
@@ -245,10 +246,12 @@ def create_model(
     """
     if pos_embed not in ("class-aware", "official"):
         raise ValueError(f"pos_embed must be 'class-aware' or 'official', not {pos_embed!r}")
-    if name is None and weights in (None, "random", "official"):
+    if name is None and weights in (None, "random", "official", "auto"):
         raise ValueError("give the name of a model, a weight file, or both")
     if name is not None:
         _check_name(name)
+        if weights == "auto":
+            weights = "official" if _ships(name) else None
     notes: list[str] = []
     path, pretrained = _locate(name, weights)
     state, facts = None, {}
@@ -293,6 +296,11 @@ def create_model(
         if line:
             logger.info(line)
     return model.eval()
+
+
+def _ships(name: str) -> bool:
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return config is not None and bool(config.file)
 
 
 def _locate(name: str | None, weights: str | Path | None) -> tuple[Path | None, bool]:

@@ -156,7 +156,7 @@ def figure_file(curves: Sequence[Resolution], suffix: str) -> bytes:
 
 def table_file(curves: Sequence[Resolution]) -> str:
     """The curves as CSV."""
-    return pictures.csv_table(curves, compare(curves))
+    return pictures.csv_table(compare(curves))
 
 
 def command(tasks: Sequence[Task]) -> str:

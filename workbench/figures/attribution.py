@@ -1,15 +1,34 @@
 """Pictures of attributions: the pixels a prediction rests on, and how faithful the maps are."""
 
+from collections.abc import Iterator, Sequence
+from functools import partial
+
 import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from workbench.figures.files import STYLE
+from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
+from workbench.figures.numbers import csv_table, report
 from workbench.results import Attribution
 
 _MOST = 6
+
+__all__ = ["caption", "draw", "report", "sheets", "tables"]
+
+
+def sheets(results: Sequence[Attribution]) -> Iterator[Sheet]:
+    """A figure for each model."""
+    for result in results:
+        method = result.meta["config"]["method"]
+        stem = f"attribution-{method}-{result.meta['model']}"
+        yield Sheet(stem, partial(draw, result), caption(result))
+
+
+def tables(results: Sequence[Attribution]) -> dict[str, str]:
+    """Every number as CSV."""
+    return {"attribution.csv": csv_table(results)}
 
 
 def draw(result: Attribution) -> Figure:

@@ -1,20 +1,42 @@
-"""Numbers and words in the cells of CSV and LaTeX tables."""
+"""Numbers with their intervals as words and in the cells of CSV and LaTeX tables.
 
-import numpy as np
+A number is {"value", "low", "high", "unit"}; value, and low with high, may be None.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+PARTS = ("value", "low", "high")
+Number = Mapping[str, Any]
 
 
-def csv_cell(value: float | None) -> str:
-    """Six digits; empty where there is no number."""
-    return "" if value is None or not np.isfinite(value) else f"{value:.6g}"
+def csv_cells(number: Number) -> list[str]:
+    """Value, low and high with six digits; empty where there is none."""
+    return ["" if number.get(part) is None else f"{number[part]:.6g}" for part in PARTS]
 
 
-def latex_cell(value: float, low: float, high: float) -> str:
+def latex_cell(number: Number) -> str:
     """A value with its interval in small type; a dash where there is no value."""
-    if not np.isfinite(value):
+    if number.get("value") is None:
         return "--"
-    if not np.isfinite(low):
-        return f"{value:.3g}"
-    return f"{value:.1f} {{\\tiny [{low:.1f}, {high:.1f}]}}"
+    if number["low"] is None:
+        return f"{number['value']:.3g}"
+    return "{value:.1f} {{\\tiny [{low:.1f}, {high:.1f}]}}".format(**number)
+
+
+def latex_tabular(head: Sequence[str], rows: Iterable[Sequence[str]], comment: str) -> str:
+    """A `tabular` (package booktabs) of rows whose first cell is text and the others numbers."""
+    lines = [
+        f"% {comment}",
+        r"\begin{tabular}{l" + "r" * (len(head) - 1) + "}",
+        r"\toprule",
+        " & ".join(map(latex_text, head)) + r" \\",
+        r"\midrule",
+        *(" & ".join([latex_text(first), *cells]) + r" \\" for first, *cells in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def latex_text(text: str) -> str:
@@ -22,3 +44,10 @@ def latex_text(text: str) -> str:
     for mark in "_%&#":
         text = text.replace(mark, f"\\{mark}")
     return text
+
+
+def interval(number: Number, digits: str = ".4g") -> str:
+    """`[low, high]`, empty without one."""
+    if number["low"] is None:
+        return ""
+    return f"[{number['low']:{digits}}, {number['high']:{digits}}]"

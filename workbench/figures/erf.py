@@ -1,18 +1,37 @@
 """Pictures of effective receptive fields."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from workbench.figures.files import STYLE
+from workbench.figures.cells import interval
+from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
+from workbench.figures.numbers import csv_table, latex_table, report
 from workbench.results import Erf
 
 COLOURS = "magma"
 _TICKS = (1.0, 0.1, 0.01, 0.001)
+_MAIN = ("A50", "r50", "crossness")
+
+__all__ = ["caption", "draw", "draw_splits", "report", "scale", "sheets", "shown", "tables"]
+
+
+def sheets(results: Sequence[Erf]) -> Iterator[Sheet]:
+    """All fields in one figure, those before training above, and their routes in another."""
+    ordered = sorted(results, key=lambda r: r.meta["facts"].get("training", ""), reverse=True)
+    yield Sheet("erf", lambda: draw(ordered), caption(ordered))
+    split = [result for result in ordered if result.splits is not None]
+    if split:
+        yield Sheet("erf-splits", lambda: draw_splits(split), caption(split))
+
+
+def tables(results: Sequence[Erf]) -> dict[str, str]:
+    """Every number as CSV, the main ones as LaTeX."""
+    return {"erf.csv": csv_table(results), "erf.tex": latex_table(results, _MAIN)}
 
 
 def shown(result: Erf) -> np.ndarray:
@@ -38,10 +57,7 @@ def with_interval(result: Erf, name: str) -> str:
     if entry["value"] is None:
         return "not defined"
     unit = {"% of image": " %", "% of map": " %", "px": " px"}.get(entry["unit"], "")
-    text = f"{entry['value']:.3g}{unit}"
-    if entry["low"] is not None:
-        text += f" [{entry['low']:.3g}, {entry['high']:.3g}]"
-    return text
+    return f"{entry['value']:.3g}{unit} {interval(entry, '.3g')}".rstrip()
 
 
 def _colour_bar(figure: Figure, image, axes, transform: str) -> None:

@@ -1,13 +1,19 @@
-"""Write a figure as PDF, PNG and SVG, byte for byte the same on every run."""
+"""Write figures, captions and tables, byte for byte the same on every run."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from workbench import figures
+from workbench.results import Result, whole
+
 STYLE = Path(__file__).parent / "paper.mplstyle"
+FORMATS = ("pdf", "png", "svg")
 # Dates would make two runs differ.
 _METADATA = {
     "pdf": {"CreationDate": None},
@@ -16,46 +22,74 @@ _METADATA = {
 }
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """A figure that can be drawn: its file name without suffix, and what it shows in sentences."""
+
+    name: str
+    draw: Callable[[], Figure]
+    caption: str
+
+
+def publish(
+    results: Sequence[Result],
+    out: Path,
+    formats: Sequence[str] = FORMATS,
+    width: float | None = None,
+    **options: Any,
+) -> list[Path]:
+    """Write all figures, captions and tables of results of one kind; return the paths.
+
+    Args:
+        width: of the figures in inches, such as a journal's column; by default their own.
+        options: of the kind's `sheets`.
+
+    Raises:
+        ValueError: when the results are not drawn, or not together.
+        OSError: when the folder cannot be written.
+    """
+    pictures = figures.of(results[0].kind)
+    paths = []
+    for sheet in pictures.sheets(results, **options):
+        figure = sheet.draw()
+        if width is not None:
+            own = figure.get_size_inches()
+            figure.set_size_inches(width, own[1] * width / own[0])
+        paths += save_figure(figure, out / sheet.name, sheet.caption, formats)
+    for name, text in pictures.tables(results).items():
+        paths.append(save_text(text, out / name))
+    return paths
+
+
 def save_figure(
-    figure: Figure,
-    stem: Path,
-    caption: str | None = None,
-    formats: tuple[str, ...] = ("pdf", "png", "svg"),
+    figure: Figure, stem: Path, caption: str | None = None, formats: Sequence[str] = FORMATS
 ) -> list[Path]:
     """Save `figure` as `stem`.pdf, .png and .svg, its caption as .txt, and return the paths.
-
-    Each file is written beside its place and then moved, so that none is ever half-written.
 
     Raises:
         OSError: when the folder cannot be written.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix in formats:
-        path = stem.parent / f"{stem.name}.{suffix}"
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        try:
-            with unfinished.open("wb") as file:
-                _write(figure, file, suffix)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        paths.append(path)
+        paths.append(stem.parent / f"{stem.name}.{suffix}")
+        with whole(paths[-1]) as unfinished:
+            unfinished.write_bytes(figure_bytes(figure, suffix))
     if caption is not None:
-        path = stem.parent / f"{stem.name}.txt"
-        path.write_text(caption, encoding="utf-8")
-        paths.append(path)
+        paths.append(save_text(caption, stem.parent / f"{stem.name}.txt"))
     return paths
+
+
+def save_text(text: str, path: Path) -> Path:
+    """Write a caption or a table, with the same line ends everywhere."""
+    with whole(path) as unfinished:
+        unfinished.write_bytes(text.encode())
+    return path
 
 
 def figure_bytes(figure: Figure, suffix: str) -> bytes:
     """The figure as the bytes of a `pdf`, `png` or `svg` file."""
     buffer = BytesIO()
-    _write(figure, buffer, suffix)
-    return buffer.getvalue()
-
-
-def _write(figure: Figure, file: BinaryIO, suffix: str) -> None:
     # The style also holds what applies on saving: resolution, fonts, and the salt of SVG ids.
     with matplotlib.style.context(STYLE):
-        figure.savefig(file, format=suffix, metadata=_METADATA[suffix])
+        figure.savefig(buffer, format=suffix, metadata=_METADATA[suffix])
+    return buffer.getvalue()

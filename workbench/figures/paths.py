@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill, wrap
-from typing import Protocol
+from typing import Any, Protocol
 
 import matplotlib
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from workbench.figures.files import STYLE
+from workbench.figures.files import STYLE, Sheet
 
 COLOURS = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 256)), "steps")
 LARGEST = 64
@@ -93,6 +93,12 @@ def draw_path(ax: Axes, path: Path, cell: float = 10.0) -> None:
     ax.set_ylim(path.height - 0.25, -0.75)
     ax.set_aspect("equal")
     ax.set_axis_off()
+
+
+def sheet(families: Mapping[Any, Sequence[Path]], refused: Mapping[str, str]) -> Sheet:
+    """All paths in one figure; families have a title and a source, as of `paths.gallery`."""
+    headed = {f"{family.title}\n{family.source}": paths for family, paths in families.items()}
+    return Sheet("paths", lambda: draw(headed, refused), caption(headed, refused))
 
 
 def draw(

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib
@@ -18,13 +18,10 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from workbench.figures.cells import csv_cell, latex_cell, latex_text
-from workbench.figures.files import STYLE
+from workbench.figures.cells import csv_cells, interval, latex_cell, latex_tabular
+from workbench.figures.colours import COLOURS, MARKERS
+from workbench.figures.files import STYLE, Sheet
 from workbench.results import Resolution
-
-# Okabe and Ito's colours, told apart with any colour vision; black last.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 SOURCE = "Liu et al., VMamba, arXiv 2401.10166v3, table 9 (ImageNet-1k validation, zero-shot)"
 SIZES = (224, 288, 384, 512, 640, 768)
@@ -50,6 +47,57 @@ _PANELS = {  # number -> title and axis
     "A50": ("Receptive field", "A50 (% of image)"),
     "horizon": ("Memory", "half-life (% of sequence)"),
 }
+
+
+def sheets(curves: Sequence[Resolution], published: Sequence[str] = ()) -> Iterator[Sheet]:
+    """All curves in one figure.
+
+    Args:
+        published: names from `PUBLISHED` to draw in grey over accuracy and change.
+    """
+    _check(curves, published)
+    yield Sheet(_stem(curves), lambda: draw(curves, published), caption(curves, published))
+
+
+def tables(curves: Sequence[Resolution]) -> dict[str, str]:
+    """Every number as CSV, accuracy (or agreement) as LaTeX."""
+    number = "top1" if curves[0].correct is not None else "agreement"
+    stem = _stem(curves)
+    return {f"{stem}.csv": csv_table(curves), f"{stem}.tex": latex_table(curves, number)}
+
+
+def _stem(curves: Sequence[Resolution]) -> str:
+    protocol = curves[0].meta["object_size"]
+    return "resolution" if protocol == "grows" else f"resolution-{protocol}"
+
+
+def report(curve: Resolution) -> str:
+    """A line for each size, and how time grows."""
+    model = curve.meta["model"]
+    lines = [line(curve, point["size"]) for point in curve.points]
+    for size, reason in curve.meta["missing"].items():
+        lines.append(f"{model:28} {size:>5} px  missing: {reason}")
+    for name, number in curve.meta["exponents"].items():
+        if number["value"] is not None:
+            sizes = f"{number['sizes'][0]} to {number['sizes'][-1]} px"
+            words = f"pixels^{number['value']:.3f} {interval(number, '.3f')}"
+            lines.append(f"  {name} grows as {words.strip()}, {sizes}")
+    return "\n".join(lines)
+
+
+def line(curve: Resolution, size: int) -> str:
+    """The main numbers of one size."""
+    numbers = next(point["numbers"] for point in curve.points if point["size"] == size)
+    parts = []
+    for key, word in (
+        ("top1", "top-1"), ("agreement", "agrees"), ("kl", "KL"), ("A50", "ERF A50"),
+        ("latency", "time"),
+    ):  # fmt: skip
+        number = numbers.get(key, {})
+        if number.get("value") is not None:
+            unit = number["unit"].partition(" ")[0]
+            parts.append(f"{word} {number['value']:.4g} {unit} {interval(number)}".strip())
+    return f"{curve.meta['model']:28} {size:>5} px  " + "  ".join(parts)
 
 
 def names(curves: Sequence[Resolution]) -> list[str]:
@@ -280,62 +328,44 @@ def caption(curves: Sequence[Resolution], published: Sequence[str] = ()) -> str:
 
 _COLUMNS = (
     "top1", "top5", "drop", "refit", "agreement", "kl", "margin", "cka", "A50", "crossness",
-    "horizon", "latency", "cpu", "throughput", "flops", "memory",
+    "horizon", "latency", "cpu", "throughput", "flops", "memory", "difference",
 )  # fmt: skip
 
 
-def csv_table(
-    curves: Sequence[Resolution], differences: Sequence[Sequence[dict[str, Any]]] = ()
-) -> str:
-    """One row for each model and size, missing ones included: every number with low and high.
-
-    Args:
-        differences: from `compare`, against the first model; columns `difference`.
-    """
+def csv_table(curves: Sequence[Resolution]) -> str:
+    """One row for each model and size, missing ones included: every number with low and high."""
     _check(curves)
     head = ["model", "weights", "object_size", "trained_at", "size", "images", "missing"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = (*_COLUMNS, "difference")
-    writer.writerow(head + [f"{c}{part}" for c in columns for part in ("", "_low", "_high")])
-    for i, curve in enumerate(curves):
+    writer.writerow(head + [f"{c}{part}" for c in _COLUMNS for part in ("", "_low", "_high")])
+    for curve in curves:
         meta = curve.meta
-        against = {row["size"]: row for row in (differences[i] if differences else ())}
         points = {point["size"]: point["numbers"] for point in curve.points}
         for size in sorted({*points, *map(int, meta["missing"])}):
-            found = {**points.get(size, {}), "difference": against.get(size, {})}
             row: list[Any] = [meta["model"], meta["facts"].get("weights", "")]
             row += [meta["object_size"], meta["native"], size, meta["images_used"]]
             row.append(meta["missing"].get(str(size), ""))
-            for column in columns:
-                entry = found.get(column, {})
-                row += [csv_cell(entry.get(part)) for part in ("value", "low", "high")]
+            for column in _COLUMNS:
+                row += csv_cells(points.get(size, {}).get(column, {}))
             writer.writerow(row)
     return text.getvalue()
 
 
 def latex_table(curves: Sequence[Resolution], number: str = "top1") -> str:
-    """A `tabular` (package booktabs) of one number: a row for each model, a column for each size.
-
-    Intervals stand behind the values in small type; a dash where a size is missing.
+    """One number: a row for each model, a column for each size, a dash where a size is missing.
 
     Raises:
         ValueError: when no curve has the number.
     """
     _check(curves)
     sizes = sorted({int(size) for curve in curves for size in curve.sizes})
-    if not any(np.isfinite(curve.number(number)[0]).any() for curve in curves):
-        raise ValueError(f"no curve has the number {number!r}")
-    lines = [
-        f"% {', '.join(_PANELS.get(number, (number,)))}; {curves[0].meta['images']['source']}",
-        r"\begin{tabular}{l" + "r" * len(sizes) + "}",
-        r"\toprule",
-        "size (px) & " + " & ".join(map(str, sizes)) + r" \\",
-        r"\midrule",
-    ]
+    rows = []
     for label, curve in zip(names(curves), curves, strict=True):
-        columns = zip(*curve.number(number), strict=True)
-        values = dict(zip(curve.sizes.tolist(), columns, strict=True))
-        cells = [latex_cell(*values.get(size, (np.nan,) * 3)) for size in sizes]
-        lines.append(" & ".join([latex_text(label), *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+        points = {point["size"]: point["numbers"].get(number, {}) for point in curve.points}
+        rows.append([label, *(latex_cell(points.get(size, {})) for size in sizes)])
+    if all(set(cells) == {"--"} for _, *cells in rows):
+        raise ValueError(f"no curve has the number {number!r}")
+    what = ", ".join(_PANELS.get(number, (number,)))
+    comment = f"{what}; {curves[0].meta['images']['source']}"
+    return latex_tabular(["size (px)", *map(str, sizes)], rows, comment)

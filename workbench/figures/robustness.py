@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -13,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from workbench.figures.cells import csv_cell, latex_cell, latex_text
-from workbench.figures.files import STYLE
+from workbench.figures.cells import csv_cells, interval, latex_cell, latex_tabular
+from workbench.figures.colours import COLOURS, MARKERS
+from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
-from workbench.figures.resolution import COLOURS, MARKERS
 from workbench.results import Robustness
 
 Style = dict[str, Any]
@@ -47,6 +48,39 @@ _LINES = {"rise": "-", "middle": "-.", "ends": ":"}
 _CONTROL: Style = {"color": "0.45", "ls": "--", "marker": ""}
 _DOT: Style = {"color": COLOURS[6], "ls": "", "marker": "o", "ms": 4}
 _SHARES: dict[str, Style] = {"accuracy": _DOT, "agreement": {**_DOT, "mfc": "white"}}
+
+
+def sheets(results: Sequence[Robustness]) -> Iterator[Sheet]:
+    """A figure for each model."""
+    for result in results:
+        yield Sheet(f"robustness-{result.meta['model']}", partial(draw, result), caption(result))
+
+
+def tables(results: Sequence[Robustness]) -> dict[str, str]:
+    """Every number as CSV, the main ones as LaTeX, models side by side."""
+    return {"robustness.csv": csv_table(results), "robustness.tex": latex_table(results)}
+
+
+def report(result: Robustness) -> str:
+    """Accuracies, means over corruptions, and what the checklist found."""
+    meta = result.meta
+    lines = [f"{label(result)}, {meta['images_used']} images"]
+    lines.append(f"  {'':34} {'top-1':>6} {'':16} {'change':>7}")
+    for condition in meta["conditions"]:
+        accuracy, change = condition["numbers"]["accuracy"], condition["numbers"]["change"]
+        lines.append(
+            f"  {condition['name']:34} {accuracy['value']:>6.1f} {interval(accuracy, '.1f'):16} "
+            f"{change['value']:>+7.1f} {interval(change, '.1f')}"
+        )
+    for name, number in _means(result).items():
+        lines.append(
+            f"  {name:34} {number['value']:>6.1f} {interval(number, '.1f'):16} {number['unit']}"
+        )
+    for check in (meta["checklist"] or {}).get("checks", ()):
+        if not check["passed"]:
+            lines.append(f"  sign of gradient masking: {check['name']}: {check['evidence']}")
+    lines += [f"  {note}" for note in meta["notes"]]
+    return "\n".join(map(str.rstrip, lines))
 
 
 def draw(result: Robustness) -> Figure:
@@ -254,8 +288,7 @@ def _summary(result: Robustness) -> str:
 
 
 def _with_interval(entry: dict[str, Any]) -> str:
-    text = f"{entry['value']:.1f}"
-    return text if entry["low"] is None else f"{text} [{entry['low']:.1f}, {entry['high']:.1f}]"
+    return f"{entry['value']:.1f} {interval(entry, '.1f')}".rstrip()
 
 
 def caption(result: Robustness) -> str:
@@ -332,8 +365,7 @@ def csv_table(results: Sequence[Robustness]) -> str:
         meta = result.meta
         first = [meta["model"], meta["facts"].get("weights", ""), meta["images_used"]]
         for of, name, entry in _entries(result):
-            values = [csv_cell(entry[part]) for part in ("value", "low", "high")]
-            writer.writerow([*first, *of, name, *values, entry["unit"]])
+            writer.writerow([*first, *of, name, *csv_cells(entry), entry["unit"]])
     return text.getvalue()
 
 
@@ -358,9 +390,7 @@ def _means(result: Robustness) -> dict[str, dict[str, Any]]:
 
 
 def latex_table(results: Sequence[Robustness]) -> str:
-    """A `tabular` (package booktabs): a row for each attack, view and mean over corruptions, a
-    column for each model. Intervals stand behind the values in small type.
-    """
+    """A row for each attack, view and mean over corruptions, a column for each model."""
     columns = []
     for result in results:
         rows = {
@@ -369,22 +399,12 @@ def latex_table(results: Sequence[Robustness]) -> str:
             if condition["group"] in ("clean", "attack", "view")
         }
         columns.append({**rows, **{f"{k} (%)": v for k, v in _means(result).items()}})
-    lines = [
-        f"% top-1 in % and errors in %; {results[0].meta['images']['source']}",
-        r"\begin{tabular}{l" + "r" * len(results) + "}",
-        r"\toprule",
-        " & ".join(["", *(latex_text(label(result)) for result in results)]) + r" \\",
-        r"\midrule",
-    ]
-    missing = {"value": None, "low": None, "high": None}
-    for name in dict.fromkeys(name for column in columns for name in column):
-        cells = []
-        for column in columns:
-            entry = column.get(name, missing)
-            numbers = (np.nan if entry[k] is None else entry[k] for k in ("value", "low", "high"))
-            cells.append(latex_cell(*numbers))
-        lines.append(" & ".join([latex_text(name), *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    names = dict.fromkeys(name for column in columns for name in column)
+    return latex_tabular(
+        ["", *(label(result) for result in results)],
+        ([name, *(latex_cell(column.get(name, {})) for column in columns)] for name in names),
+        f"top-1 in % and errors in %; {results[0].meta['images']['source']}",
+    )
 
 
 def _row_name(condition: dict[str, Any]) -> str:

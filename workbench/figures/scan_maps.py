@@ -1,13 +1,17 @@
 """Pictures of scan maps: what each direction carries to a place, and the coefficients behind it."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from workbench.figures.files import STYLE
+from workbench.figures.cells import csv_cells
+from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
 from workbench.results import ScanMaps
 
@@ -25,6 +29,51 @@ MEANING = {
 }
 _TICKS = (0.001, 0.01, 0.1, 1.0)
 _MOST_LAYERS = 6
+
+
+def sheets(results: Sequence[ScanMaps]) -> Iterator[Sheet]:
+    """For each model the maps of its directions, and those of the scans' coefficients."""
+    for result in results:
+        model = result.meta["model"]
+        yield Sheet(f"scan-maps-{model}", partial(draw, result), caption(result))
+        if has_scans(result):
+            statistics = partial(draw_statistics, result)
+            yield Sheet(f"scan-statistics-{model}", statistics, caption(result))
+
+
+def tables(results: Sequence[ScanMaps]) -> dict[str, str]:
+    """Every number of every direction as CSV."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    head = ["model", "weights", "images", "site", "number"]
+    table.writerow([*head, "value", "low", "high", "unit"])
+    for result in results:
+        meta = result.meta
+        first = [meta["model"], meta["facts"].get("weights_label", ""), meta["images_used"]]
+        for site, numbers in meta["numbers"].items():
+            for name, number in numbers.items():
+                table.writerow([*first, site, name, *csv_cells(number), number["unit"]])
+    return {"scan-maps.csv": text.getvalue()}
+
+
+def report(result: ScanMaps) -> str:
+    """A line for every direction."""
+    lines = [
+        f"{label(result)}, {result.meta['images_used']} images",
+        f"  {'':42} {'half-life':>15} {'distance':>9} {'delta':>9} {'|B|':>7} {'|C|':>7} share",
+    ]
+    for site, numbers in result.meta["numbers"].items():
+        value = {k: np.nan if v["value"] is None else v["value"] for k, v in numbers.items()}
+        lines.append(
+            f"  {site:42} {value['horizon']:>9.3g} steps {value['horizon_along']:>6.3g} px "
+            f"{value['delta']:>9.3g} {value['B']:>7.3g} {value['C']:>7.3g} {value['share']:4.1f} %"
+        )
+    return "\n".join(lines)
+
+
+def has_scans(result: ScanMaps) -> bool:
+    """Whether a layer of the result is a scan; the others are attention."""
+    return any(site["kind"] == "scan" for site in result.meta["sites"])
 
 
 def layers(result: ScanMaps) -> dict[str, list[dict]]:
@@ -192,8 +241,7 @@ def draw_statistics(result: ScanMaps) -> Figure:
     Raises:
         ValueError: when no layer of the result is a scan.
     """
-    scans = any(site["kind"] == "scan" for site in result.meta["sites"])
-    if not scans:
+    if not has_scans(result):
         raise ValueError("the layers of this result are attention: they have no scan coefficients")
     return draw(result, ("delta", "B", "C", "horizon", "output"))
 

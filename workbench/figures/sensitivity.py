@@ -3,7 +3,8 @@
 import csv
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import matplotlib
 import numpy as np
@@ -12,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
-from workbench.figures.cells import csv_cell
-from workbench.figures.files import STYLE
+from workbench.figures.cells import csv_cells, interval
+from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
 from workbench.results import Sensitivity
 
@@ -31,6 +32,22 @@ def layers(result: Sensitivity) -> tuple[list[str], list[str]]:
     modules = dict.fromkeys(site.rpartition("/")[0] for site in sites)
     directions = dict.fromkeys(site.rpartition("/")[2] for site in sites)
     return list(modules), list(directions)
+
+
+def sheets(results: Sequence[Sensitivity]) -> Iterator[Sheet]:
+    """A figure for each model, and one of single layers and directions where they were measured."""
+    for result in results:
+        stem = f"sensitivity-{result.meta['model']}"
+        yield Sheet(stem, partial(draw, result), caption(result))
+        if has_narrow(result):
+            yield Sheet(f"{stem}-narrow", partial(draw_narrow, result), caption(result))
+    if len({result.meta["parameters"] for result in results}) > 1:
+        yield Sheet("sensitivity-sizes", partial(draw_sizes, results), caption_sizes(results))
+
+
+def tables(results: Sequence[Sensitivity]) -> dict[str, str]:
+    """Every number of every view as CSV."""
+    return {"sensitivity.csv": csv_table(results)}
 
 
 def draw(result: Sensitivity) -> Figure:
@@ -273,6 +290,93 @@ def _scopes(
     ax.legend(fontsize=6, loc="upper left")
 
 
+def draw_sizes(results: Sequence[Sensitivity]) -> Figure:
+    """Models against their number of parameters: shares of first-order sensitivity, smallest
+    flipping budgets, accuracies; bars are intervals, lines join the sizes of a family.
+
+    Raises:
+        ValueError: when no result has a view that is drawn.
+    """
+    panels: dict[str, tuple[str, str, Callable[[dict], dict[str, dict]]]] = {
+        "gradient": (
+            "share of first-order sensitivity",
+            "share (%)",
+            lambda views: views["gradient"]["shares"]["margin, linf"],
+        ),
+        "perturb": (
+            "smallest flipping budget",
+            "of the RMS of a row",
+            lambda views: {name: v["mean"] for name, v in views["perturb"]["flipping"].items()},
+        ),
+        "cut": (
+            "accuracy that withstands every cut",
+            "accuracy (%)",
+            lambda views: {"withstands": views["cut"]["withstands"]},
+        ),
+    }
+    shown = [view for view in panels if all(view in r.meta["views"] for r in results)]
+    if not shown:
+        raise ValueError(f"sizes are compared by {', '.join(panels)}; none was taken of all models")
+    families: dict[str, list[Sensitivity]] = {}
+    for result in sorted(results, key=lambda r: r.meta["parameters"]):
+        families.setdefault(result.meta["model"].partition("_")[0], []).append(result)
+    with matplotlib.style.context(STYLE):
+        size = (2.4 * len(shown) + 0.3, 2.6)
+        figure, axes = plt.subplots(
+            1, len(shown), figsize=size, layout="constrained", squeeze=False
+        )
+        for ax, view in zip(axes[0], shown, strict=True):
+            title, unit, numbers = panels[view]
+            for line, (family, sizes) in zip(("-", "--", ":"), families.items(), strict=False):
+                millions = [r.meta["parameters"] / 1e6 for r in sizes]
+                found = [numbers(r.meta["views"]) for r in sizes]
+                for name in found[0]:
+                    label = f"{family}: {name}" if len(families) > 1 else name
+                    entries = [of[name] for of in found]
+                    _size_line(ax, millions, entries, name, line, label)
+            ax.set_xscale("log")
+            ax.set_xticks(
+                [r.meta["parameters"] / 1e6 for r in results],
+                [f"{r.meta['parameters'] / 1e6:.3g}" for r in results],
+            )
+            ax.xaxis.set_minor_locator(NullLocator())
+            if view == "perturb":
+                ax.set_yscale("log")
+            else:
+                ax.set_ylim(0, None)
+            ax.set_xlabel("parameters (millions)")
+            ax.set_ylabel(unit)
+            ax.set_title(title)
+            ax.legend()
+        if not all(result.meta["trained"] for result in results):
+            figure.suptitle(BANNER, fontsize=8, color="#B00020", weight="bold")
+    plt.close(figure)
+    return figure
+
+
+def _size_line(
+    ax: Axes, millions: Sequence[float], entries: Sequence[dict], name: str, line: str, label: str
+) -> None:
+    style = {"color": COLOURS.get(name, "black"), "marker": MARKERS.get(name, "o"), "ms": 3.5}
+    values = [np.nan if entry["value"] is None else entry["value"] for entry in entries]
+    ax.plot(millions, values, ls=line, label=label, **style)
+    for x, entry in zip(millions, entries, strict=True):
+        if entry["low"] is not None:
+            ax.plot([x, x], [entry["low"], entry["high"]], color=style["color"], lw=0.8)
+
+
+def caption_sizes(results: Sequence[Sensitivity]) -> str:
+    """What the figure over sizes shows."""
+    names = ", ".join(
+        f"{result.meta['model']} ({result.meta['parameters'] / 1e6:.3g} M)" for result in results
+    )
+    return (
+        f"Sizes side by side: {names}. Budgets: geometric mean over images that are right when "
+        "clean; an image that the highest budget does not flip counts as flipped there. "
+        f"{caption(results[0])}"
+    )
+
+
 def _verdict_lines(result: Sensitivity) -> list[str]:
     lines = [] if result.meta["trained"] else [BANNER]
     for claim in result.meta["claims"]:
@@ -332,10 +436,7 @@ def report(result: Sensitivity) -> str:
 def _words(entry: dict) -> str:
     if entry["value"] is None:
         return "none"
-    text = f"{entry['value']:.3g}"
-    if entry["low"] is not None:
-        text += f" [{entry['low']:.3g}, {entry['high']:.3g}]"
-    return f"{text} {entry['unit']}".rstrip()
+    return " ".join(filter(None, (f"{entry['value']:.3g}", interval(entry, ".3g"), entry["unit"])))
 
 
 def _each(entries: dict[str, dict]) -> str:
@@ -364,8 +465,7 @@ def csv_table(results: Sequence[Sensitivity]) -> str:
     table.writerow(["model", "view", "row", "number", "value", "low", "high", "unit"])
 
     def write(model: str, view: str, row: str, number: str, entry: dict) -> None:
-        values = [csv_cell(entry[key]) for key in ("value", "low", "high")]
-        table.writerow([model, view, row, number, *values, entry["unit"]])
+        table.writerow([model, view, row, number, *csv_cells(entry), entry["unit"]])
 
     for result in results:
         model = result.meta["model"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from workbench.methods.robustness_numbers import number, resampled_means
 from workbench.probes.corruptions import BENCHMARK, NAMES
-from workbench.results import Robustness
+from workbench.results import Result, Robustness, load
 
 
 def corruption_errors(
@@ -35,6 +35,21 @@ def corruption_errors(
 
     added = errors - clean[..., None, None]
     return ratio(errors, base), ratio(added, base - base_clean[..., None, None])
+
+
+def compare(results: Sequence[Robustness], baseline: str | None = None) -> list[Robustness]:
+    """Each result `against` the baseline: the model of that name among them, or a result file.
+
+    Raises:
+        ValueError: as `against`, and when there is no such model or file.
+    """
+    if baseline is None:
+        return list(results)
+    found: Result | None = next((r for r in results if r.meta["model"] == baseline), None)
+    found = found or load(baseline)
+    if not isinstance(found, Robustness):
+        raise ValueError(f"{baseline} holds no result of vssm robustness")
+    return [against(result, found) for result in results]
 
 
 def against(result: Robustness, baseline: Robustness) -> Robustness:

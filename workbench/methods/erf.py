@@ -136,7 +136,7 @@ def protocol(config: ErfConfig, model: nn.Module | None = None) -> ErfConfig:
     return replace(config, **changes)
 
 
-def preset_size(config: ErfConfig) -> int | None:
+def own_size(config: ErfConfig) -> int | None:
     """Side of the images in the preset's publication, in pixels; None without a preset."""
     return PRESETS[config.preset].size if config.preset else None
 

@@ -1,8 +1,8 @@
-"""One model at one image size: what it predicts, how that is paid for, how far its scans remember.
+"""Resolution: what models predict at other image sizes, what it costs, how far scans remember.
 
-`workbench.sweep` goes over sizes and `workbench.methods.resolution_curve` makes the curve of their
-points. Resize protocols are never mixed: with
-object_size="grows" the whole picture is scaled to the size, as the papers do, so that things appear
+This file measures one model at one size; `workbench.sweep` goes over sizes and
+`workbench.methods.resolution_curve` makes the curve of their points. Resize protocols are never
+mixed: with object_size="grows" the whole picture is scaled to the size, as the papers do, so that things appear
 larger at larger sizes (which helps by itself: Touvron et al., FixRes, NeurIPS 2019); with
 "constant" things keep the pixels they have at the training size.
 """

@@ -1,7 +1,7 @@
 """From the points of several sizes to one model's curve, with intervals, and models compared."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -104,15 +104,9 @@ def curve(
     )
 
 
-def compare(
-    curves: Sequence[Resolution],
-    statistics: Statistics = Statistics(),
-) -> list[list[dict[str, Any]]]:
-    """Top-1 of each curve minus that of the first on the same images, where both have the size.
-
-    Returns:
-        For each curve a list of {"size", "value", "low", "high"} in percentage points, with paired
-        bootstrap intervals; empty without labels.
+def compare(curves: Sequence[Resolution]) -> list[Resolution]:
+    """The curves with the number `difference` where the first curve has the size too: top-1 minus
+    that of the first on the same images, in points of percent with a paired bootstrap interval.
 
     Raises:
         ValueError: when the curves are of different images.
@@ -122,18 +116,23 @@ def compare(
     for other in curves:
         if other.meta["images"]["fingerprint"] != first.meta["images"]["fingerprint"]:
             raise ValueError("models are compared on the same images only")
-        rows = []
-        for i, size in enumerate(other.sizes):
-            at = np.flatnonzero(first.sizes == size)
-            if other.correct is None or first.correct is None or not len(at):
-                continue
-            a, b = other.correct[i], first.correct[at[0]]
-            known = (a >= 0) & (b >= 0)
-            value, (low, high) = numbers.difference(a[known], b[known], **asdict(statistics))
-            rows.append(
-                {"size": int(size), "value": 100 * value, "low": 100 * low, "high": 100 * high}
-            )
-        found.append(rows)
+        if other.correct is None or first.correct is None:
+            found.append(other)
+            continue
+        points = []
+        for point, a in zip(other.points, other.correct, strict=True):
+            at = np.flatnonzero(first.sizes == point["size"])
+            if len(at):
+                b = first.correct[at[0]]
+                known = (a >= 0) & (b >= 0)
+                value, (low, high) = numbers.difference(
+                    a[known], b[known], **first.meta["interval"]
+                )
+                entry = {"value": 100 * value, "low": 100 * low, "high": 100 * high}
+                named = {**point["numbers"], "difference": {**entry, "unit": "points"}}
+                point = {**point, "numbers": named}
+            points.append(point)
+        found.append(replace(other, meta={**other.meta, "points": points}))
     return found
 
 

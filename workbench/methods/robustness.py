@@ -1,5 +1,4 @@
-"""How well predictions hold: under attack, under corruption, without parts of the image, with parts
-moved, and with the image turned.
+"""Robustness: what predictions withstand of attacks, corruptions, lost and moved parts, and turns.
 
 Every condition is measured on every image and kept, so that differences can be paired.
 """
@@ -14,6 +13,7 @@ from torch import nn
 from workbench.attacks.checklist import checklist
 from workbench.attacks.in_pixels import InPixels, margins
 from workbench.images import Batch
+from workbench.methods.corruption_errors import compare
 from workbench.methods.robustness_conditions import (
     Subject,
     conditions,
@@ -25,7 +25,7 @@ from workbench.methods.robustness_numbers import condition_numbers, mean_error
 from workbench.probes.corruptions import BENCHMARK, MADE_FOR
 from workbench.results import Robustness
 
-__all__ = ["RobustnessConfig", "combine", "measure", "name"]
+__all__ = ["RobustnessConfig", "combine", "compare", "measure", "name"]
 
 name = "robustness"
 

@@ -421,7 +421,6 @@ def combine(partials: list[dict[str, np.ndarray]], config: ScanMapsConfig, meta:
     meta = {
         **meta,
         "config": asdict(config),
-        "images_used": len(maps),
         "quantities": list(QUANTITIES),
         "view": VIEWS[config.view],
         "sites": sites,

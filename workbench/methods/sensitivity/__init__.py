@@ -1,4 +1,4 @@
-"""Which of B, C and delta breaks under attack: six views that ask it in different ways.
+"""Sensitivity: which of B, C and delta breaks under attack, asked in six different ways.
 
 A single number for "the sensitivity of B" is not a result: by bilinearity some numbers are equal
 for B and C, others change with a rescaling that changes no output, and the remaining ones answer
@@ -30,10 +30,11 @@ from workbench.methods.sensitivity import (
 )
 from workbench.methods.sensitivity.claims import claims
 from workbench.methods.sensitivity.config import VIEWS, SensitivityConfig, settled
+from workbench.methods.sensitivity.sizes import compare
 from workbench.methods.sensitivity.subject import Case, Subject
 from workbench.results import Sensitivity
 
-__all__ = ["VIEWS", "SensitivityConfig", "combine", "measure", "name"]
+__all__ = ["VIEWS", "SensitivityConfig", "combine", "compare", "measure", "name"]
 
 name = "sensitivity"
 
@@ -78,7 +79,9 @@ def measure(model: nn.Module, batch: Batch, config: SensitivityConfig) -> dict[s
         f"rows:{key}": np.tile(np.array(value, dtype=str), (len(case.x), 1, 1))
         for key, value in rows.items()
     }
-    return {key: value.detach().cpu().numpy() for key, value in found.items()} | names
+    parameters = np.full(len(case.x), sum(p.numel() for p in model.parameters()))
+    arrays = {key: value.detach().cpu().numpy() for key, value in found.items()}
+    return {**arrays, **names, "parameters": parameters}
 
 
 def combine(
@@ -121,6 +124,7 @@ def combine(
         "labelled": int(whole["labelled"].sum()),
         "clean": draw.share(clean >= 0),
         "trained": trained,
+        "parameters": int(partials[0]["parameters"][0]),
         "views": {view: views[view]() for view in used.views},
         "claims": claims(arrays, rows, draw, trained),
     }

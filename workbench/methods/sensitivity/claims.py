@@ -40,31 +40,38 @@ def claims(
     arrays, rows: as in `Sensitivity`, of whatever views there are.
     """
     made = [*_weak(arrays, rows, draw), *_defends(arrays, rows, draw)]
+    correct(made, draw.confidence)
+    return [
+        judged(claim, [e for e in made if e["claim"] == claim], len(arrays["clean"]), trained)
+        for claim in (WEAK, DEFENDS, SIZE)
+    ]
+
+
+def correct(made: Sequence[dict[str, Any]], confidence: float) -> None:
+    """Note in comparisons that were made together the corrected p values and what each says."""
     for entry, p in zip(made, holm([entry["p"] for entry in made]), strict=True):
         entry["p_corrected"] = p
-        certain = p < 1 - draw.confidence
+        certain = p < 1 - confidence
         against = entry["value"] < 0 or entry["either_way"]
         entry["says"] = "nothing" if not certain else "against" if against else "for"
-    few = len(arrays["clean"]) < FEWEST
-    found = []
-    for claim in (WEAK, DEFENDS, SIZE):
-        own = [entry for entry in made if entry["claim"] == claim]
-        views = {entry["view"]: _agreed(own, entry["view"]) for entry in own}
-        reason = "" if own else ONE_SIZE if claim == SIZE else "no view that speaks to it was taken"
-        if own and not trained:
-            reason = "the weights are random, and ranks before training are no evidence"
-        elif own and few:
-            reason = f"fewer than {FEWEST} images decide nothing"
-        found.append(
-            {
-                "claim": claim,
-                "verdict": "undecided" if few or not trained else verdict(views.values()),
-                "reason": reason,
-                "views": views,
-                "comparisons": own,
-            }
-        )
-    return found
+
+
+def judged(claim: str, own: Sequence[dict[str, Any]], images: int, trained: bool) -> dict[str, Any]:
+    """The verdict on a claim from its corrected comparisons."""
+    few = images < FEWEST
+    views = {entry["view"]: _agreed(own, entry["view"]) for entry in own}
+    reason = "" if own else ONE_SIZE if claim == SIZE else "no view that speaks to it was taken"
+    if own and not trained:
+        reason = "the weights are random, and ranks before training are no evidence"
+    elif own and few:
+        reason = f"fewer than {FEWEST} images decide nothing"
+    return {
+        "claim": claim,
+        "verdict": "undecided" if few or not trained else verdict(views.values()),
+        "reason": reason,
+        "views": views,
+        "comparisons": list(own),
+    }
 
 
 def verdict(says: Any) -> str:
@@ -85,12 +92,12 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def _agreed(entries: list[dict], view: str) -> str:
+def _agreed(entries: Sequence[dict], view: str) -> str:
     says = {entry["says"] for entry in entries if entry["view"] == view}
     return says.pop() if len(says) == 1 else "nothing"
 
 
-def _comparison(
+def comparison(
     claim: str,
     view: str,
     what: str,
@@ -100,7 +107,10 @@ def _comparison(
     unit: str,
     either_way: bool = False,
 ) -> dict[str, Any]:
-    """either_way: whether the number speaks against the claim on both sides of 0."""
+    """A number that is positive where it speaks for a claim, with its bootstrap p value.
+
+    either_way: whether it speaks against the claim on both sides of 0.
+    """
     finite = samples[np.isfinite(samples)]
     p = 1.0
     if len(finite):
@@ -122,7 +132,7 @@ def _weak(arrays: Mapping[str, np.ndarray], rows: Rows, draw: Resamples) -> list
     def paired(view: str, name: str, more: np.ndarray, unit: str) -> None:
         what = f"{name} above delta"
         samples = draw.weights @ more
-        found.append(_comparison(WEAK, view, what, float(more.mean()), samples, draw, unit))
+        found.append(comparison(WEAK, view, what, float(more.mean()), samples, draw, unit))
 
     if "gradient" in arrays:
         margin = arrays["gradient"][:, LOSSES.index("margin")].sum(axis=1)
@@ -157,7 +167,7 @@ def _defends(arrays: Mapping[str, np.ndarray], rows: Rows, draw: Resamples) -> l
         # A rise without delta's gradient shows an attack that went through delta. A fall is what
         # has been read as defence: it shows that delta led the whole gradient astray.
         found.append(
-            _comparison(
+            comparison(
                 DEFENDS, "cut", "margin lost without delta's gradient", float(fall.mean()),
                 draw.weights @ fall, draw, "logits", either_way=True,
             )
@@ -174,7 +184,7 @@ def _fraction(
 ) -> dict[str, Any]:
     value = float(above.sum() / lost.sum()) if lost.any() else 0.0
     samples = draw.ratios(above, lost)
-    return _comparison(claim, "transplant", what, value, samples, draw, "of the margin lost")
+    return comparison(claim, "transplant", what, value, samples, draw, "of the margin lost")
 
 
 def _wide(rows: Sequence[Sequence[str]]) -> dict[str, int]:

@@ -10,7 +10,7 @@ class SensitivityConfig:
     """What is asked of the scans, and how strong the attacks are.
 
     Attributes:
-        views: any of gradient, perturb, cut, transplant, bounds, horizon.
+        views: any of gradient, perturb, cut, transplant, bounds, horizon; or all.
         eps: budgets of perturbations inside the model, relative to the RMS of each row.
         narrow_eps: the budget where one layer or one direction alone is perturbed, and of the
             bounds.
@@ -51,10 +51,10 @@ class SensitivityConfig:
     confidence: float = 0.95
     resamples: int = 2000
     seed: int = 0
-    chunk: int = 8
+    chunk: int = 25
 
     def __post_init__(self) -> None:
-        unknown = [view for view in self.views if view not in VIEWS]
+        unknown = [view for view in self.views if view not in (*VIEWS, "all")]
         if unknown or not self.views:
             raise ValueError(
                 f"views must be some of {', '.join(VIEWS)}, not {', '.join(unknown) or 'none'}"
@@ -80,7 +80,9 @@ class SensitivityConfig:
 
 
 def settled(config: SensitivityConfig) -> SensitivityConfig:
-    """The configuration with `quick` spelt out."""
+    """The configuration with `quick` and all views spelt out."""
+    if "all" in config.views:
+        config = replace(config, views=VIEWS)
     if not config.quick:
         return config
     return replace(

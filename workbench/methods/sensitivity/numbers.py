@@ -11,6 +11,7 @@ import numpy as np
 
 from workbench.methods.resolution_numbers import wilson
 from workbench.methods.sensitivity.gradient import LOSSES, MEASURES, TENSORS
+from workbench.methods.sensitivity.perturb import HIGHEST
 from workbench.methods.sensitivity.subject import RANKED
 from workbench.methods.sensitivity.transplant import WAYS
 
@@ -121,10 +122,20 @@ def of_perturb(
             "median": float(np.median(values)) if len(values) else None,
             "flipped": int(np.isfinite(values).sum()),
             "of": len(values),
+            "mean": _geometric_mean(flipping[:, i], (clean >= 0).astype(float), draw),
         }
         if not np.isfinite(smallest[tensor]["median"] or 0):
             smallest[tensor]["median"] = None
     return {"rows": found, "flipping": smallest}
+
+
+def _geometric_mean(budgets: np.ndarray, right: np.ndarray, draw: Resamples) -> Entry:
+    """Over images that are right; what the highest budget does not flip counts as flipped there."""
+    logs = np.log2(np.clip(budgets, HIGHEST / 1024, HIGHEST)) * right
+    unit = "of the RMS of a row"
+    if not right.any():
+        return {"value": None, "low": None, "high": None, "unit": unit}
+    return draw.entry(2 ** (logs.sum() / right.sum()), 2 ** draw.ratios(logs, right), unit)
 
 
 def of_cut(

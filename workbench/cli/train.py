@@ -1,0 +1,57 @@
+"""`vssm train`: train a model; the same command goes on after a stop."""
+
+import sys
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from workbench.cli.options import add_config, read_config
+
+
+def parser() -> ArgumentParser:
+    """Its options."""
+    from workbench.train import TrainConfig
+
+    made = ArgumentParser(description="Train a model; the same command goes on after a stop.")
+    made.add_argument("--config", action="config", help="a YAML file with these options")
+    made.add_argument("--model", required=True, help="the name of a registered model")
+    made.add_argument("--data", required=True, help="an .npz pack or a folder of class folders")
+    made.add_argument("--out", default="out/train", help="folder for checkpoint, curve, weights")
+    made.add_argument("--device", default=None, help="cpu, cuda, cuda:1; a GPU if there is one")
+    add_config(made, TrainConfig)
+    return made
+
+
+def command(args: Namespace) -> int:
+    """Train, with a progress bar."""
+    import torch
+    from tqdm import tqdm
+
+    from workbench.images import open_images
+    from workbench.train import TrainConfig, Trainer, read_data
+    from workbench.weights import create_model
+
+    config = read_config(args, TrainConfig)
+    images = open_images(args.data)
+    print(f"reading {images.describe()}", file=sys.stderr)
+    data = read_data(images, config.load_size)
+    model = create_model(
+        args.model, "random", seed=config.seed, num_classes=data.classes, img_size=config.size
+    )
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    trainer = Trainer(model, data, config, Path(args.out), device)
+    if trainer.step:
+        print(f"going on at step {trainer.step} of {trainer.steps}", file=sys.stderr)
+    with tqdm(total=trainer.steps, initial=trainer.step, unit="step", file=sys.stderr) as bar:
+
+        def progress(step: int, steps: int, loss: float) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+        try:
+            trainer.run(progress)
+        except KeyboardInterrupt:
+            trainer.save()
+            raise
+    print(f"wrote {trainer.out / 'weights.safetensors'}", file=sys.stderr)
+    return 0

@@ -1,0 +1,45 @@
+"""Tables of results whose numbers are one flat list, `meta["numbers"]`."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from workbench.figures.cells import csv_cells, interval, latex_cell, latex_tabular
+from workbench.figures.label import label
+from workbench.results import Result
+
+
+def csv_table(results: Sequence[Result]) -> str:
+    """One line for each model and number."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["model", "weights", "images", "number", "value", "low", "high", "unit"])
+    for result in results:
+        meta = result.meta
+        first = [meta["model"], meta["facts"].get("weights_label", ""), meta["images_used"]]
+        for name, number in meta["numbers"].items():
+            table.writerow([*first, name, *csv_cells(number), number["unit"]])
+    return text.getvalue()
+
+
+def latex_table(results: Sequence[Result], columns: Sequence[str]) -> str:
+    """A row for each model, a column for each of these numbers, with intervals."""
+    first = results[0].meta
+    units = {name: first["numbers"][name]["unit"] for name in columns}
+    heads = [f"{name} ({unit})" if unit else name for name, unit in units.items()]
+    rows = (
+        [label(result), *(latex_cell(result.meta["numbers"][name]) for name in columns)]
+        for result in results
+    )
+    return latex_tabular(["", *heads], rows, first["images"]["source"])
+
+
+def report(result: Result) -> str:
+    """A line for each number that is defined."""
+    meta = result.meta
+    lines = [f"{label(result)}, {meta['images_used']} images"]
+    for name, number in meta["numbers"].items():
+        if number["value"] is not None:
+            value = f"{number['value']:>9.4g} {number['unit']:11}"
+            lines.append(f"  {name:34} {value} {interval(number)}".rstrip())
+    return "\n".join(lines)

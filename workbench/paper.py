@@ -1,0 +1,270 @@
+"""All figures and tables of a paper from one YAML file; only what changed is made again.
+
+    venue: neurips                # a width of WIDTHS, or width: inches
+    defaults: {images: samples}   # of every figure below
+    figures:
+      fields: {method: erf, models: [vmamba_nano, vim_nano], config: {stage: 3}}
+
+Every figure gets a folder of its name with pictures, captions and tables. `results/` keeps what was
+measured, `manifest.json` what everything was made from, with hashes, seconds and versions.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from workbench import catalogue, distributed
+from workbench.figures import paths as path_pictures
+from workbench.figures.files import FORMATS, publish, save_figure, save_text
+from workbench.methods.resolution_curve import Statistics
+from workbench.paths import gallery
+from workbench.results import Result, content_hash, provenance
+from workbench.study import announce, study, sweeps
+
+WIDTHS = {
+    "cvpr": 6.875, "cvpr-column": 3.25, "eccv": 4.8, "iclr": 5.5, "icml": 6.75,
+    "icml-column": 3.25, "ieee": 7.16, "ieee-column": 3.5, "neurips": 5.5,
+}  # fmt: skip
+"""Width of the text, or of a column, in the templates of venues, in inches."""
+
+PATHS = "paths"
+"""In the place of a method: scan paths over a grid, which need no model."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure of the file shows.
+
+    Attributes:
+        method: erf, scan-maps, resolution ..., or paths.
+        models, weights, size, before_after, seed, limit: as of `workbench.study.study`.
+        images: what `open_images` takes.
+        data: labelled images, in place of `images`.
+        config: fields of the method's configuration.
+        compare: options of the method's `compare`, such as the baseline of robustness.
+        draw: options of the figure, such as `published` of resolution.
+        sizes, erf_images: of resolution.
+        pattern, grid: of paths.
+    """
+
+    method: str
+    models: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ("auto",)
+    images: Any = "samples"
+    data: str | None = None
+    size: int | tuple[int, int] | None = None
+    before_after: bool = False
+    seed: int = 0
+    limit: int | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    compare: dict[str, Any] = field(default_factory=dict)
+    draw: dict[str, Any] = field(default_factory=dict)
+    sizes: tuple[int, ...] = ()
+    erf_images: int = 4
+    pattern: str = "*"
+    grid: tuple[int, int] = (8, 8)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A file that was read: figures by name, their width in inches and formats."""
+
+    figures: dict[str, Figure]
+    width: float | None = None
+    formats: tuple[str, ...] = FORMATS
+
+
+def read(file: str | Path) -> Paper:
+    """Read a YAML file.
+
+    Raises:
+        ValueError: for what is not YAML, unknown keys (with the nearest known one), and values of
+            the wrong type.
+        OSError: when the file cannot be read.
+    """
+    try:
+        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is no YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("figures"), dict):
+        raise ValueError(f"{file} has no `figures:`, a mapping of names to what they show")
+    _known(found, ("venue", "width", "formats", "defaults", "figures"), str(file))
+    width = found.get("width")
+    if "venue" in found:
+        _known([found["venue"]], WIDTHS, f"venue of {file}")
+        width = WIDTHS[found["venue"]]
+    formats = tuple(found.get("formats", FORMATS))
+    _known(formats, FORMATS, f"formats of {file}")
+    defaults = found.get("defaults") or {}
+    figures = {}
+    for name, entry in found["figures"].items():
+        where = f"figure {name} of {file}"
+        if not isinstance(entry, dict) or "method" not in entry:
+            raise ValueError(f"{where} names no method")
+        figures[str(name)] = _figure({**defaults, **entry}, where)
+    return Paper(figures, width, formats)
+
+
+def make(
+    paper: Paper,
+    out: Path,
+    results: Path | None = None,
+    device: str | None = None,
+    force: bool = False,
+) -> list[Path]:
+    """Measure, draw and tabulate what is not there yet; return the paths of all files.
+
+    Args:
+        results: the folder of what is measured, by default `results` in `out`.
+        force: measure and draw everything again.
+
+    Raises:
+        ValueError, OSError: naming the figure; those before it are there.
+    """
+    distributed.join()
+    manifest = Manifest(out / "manifest.json")
+    files = []
+    for i, (name, figure) in enumerate(paper.figures.items(), 1):
+        announce(f"[{i}/{len(paper.figures)}] {name}")
+        started = time.perf_counter()
+        try:
+            found = _measured(figure, results or out / "results", device, force)
+        except (ValueError, OSError) as error:
+            raise type(error)(f"figure {name}: {error}") from error
+        if distributed.rank() > 0:
+            continue
+        inputs = [content_hash(result.meta) for result in found]
+        key = content_hash([figure, paper.width, paper.formats, inputs, provenance()])
+        if force or not manifest.holds(name, key):
+            made = _draw(figure, found, paper, out / name)
+            manifest.add(name, key, found, made, time.perf_counter() - started)
+        files += manifest.files(name)
+    return files
+
+
+class Manifest:
+    """What was made from what; one JSON file beside the figures."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["figures"]
+        except (OSError, ValueError, KeyError, TypeError):
+            self.entries = {}
+
+    def files(self, name: str) -> list[Path]:
+        """The files of a figure."""
+        return [self.path.parent / file for file in self.entries[name]["files"]]
+
+    def holds(self, name: str, key: str) -> bool:
+        """Whether a figure was made from just this, and its files are as they were."""
+        entry = self.entries.get(name, {})
+        return entry.get("key") == key and all(
+            (self.path.parent / file).is_file() and _sha256(self.path.parent / file) == digest
+            for file, digest in entry["files"].items()
+        )
+
+    def add(
+        self, name: str, key: str, results: list[Result], files: list[Path], seconds: float
+    ) -> None:
+        """Note a figure and write the file."""
+        self.entries[name] = {
+            "key": key,
+            "seconds": round(seconds, 1),
+            "inputs": [_origin(result) for result in results],
+            "files": {str(f.relative_to(self.path.parent)): _sha256(f) for f in files},
+        }
+        text = json.dumps({**provenance(), "figures": self.entries}, indent=2, sort_keys=True)
+        save_text(text, self.path)
+
+
+def _origin(result: Result) -> dict[str, Any]:
+    meta = result.meta
+    return {
+        "result": content_hash(meta),
+        "model": meta["model"],
+        "weights": meta["facts"].get("weights"),
+        "weights_sha256": meta["facts"].get("weights_sha256"),
+        "images": meta["images"]["source"],
+        "images_fingerprint": meta["images"]["fingerprint"],
+        "images_used": meta["images_used"],
+        "config": meta["config"],
+    }
+
+
+def _measured(figure: Figure, results: Path, device: str | None, force: bool) -> list[Result]:
+    if figure.method == PATHS:
+        return []
+    method = catalogue.method(figure.method)
+    options: dict[str, Any] = {
+        "weights": figure.weights, "seed": figure.seed, "limit": figure.limit,
+        "out": results / figure.method, "device": device, "force": force,
+    }  # fmt: skip
+    images = figure.data or figure.images
+    config = _config(catalogue.config_class(figure.method), figure.config)
+    if figure.method == "resolution":
+        options |= {"labelled": figure.data is not None, "erf_images": figure.erf_images}
+        options |= {"sizes": figure.sizes, "statistics": Statistics(seed=figure.seed)}
+        return [*sweeps(figure.models, images, config, **options)]
+    options |= {"size": figure.size, "before_after": figure.before_after, **figure.compare}
+    return study(method, figure.models, images, config, **options)
+
+
+def _draw(figure: Figure, results: list[Result], paper: Paper, out: Path) -> list[Path]:
+    if figure.method != PATHS:
+        return publish(results, out, paper.formats, paper.width, **figure.draw)
+    sheet = path_pictures.sheet(*gallery(*figure.grid, figure.pattern))
+    return save_figure(sheet.draw(), out / sheet.name, sheet.caption, paper.formats)
+
+
+def _figure(entry: dict[str, Any], where: str) -> Figure:
+    _known([entry["method"]], (*catalogue.names(), PATHS), f"method of {where}")
+    _known(entry, [f.name for f in dataclasses.fields(Figure)], where)
+    # what belongs to others is not this parser's to read
+    others = {key: entry.pop(key) for key in ("config", "compare", "draw") if key in entry}
+    for key, value in others.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: {key} must be a mapping, not {value!r}")
+    figure = dataclasses.replace(_parsed(Figure, entry, where), **others)
+    if figure.method != PATHS:
+        if not figure.models:
+            raise ValueError(f"{where} names no models")
+        _config(catalogue.config_class(figure.method), figure.config, f"config of {where}")
+    return figure
+
+
+def _config(kind: type, given: Mapping[str, Any], where: str = "") -> Any:
+    _known(given, [f.name for f in dataclasses.fields(kind)], where)
+    return _parsed(kind, given, where)
+
+
+def _parsed(kind: type, given: Mapping[str, Any], where: str) -> Any:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "it")
+    try:
+        return parser.instantiate(parser.parse_object({"it": dict(given)})).it
+    except ArgumentError as error:
+        said = str(error).replace('Parser key "it.', '"')
+        raise ValueError(f"{where}: {' '.join(said.split())}") from error
+
+
+def _known(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    known = list(known)
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            rest = f"; the nearest is {near[0]}" if near else f"; there are {', '.join(known)}"
+            raise ValueError(f"{where}: {key} is not known{rest}")
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
