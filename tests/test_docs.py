@@ -11,7 +11,7 @@ RECIPES = Path(__file__).parents[1] / "docs" / "library.md"
 def test_recipes_run_in_order(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", RECIPES.read_text(), re.DOTALL)
-    assert len(blocks) >= 8
+    assert len(blocks) >= 10
     names: dict = {}
     printed = []
     for block in blocks:

@@ -1,5 +1,6 @@
 """A paper's figures from one file: what is made, what is made again, and what is refused."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -113,3 +114,19 @@ def test_a_missing_file_and_missing_images_are_named(tmp_path, capsys) -> None:
     assert main(["figures", str(file), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "figure field" in error and "/nowhere/at/all" in error and "Traceback" not in error
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(tmp_path, monkeypatch, capsys) -> None:
+    file = written(tmp_path, {"field": FIELD})
+
+    def full(self: Path, content: bytes) -> int:
+        with self.open("wb") as half:
+            half.write(content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["figures", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert {p.suffix for p in (tmp_path / "out").rglob("*") if p.is_file()} == {".npz"}
+    monkeypatch.undo()
+    assert main(["figures", str(file), "--out", str(tmp_path / "out")]) == 0

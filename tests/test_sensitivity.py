@@ -14,14 +14,14 @@ from kernels import selective_scan
 from workbench.images import Batch
 from workbench.methods import sensitivity
 from workbench.methods.sensitivity import SensitivityConfig, bounds, cut, gradient, transplant
-from workbench.methods.sensitivity.claims import WEAK, claims, holm, verdict
+from workbench.methods.sensitivity.claims import SIZE, WEAK, claims, holm, verdict
 from workbench.methods.sensitivity.config import settled
 from workbench.methods.sensitivity.gradient import MEASURES
 from workbench.methods.sensitivity.numbers import Resamples, restored
 from workbench.methods.sensitivity.perturb import Inside
 from workbench.methods.sensitivity.subject import Case, Subject, row_rms
 from workbench.models import MambaVision, Vim, VMamba
-from workbench.results import load
+from workbench.results import Sensitivity, load
 
 FAST = SensitivityConfig(
     eps=(0.1,), steps=3, draws=2, halvings=2, attack_steps=2, attack_seeds=2, resamples=200
@@ -368,3 +368,51 @@ def test_quick_is_less_of_the_same() -> None:
     quick = settled(replace(SensitivityConfig(), quick=True))
     assert (quick.eps, quick.narrow, quick.attack_seeds) == ((0.1,), False, 1)
     assert quick.views == SensitivityConfig().views
+
+
+def sized(model: str, millions: int, budget: float, **more) -> Sensitivity:
+    """A made-up result: images flip at `budget`, times noise that all sizes share."""
+    noise = np.exp2(0.1 * np.random.default_rng(0).standard_normal((60, 3)))
+    meta = {
+        "model": model,
+        "parameters": 10**6 * millions,
+        "trained": True,
+        "images": {"fingerprint": "f"},
+        "preprocessing": {"size": [64, 64]},
+        "used": {"resamples": 300, "confidence": 0.95, "seed": 0},
+        "claims": [{"claim": claim, "verdict": "undecided"} for claim in (WEAK, SIZE)],
+    }
+    flipping = (budget * noise).astype(np.float32)
+    return Sensitivity(meta={**meta, **more}, clean=np.ones(60, np.float32), flipping=flipping)
+
+
+@pytest.mark.parametrize(
+    ("budgets", "expected"),
+    [
+        ((0.4, 0.2, 0.1), "supported"),
+        ((0.1, 0.2, 0.4), "not supported"),
+        ((0.1, 0.2, 0.1), "undecided"),
+        ((0.1, 0.1, 0.1), "undecided"),
+    ],
+)
+def test_sizes_of_a_family_decide_whether_robustness_falls(budgets: tuple, expected: str) -> None:
+    names = zip(("vmamba_small", "vmamba_base", "vmamba_tiny"), (50, 89, 30), strict=True)
+    order = dict(zip((30, 50, 89), budgets, strict=True))
+    results = [sized(name, size, order[size]) for name, size in names]
+    for result in sensitivity.compare([*results, sized("vim_tiny", 7, 0.3)]):
+        claim = {entry["claim"]: entry for entry in result.meta["claims"]}[SIZE]
+        alone = result.meta["model"] == "vim_tiny"
+        assert claim["verdict"] == ("undecided" if alone else expected)
+        if not alone:
+            first = claim["comparisons"][0]
+            assert first["what"] == "budget of B, vmamba_tiny over vmamba_small"
+            assert first["value"] == pytest.approx(np.log2(budgets[0] / budgets[1]), abs=1e-5)
+
+
+def test_sizes_without_training_or_on_other_images_are_no_evidence() -> None:
+    random = [sized(f"vmamba_{i}", i, 1 / i, trained=False) for i in (1, 2)]
+    (claim,) = [e for e in sensitivity.compare(random)[0].meta["claims"] if e["claim"] == SIZE]
+    assert claim["verdict"] == "undecided" and "random" in claim["reason"]
+    other = sized("vmamba_3", 3, 0.01, images={"fingerprint": "g"})
+    first, second = sensitivity.compare([sized("vmamba_2", 2, 0.1), other])
+    assert "comparisons" not in first.meta["claims"][1] and "reason" not in second.meta["claims"][1]
