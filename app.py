@@ -16,6 +16,10 @@ pages = [
     for name in catalogue.names()
     if (file := PAGES / f"{name.replace('-', '_')}.py").is_file()
 ]
+pages += [
+    st.Page(PAGES / "results.py", title="Results", url_path="results"),
+    st.Page(PAGES / "gallery.py", title="Gallery", url_path="gallery"),
+]
 page = st.navigation(pages)
 sidebar.draw()
 page.run()

@@ -1,6 +1,6 @@
 """All figures and tables of a paper from one YAML file; only what changed is made again.
 
-    venue: neurips                # a width of WIDTHS, or width: inches
+    venue: neurips                # a width of VENUES, or width: inches
     defaults: {images: samples}   # of every figure below
     figures:
       fields: {method: erf, models: [vmamba_nano, vim_nano], config: {stage: 3}}
@@ -25,16 +25,11 @@ from jsonargparse import ArgumentError, ArgumentParser
 from workbench import catalogue, distributed
 from workbench.figures import paths as path_pictures
 from workbench.figures.files import FORMATS, publish, save_figure, save_text
+from workbench.figures.width import VENUES, scaled
 from workbench.methods.resolution_curve import Statistics
 from workbench.paths import gallery
 from workbench.results import Result, content_hash, provenance
 from workbench.study import announce, study, sweeps
-
-WIDTHS = {
-    "cvpr": 6.875, "cvpr-column": 3.25, "eccv": 4.8, "iclr": 5.5, "icml": 6.75,
-    "icml-column": 3.25, "ieee": 7.16, "ieee-column": 3.5, "neurips": 5.5,
-}  # fmt: skip
-"""Width of the text, or of a column, in the templates of venues, in inches."""
 
 PATHS = "paths"
 """In the place of a method: scan paths over a grid, which need no model."""
@@ -100,8 +95,8 @@ def read(file: str | Path) -> Paper:
     _known(found, ("venue", "width", "formats", "defaults", "figures"), str(file))
     width = found.get("width")
     if "venue" in found:
-        _known([found["venue"]], WIDTHS, f"venue of {file}")
-        width = WIDTHS[found["venue"]]
+        _known([found["venue"]], VENUES, f"venue of {file}")
+        width = VENUES[found["venue"]]
     formats = tuple(found.get("formats", FORMATS))
     _known(formats, FORMATS, f"formats of {file}")
     defaults = found.get("defaults") or {}
@@ -223,7 +218,8 @@ def _draw(figure: Figure, results: list[Result], paper: Paper, out: Path) -> lis
     if figure.method != PATHS:
         return publish(results, out, paper.formats, paper.width, **figure.draw)
     sheet = path_pictures.sheet(*gallery(*figure.grid, figure.pattern))
-    return save_figure(sheet.draw(), out / sheet.name, sheet.caption, paper.formats)
+    drawn = scaled(sheet.draw(), paper.width) if paper.width else sheet.draw()
+    return save_figure(drawn, out / sheet.name, sheet.caption, paper.formats)
 
 
 def _figure(entry: dict[str, Any], where: str) -> Figure:

@@ -206,7 +206,7 @@ def caption(results: Sequence[Erf]) -> str:
         "marks the unit's projective centre.",
         f"A50 is the share of the image in the smallest set of pixels that holds half of the map, "
         f"r50 that of the smallest centred square; brackets are {100 * config['confidence']:.0f} % "
-        "percentile bootstrap intervals over images.",
+        "bootstrap intervals over images.",
     ]
     if config["preset"]:
         lines.insert(

@@ -10,6 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from workbench import figures
+from workbench.figures.width import scaled
 from workbench.results import Result, whole
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
@@ -52,9 +53,7 @@ def publish(
     paths = []
     for sheet in pictures.sheets(results, **options):
         figure = sheet.draw()
-        if width is not None:
-            own = figure.get_size_inches()
-            figure.set_size_inches(width, own[1] * width / own[0])
+        figure = scaled(figure, width) if width else figure
         paths += save_figure(figure, out / sheet.name, sheet.caption, formats)
     for name, text in pictures.tables(results).items():
         paths.append(save_text(text, out / name))

@@ -41,7 +41,7 @@ def sheets(results: Sequence[Sensitivity]) -> Iterator[Sheet]:
         yield Sheet(stem, partial(draw, result), caption(result))
         if has_narrow(result):
             yield Sheet(f"{stem}-narrow", partial(draw_narrow, result), caption(result))
-    if len({result.meta["parameters"] for result in results}) > 1:
+    if any(len(sizes) > 1 for sizes in _families(results).values()):
         yield Sheet("sensitivity-sizes", partial(draw_sizes, results), caption_sizes(results))
 
 
@@ -153,14 +153,18 @@ def _ceilings(ax: Axes, result: Sensitivity) -> None:
             size = {"bound": 9, "attack": 3.5, "random": 4}[kind]
             ax.plot(x, values, mark, color=COLOURS[name], ms=size, mew=1.2, ls="",
                     mfc="none" if kind == "random" else None)  # fmt: skip
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    ax.yaxis.set_minor_locator(NullLocator())
+    _plain_log(ax)
     ax.set_xticks(range(len(modules)))
     ax.set_xlabel("scan layer, mean over directions")
     ax.set_ylabel("change of its output (%)")
     ax.set_title(f"one scan, budget {eps:g}: bar ceiling, sign FGSM, dot random")
+
+
+def _plain_log(ax: Axes) -> None:
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def _cuts(ax: Axes, result: Sensitivity) -> None:
@@ -317,9 +321,7 @@ def draw_sizes(results: Sequence[Sensitivity]) -> Figure:
     shown = [view for view in panels if all(view in r.meta["views"] for r in results)]
     if not shown:
         raise ValueError(f"sizes are compared by {', '.join(panels)}; none was taken of all models")
-    families: dict[str, list[Sensitivity]] = {}
-    for result in sorted(results, key=lambda r: r.meta["parameters"]):
-        families.setdefault(result.meta["model"].partition("_")[0], []).append(result)
+    families = _families(results)
     with matplotlib.style.context(STYLE):
         size = (2.4 * len(shown) + 0.3, 2.6)
         figure, axes = plt.subplots(
@@ -328,9 +330,10 @@ def draw_sizes(results: Sequence[Sensitivity]) -> Figure:
         for ax, view in zip(axes[0], shown, strict=True):
             title, unit, numbers = panels[view]
             for line, (family, sizes) in zip(("-", "--", ":"), families.items(), strict=False):
-                millions = [r.meta["parameters"] / 1e6 for r in sizes]
                 found = [numbers(r.meta["views"]) for r in sizes]
-                for name in found[0]:
+                for i, name in enumerate(found[0]):
+                    # beside each other, where intervals would cover one another
+                    millions = [r.meta["parameters"] / 1e6 * 1.02 ** (i - 1) for r in sizes]
                     label = f"{family}: {name}" if len(families) > 1 else name
                     entries = [of[name] for of in found]
                     _size_line(ax, millions, entries, name, line, label)
@@ -341,7 +344,7 @@ def draw_sizes(results: Sequence[Sensitivity]) -> Figure:
             )
             ax.xaxis.set_minor_locator(NullLocator())
             if view == "perturb":
-                ax.set_yscale("log")
+                _plain_log(ax)
             else:
                 ax.set_ylim(0, None)
             ax.set_xlabel("parameters (millions)")
@@ -352,6 +355,14 @@ def draw_sizes(results: Sequence[Sensitivity]) -> Figure:
             figure.suptitle(BANNER, fontsize=8, color="#B00020", weight="bold")
     plt.close(figure)
     return figure
+
+
+def _families(results: Sequence[Sensitivity]) -> dict[str, list[Sensitivity]]:
+    """Results by family, the smallest size first."""
+    found: dict[str, list[Sensitivity]] = {}
+    for result in sorted(results, key=lambda r: r.meta["parameters"]):
+        found.setdefault(result.meta["model"].partition("_")[0], []).append(result)
+    return found
 
 
 def _size_line(

@@ -288,6 +288,7 @@ def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict
         maps,
         weights,
         centre,
+        values,
         config.resamples,
         config.confidence,
         config.seed,

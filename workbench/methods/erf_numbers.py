@@ -195,13 +195,18 @@ def bootstrap(
     maps: np.ndarray,
     weights: np.ndarray,
     centre: tuple[float, float],
+    values: dict[str, float],
     resamples: int,
     confidence: float,
     seed: int,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of `numbers` of the mean map, over images drawn with replacement.
+    """Intervals of `numbers` of the mean map, over images drawn with replacement.
+
+    Percentiles of the resamples, moved so that their median is the number itself: a resample holds
+    fewer different images, whose mean is less even, so that its areas are too small.
 
     Args:
+        values: the numbers of the mean map of all images.
         maps: (images, height, width); signed maps are averaged first and made positive after.
         weights: (images,), what each map is multiplied with before the mean.
 
@@ -221,5 +226,7 @@ def bootstrap(
         found = numbers(p, centre)
         drawn[i] = [found[name] for name in names]
     tail = (1 - confidence) / 2
-    low, high = np.nanquantile(drawn, [tail, 1 - tail], axis=0)
+    low, middle, high = np.nanquantile(drawn, [tail, 0.5, 1 - tail], axis=0)
+    own = np.array([values[name] for name in names])
+    low, high = np.maximum(low - middle + own, 0), high - middle + own
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
