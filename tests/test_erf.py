@@ -454,7 +454,21 @@ def test_intervals_hold_the_value_and_shrink_with_more_images() -> None:
     widths = []
     for n in (8, 128):
         sample = maps(n)
-        low, high = erf_numbers.bootstrap(sample, np.ones(n), (23.5, 23.5), 200, 0.95, 0)["A50"]
+        values = erf_numbers.numbers(sample.mean(0), (23.5, 23.5))
+        found = erf_numbers.bootstrap(sample, np.ones(n), (23.5, 23.5), values, 200, 0.95, 0)
+        low, high = found["A50"]
         assert low <= 100 * erf_numbers.smallest_set(sample.mean(0), 0.5) <= high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
+
+
+def test_an_interval_holds_its_number_however_few_the_images() -> None:
+    # sparse maps of few images: plain percentiles of areas lie below the area itself
+    rng = np.random.default_rng(0)
+    maps = rng.random((4, 32, 32)) ** 8
+    mean = maps.mean(axis=0) / maps.mean(axis=0).sum()
+    values = erf_numbers.numbers(mean, (15.5, 15.5))
+    found = erf_numbers.bootstrap(maps, np.ones(4), (15.5, 15.5), values, 200, 0.95, 0)
+    for name, value in values.items():
+        low, high = found[name]
+        assert 0 <= low <= value <= high and low < high
