@@ -13,6 +13,7 @@ import os
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+from workbench import standin
 from workbench.images import open_images, preprocessing_for
 from workbench.methods import attribution, erf, resolution, robustness, scan_maps, sensitivity
 from workbench.methods.attribution import AttributionConfig
@@ -47,4 +48,5 @@ __all__ = [
     "scan_maps",
     "scans",
     "sensitivity",
+    "standin",
 ]

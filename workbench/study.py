@@ -19,6 +19,7 @@ from workbench.sweep import Step, curve_of, open_data, save_curve, sweep
 from workbench.weights import create_model, facts_of
 
 Size = int | tuple[int, int]
+Build = Callable[..., nn.Module]
 
 
 def study(
@@ -35,6 +36,7 @@ def study(
     out: Path | None = None,
     device: str | None = None,
     force: bool = False,
+    build: Build = create_model,
     **compared: Any,
 ) -> list[Result]:
     """Run a method on every model; with the same arguments a stopped study goes on.
@@ -45,6 +47,7 @@ def study(
         before_after: measure every trained model before training too, with the same seed.
         limit: take so many images at most.
         device: by default a GPU where there is one.
+        build: makes a model from name, weights, seed and img_size.
         compared: options of the method's `compare`.
 
     Raises:
@@ -56,10 +59,10 @@ def study(
         size = method.own_size(config)
     results = []
     for name, source in pairs(models, weights):
-        trained = create_model(name, source, seed=seed, img_size=size)
+        trained = build(name, source, seed=seed, img_size=size)
         subjects = [trained]
         if before_after and facts_of(trained)["training"] == "after training":
-            subjects.append(create_model(name, "random", seed=seed, img_size=size))
+            subjects.append(build(name, "random", seed=seed, img_size=size))
         for model in subjects:
             results.append(_measured(method, model, images, config, size, out, device, force))
     together: Callable | None = getattr(method, "compare", None)
@@ -137,6 +140,7 @@ def sweeps(
     out: Path | None = None,
     device: str | None = None,
     force: bool = False,
+    build: Build = create_model,
 ) -> list[Resolution]:
     """The curves of models over image sizes; points are printed as they arrive.
 
@@ -153,7 +157,7 @@ def sweeps(
     images = open_data(images, limit)
     started = []
     for name, source in pairs(models, weights):
-        model = create_model(name, source, seed=seed, pos_embed=config.positions)
+        model = build(name, source, seed=seed, pos_embed=config.positions)
         native = config.native or native_size(model)
         steps = sweep(
             model,

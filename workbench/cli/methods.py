@@ -11,7 +11,14 @@ from typing import Any
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from workbench import catalogue, distributed, figures
-from workbench.cli.options import add_config, add_run, images_of, read_config, read_size
+from workbench.cli.options import (
+    add_config,
+    add_run,
+    images_of,
+    models_of,
+    read_config,
+    read_size,
+)
 from workbench.results import Result
 from workbench.runner import file_name
 
@@ -71,9 +78,10 @@ def _studied(name: str, args: Namespace) -> list[Result]:
     from workbench.study import study
 
     method = catalogue.method(name)
+    models, build = models_of(args)
     return study(
         method,
-        args.model,
+        models,
         images_of(args),
         read_config(args, catalogue.config_class(name)),
         weights=args.weights,
@@ -84,6 +92,7 @@ def _studied(name: str, args: Namespace) -> list[Result]:
         out=Path(args.out),
         device=args.device,
         force=args.force,
+        build=build,
         **{option.name: args[option.name] for option in _compared(method)},
     )
 
@@ -123,9 +132,10 @@ def _swept(args: Namespace) -> list[Sequence[Result]]:
     from workbench.study import sweeps
 
     check_published(args.published)
+    models, build = models_of(args)
     return [
         sweeps(
-            args.model,
+            models,
             images_of(args),
             read_config(args, catalogue.config_class("resolution"), object_size=protocol),
             sizes=args.sizes,
@@ -138,6 +148,7 @@ def _swept(args: Namespace) -> list[Sequence[Result]]:
             out=Path(args.out),
             device=args.device,
             force=args.force,
+            build=build,
         )
         for protocol in dict.fromkeys(args.object_size)
     ]

@@ -3,16 +3,18 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from docstring_parser import parse
 from jsonargparse import ArgumentParser, Namespace
+from torch import nn
 
 
-def add_models(command: ArgumentParser) -> None:
+def add_models(command: ArgumentParser, required: bool = True) -> None:
     """Which models, with which weights, where."""
-    command.add_argument("--model", nargs="+", required=True, help="one or many names")
+    command.add_argument("--model", nargs="+", required=required, help="one or many names")
     command.add_argument(
         "--weights",
         nargs="+",
@@ -29,7 +31,8 @@ def add_models(command: ArgumentParser) -> None:
 def add_run(command: ArgumentParser) -> None:
     """What every measurement takes."""
     command.add_argument("--config", action="config", help="a YAML file with these options")
-    add_models(command)
+    add_models(command, required=False)
+    add_repository(command)
     command.add_argument(
         "--images",
         nargs="+",
@@ -39,6 +42,40 @@ def add_run(command: ArgumentParser) -> None:
     command.add_argument("--data", default=None, help="labelled images, in place of --images")
     command.add_argument("--out", default="out", help="folder for results and figures")
     command.add_argument("--force", action="store_true", help="measure again what is stored")
+
+
+def add_repository(command: ArgumentParser) -> None:
+    """A model of somebody's repository, in place of --model."""
+    command.add_argument(
+        "--repo", default=None, help="a folder whose code runs, in place of --model"
+    )
+    command.add_argument(
+        "--adapter", default=None, help="a file that makes its model; docs/your-model.md"
+    )
+
+
+def models_of(args: Namespace) -> tuple[Sequence[str], Callable[..., nn.Module]]:
+    """The models' names, and what builds one from name, weights, seed and img_size.
+
+    Raises:
+        ValueError: for neither or both of --model and --repo, or one of --repo and --adapter.
+    """
+    if (args.repo is None) != (args.adapter is None):
+        raise ValueError("--repo and --adapter go together: the folder, and a file with make()")
+    if (args.model is None) == (args.repo is None):
+        raise ValueError("give models by --model, or one of a repository by --repo and --adapter")
+    if args.repo is None:
+        from workbench.weights import create_model
+
+        return args.model, create_model
+
+    def build(name: str, weights: str, *, seed: int, img_size: Any = None, **_: Any) -> nn.Module:
+        from workbench import standin
+
+        own = None if weights in ("auto", "random") else weights
+        return standin.load(args.repo, args.adapter, size=img_size or 224, weights=own, seed=seed)
+
+    return [Path(args.repo).resolve().name], build
 
 
 def add_config(command: ArgumentParser, kind: type, skip: Collection[str] = ()) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from functools import partial
+from textwrap import fill
 
 import matplotlib
 import numpy as np
@@ -204,7 +205,7 @@ def draw(
             if layer != last:
                 _picture(line[0], result, sites[0])
             _frame(line[0])
-            line[0].set_ylabel(f"{layer}\n{MEANING[quantity]}")
+            line[0].set_ylabel(f"{_wrapped(layer)}\n{MEANING[quantity]}")
             for ax in line[1:]:
                 ax.set_axis_off()
             image = None
@@ -229,6 +230,11 @@ def draw(
             figure.suptitle(label(result))
     plt.close(figure)
     return figure
+
+
+def _wrapped(layer: str, letters: int = 24) -> str:
+    """A module's name on lines of at most `letters`, broken at its dots."""
+    return fill(layer.replace(".", ". "), letters).replace(". ", ".")
 
 
 def _has(result: ScanMaps, site: dict, quantity: str) -> bool:

@@ -333,7 +333,8 @@ def draw_sizes(results: Sequence[Sensitivity]) -> Figure:
                 found = [numbers(r.meta["views"]) for r in sizes]
                 for i, name in enumerate(found[0]):
                     # beside each other, where intervals would cover one another
-                    millions = [r.meta["parameters"] / 1e6 * 1.02 ** (i - 1) for r in sizes]
+                    beside = 1.02 ** (i - (len(found[0]) - 1) / 2)
+                    millions = [beside * r.meta["parameters"] / 1e6 for r in sizes]
                     label = f"{family}: {name}" if len(families) > 1 else name
                     entries = [of[name] for of in found]
                     _size_line(ax, millions, entries, name, line, label)
@@ -350,7 +351,8 @@ def draw_sizes(results: Sequence[Sensitivity]) -> Figure:
             ax.set_xlabel("parameters (millions)")
             ax.set_ylabel(unit)
             ax.set_title(title)
-            ax.legend()
+            if len(ax.get_legend_handles_labels()[1]) > 1:
+                ax.legend()
         if not all(result.meta["trained"] for result in results):
             figure.suptitle(BANNER, fontsize=8, color="#B00020", weight="bold")
     plt.close(figure)

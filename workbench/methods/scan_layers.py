@@ -141,29 +141,37 @@ def scan_layers(
 ) -> list[ScanLayer]:
     """Run `model` on x (b, 3, h, w), as far as needed, and return what the layers `names` did.
 
+    Scans that take no known path over the image are left out; a stood-in model may have some.
+
     Args:
-        names: in the order of the network, as `find_layers` gives them.
+        names: as `find_layers` gives them.
         gate: keep the factor that multiplies the output of a scan.
         convolution: keep the convolution before a scan.
 
     Raises:
-        ValueError: for a gate where none multiplies the output of the scan directly.
+        ValueError: for a gate where none multiplies the output of the scan directly, a convolution
+            where none is known, or when all are left out.
     """
     scans = [name for name in names if isinstance(model.get_submodule(name), SelectiveScan)]
     others = [name for name in names if name not in scans]
-    if gate:
-        for name in scans:
-            if not isinstance(_parent(model, name), BidirectionalMixer):
-                raise ValueError(
-                    f"no gate multiplies the output of {name} directly, so its maps have no gate"
-                )
-    last = f"{names[-1]}.qkv" if names[-1] in others else names[-1]
+    for name in scans:
+        parent = _parent(model, name)
+        if gate and not isinstance(parent, BidirectionalMixer):
+            raise ValueError(
+                f"no gate multiplies the output of {name} directly, so its maps have no gate"
+            )
+        if convolution and not hasattr(parent, "in_proj"):
+            raise ValueError(
+                f"the convolution before {name} is not known, so its maps begin after it; leave "
+                "with_convolution out"
+            )
+    needed = [f"{name}.qkv" if name in others else name for name in names]
     with ExitStack() as stack:
         seen = stack.enter_context(_seen(model, scans, others, inputs=gate or convolution))
         sites = {}
         if scans:
             sites = stack.enter_context(record(model, sites=[f"{name}/*" for name in scans]))
-        stack.enter_context(_stop_after(model.get_submodule(last)))
+        stack.enter_context(_stop_after([model.get_submodule(name) for name in needed]))
         with torch.no_grad(), suppress(_Stop):
             model(x)
     layers = []
@@ -178,7 +186,7 @@ def scan_layers(
             tensors = dict(zip("qkv", qkv, strict=True))
             layer.directions = [Direction("attention", path, places, tensors)]
         else:
-            for path in seen[name]["paths"]:
+            for path in seen[name].get("paths", ()):
                 if isinstance(model, MambaVision):
                     layer.cells, places = _window_places(model, x, name, path)
                 else:
@@ -188,7 +196,13 @@ def scan_layers(
                 if gate or convolution:
                     _add_parts(direction, _parent(model, name), seen[name], gate, convolution)
                 layer.directions.append(direction)
-        layers.append(layer)
+        if layer.directions:
+            layers.append(layer)
+    if not layers:
+        raise ValueError(
+            f"no path over the image is known of {names[0]}, so there are no scan maps of it; the "
+            "log says why, and paths() of an adapter can tell it"
+        )
     return layers
 
 
@@ -197,17 +211,21 @@ class _Stop(Exception):
 
 
 @contextmanager
-def _stop_after(module: nn.Module) -> Iterator[None]:
-    """End the forward pass after `module` and the hooks that it has already."""
+def _stop_after(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """End the forward pass when all of `modules` and the hooks that they have already are done."""
+    left = set(modules)
 
-    def stop(*_: object) -> None:
-        raise _Stop
+    def stop(module: nn.Module, *_: object) -> None:
+        left.discard(module)
+        if not left:
+            raise _Stop
 
-    handle = module.register_forward_hook(stop)
+    handles = [module.register_forward_hook(stop) for module in modules]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _parent(model: nn.Module, name: str) -> nn.Module:

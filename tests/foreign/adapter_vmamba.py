@@ -1,0 +1,7 @@
+"""The adapter of the small VMamba."""
+
+
+def make():
+    from models.vmamba import VSSM
+
+    return VSSM()
