@@ -91,7 +91,8 @@ def main() -> None:
     if args.out:
         args.out.with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
         args.out.with_suffix(".md").write_text(
-            f"# Several processes\n\nImages per second of two processes against one, each with one thread.\n\n"
+            "# Several processes\n\n"
+            "Images per second of two processes against one, each with one thread.\n\n"
             f"    python benchmarks/processes.py --out {args.out}\n\n"
             f"ERF of {args.model} at 224 px, {args.few} against {args.many} images, "
             f"median of {args.repeats}; {found['platform']}, "

@@ -2,9 +2,9 @@
 
 This file measures one model at one size; `workbench.sweep` goes over sizes and
 `workbench.methods.resolution_curve` makes the curve of their points. Resize protocols are never
-mixed: with object_size="grows" the whole picture is scaled to the size, as the papers do, so that things appear
-larger at larger sizes (which helps by itself: Touvron et al., FixRes, NeurIPS 2019); with
-"constant" things keep the pixels they have at the training size.
+mixed: with object_size="grows" the whole picture is scaled to the size, as the papers do, so that
+things appear larger at larger sizes (which helps by itself: Touvron et al., FixRes, NeurIPS 2019);
+with "constant" things keep the pixels they have at the training size.
 """
 
 import copy
