@@ -442,6 +442,17 @@ def test_autoattack_is_quiet_seeded_and_stays_in_the_ball(
     assert torch.equal(none, x)
 
 
+def test_autoattack_takes_images_in_any_memory_order(trained: InPixels, test_images) -> None:
+    pytest.importorskip("pyautoattack")
+    x, labels = (values[:3] for values in test_images)
+    # as pictures come: channels last in memory
+    x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    for part in (slice(0, 1), slice(0, 3)):
+        found, _ = autoattack(trained, x[part], labels[part], 1e-3, attacks=["apgd-ce", "apgd-t"])
+        assert (found - x[part]).abs().max() <= 1e-3 + 1e-6
+
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_autoattack_takes_few_classes(classes: int) -> None:
     pytest.importorskip("pyautoattack")

@@ -62,7 +62,7 @@ def study(
         trained = build(name, source, seed=seed, img_size=size)
         subjects = [trained]
         if before_after and facts_of(trained)["training"] == "after training":
-            subjects.append(build(name, "random", seed=seed, img_size=size))
+            subjects.insert(0, build(name, "random", seed=seed, img_size=size))
         for model in subjects:
             results.append(_measured(method, model, images, config, size, out, device, force))
     together: Callable | None = getattr(method, "compare", None)

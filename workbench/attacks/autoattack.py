@@ -63,7 +63,8 @@ def autoattack(
         targets = min(9, classes - 1)
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
         attack.square.n_queries = queries
-        found, _ = attack.run_standard_evaluation(x, labels, batch_size=len(x))
+        # the package flattens images as they lie in memory
+        found, _ = attack.run_standard_evaluation(x.contiguous(), labels, batch_size=len(x))
     return found.detach(), tuple(warnings)
 
 

@@ -78,23 +78,19 @@ def _studied(name: str, args: Namespace) -> list[Result]:
     from workbench.study import study
 
     method = catalogue.method(name)
+    models, options = _shared(args)
+    options |= {option.name: args[option.name] for option in _compared(method)}
+    options |= {"size": read_size(args.size), "before_after": args.before_after}
+    config = read_config(args, catalogue.config_class(name))
+    return study(method, models, images_of(args), config, **options)
+
+
+def _shared(args: Namespace) -> tuple[Sequence[str], dict[str, Any]]:
+    """The models, and the options that `study` and `sweeps` share."""
     models, build = models_of(args)
-    return study(
-        method,
-        models,
-        images_of(args),
-        read_config(args, catalogue.config_class(name)),
-        weights=args.weights,
-        size=read_size(args.size),
-        before_after=args.before_after,
-        seed=args.seed,
-        limit=args.limit,
-        out=Path(args.out),
-        device=args.device,
-        force=args.force,
-        build=build,
-        **{option.name: args[option.name] for option in _compared(method)},
-    )
+    names = ("weights", "seed", "limit", "device", "force")
+    options = {name: args[name] for name in names}
+    return models, {**options, "out": Path(args.out), "build": build}
 
 
 def _compared(method: ModuleType) -> list[inspect.Parameter]:
@@ -132,23 +128,16 @@ def _swept(args: Namespace) -> list[Sequence[Result]]:
     from workbench.study import sweeps
 
     check_published(args.published)
-    models, build = models_of(args)
+    models, options = _shared(args)
+    options |= {"sizes": args.sizes, "erf_images": args.erf_images}
+    options |= {"labelled": args.data is not None}
+    options |= {"statistics": Statistics(args.confidence, args.resamples, args.seed)}
     return [
         sweeps(
             models,
             images_of(args),
             read_config(args, catalogue.config_class("resolution"), object_size=protocol),
-            sizes=args.sizes,
-            weights=args.weights,
-            labelled=args.data is not None,
-            erf_images=args.erf_images,
-            statistics=Statistics(args.confidence, args.resamples, args.seed),
-            seed=args.seed,
-            limit=args.limit,
-            out=Path(args.out),
-            device=args.device,
-            force=args.force,
-            build=build,
+            **options,
         )
         for protocol in dict.fromkeys(args.object_size)
     ]
