@@ -5,7 +5,7 @@
 Starts the app and drives it with headless chromium. First paint: from asking for the address until
 the page's heading is there, and until nothing runs any more; after each page was opened once. A
 click: on another cell of the photograph on the page about receptive fields, until its map is shown.
-Memory: of the server's process, after garbage of the clicks that fill the caches (the first half).
+Memory: resident size of the server's process; it remembers the maps of the last 200 clicks.
 """
 
 import argparse

@@ -452,7 +452,6 @@ def test_autoattack_takes_images_in_any_memory_order(trained: InPixels, test_ima
         assert (found - x[part]).abs().max() <= 1e-3 + 1e-6
 
 
-
 @pytest.mark.parametrize("classes", [2, 3])
 def test_autoattack_takes_few_classes(classes: int) -> None:
     pytest.importorskip("pyautoattack")

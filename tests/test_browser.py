@@ -12,12 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "samples" / "results"
+STORED = ("vim_nano-end.npz", "vim_nano-epoch-0.npz")
 PATIENCE = 60_000  # ms; the first map may wait for the scan to compile
+sync_api.expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +39,17 @@ def browser():
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory, browser):
-    """The address of a running app without checkpoints and stored results."""
-    empty = tmp_path_factory.mktemp("empty")
+    """The address of a running app without checkpoints, with two stored results."""
+    empty, results = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("results")
+    for name in STORED:
+        shutil.copy(EXAMPLES / "training" / name, results)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     command += ["--server.address", "127.0.0.1", "--server.headless", "true"]
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    environment = {**os.environ, "VSSM_WEIGHTS": str(empty), "VSSM_RESULTS": str(empty)}
+    environment = {**os.environ, "VSSM_WEIGHTS": str(empty), "VSSM_RESULTS": str(results)}
     with log.open("w") as output:
         server = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
@@ -74,13 +80,15 @@ def visit(url, browser):
     """Open a tab at a deep link; after the test no tab may have had an error."""
     tabs, errors = [], []
 
-    def open_tab(query: str, page: str = ""):
-        tab = browser.new_page(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    def open_tab(query: str, page: str = "", width: int = 1280, pictures: bool = True):
+        tab = browser.new_page(viewport={"width": width, "height": 900}, accept_downloads=True)
         tab.set_default_timeout(PATIENCE)
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.on("console", lambda m: errors.append(m.text) if is_ours(m) else None)
         tab.goto(f"{url}/{page}?{query}")
-        sync_api.expect(photograph(tab)).to_be_visible(timeout=PATIENCE)
+        pictures = pictures and page not in ("results", "gallery")
+        first = photograph(tab) if pictures else heading(tab)
+        sync_api.expect(first).to_be_visible(timeout=PATIENCE)
         tabs.append(tab)
         return tab
 
@@ -92,8 +100,14 @@ def visit(url, browser):
 
 def is_ours(message) -> bool:
     """An error, but not of Streamlit's look for its server below the address of a page."""
-    below = re.search("/(scan-maps|resolution|sensitivity)/_stcore/", message.location["url"])
+    below = re.search(
+        "/(scan-maps|resolution|sensitivity|results|gallery)/_stcore/", message.location["url"]
+    )
     return message.type == "error" and below is None
+
+
+def heading(tab):
+    return tab.get_by_role("heading", level=2)
 
 
 def photograph(tab):
@@ -225,3 +239,78 @@ def test_sensitivity_attacks_as_the_slider_moves(visit):
     sync_api.expect(tab.get_by_text("--transplant-eps-255 1.25")).to_be_visible(timeout=PATIENCE)
     assert twin.get_attribute("src") != before
     assert "eps=1.25" in tab.url
+
+
+def test_sensitivity_stops_and_goes_on(visit):
+    tab = visit("model=vmamba_nano&size=256&steps=50&eps=0", "sensitivity", pictures=False)
+    tab.get_by_role("slider", name="Attack, in 1/255 of every pixel").press("ArrowRight")
+    tab.get_by_role("button", name="Stop").click()
+    go_on = tab.get_by_role("button", name="Go on")
+    sync_api.expect(go_on).to_be_visible()
+    sync_api.expect(tab.get_by_text("Stopped.")).to_be_visible()
+    go_on.click()
+    sync_api.expect(tab.get_by_role("button", name="Stop")).to_be_visible()
+
+
+def figure(tab, name: str):
+    return tab.get_by_role("img", name=f"Figure erf of {name}", exact=True)
+
+
+def test_results_opens_stored_and_dropped_files(visit, tmp_path):
+    tab = visit("result=vim_nano-end.npz", "results")
+    sync_api.expect(figure(tab, "vim_nano, end of training")).to_be_visible()
+    box = tab.get_by_test_id("stDataFrameResizable").bounding_box()
+    tab.mouse.click(box["x"] + 18, box["y"] + 2.5 * 35)  # the second row
+    both = "vim_nano, end of training, vim_nano, epoch 0"
+    sync_api.expect(figure(tab, both)).to_be_visible()
+    assert tab.url.count("result=") == 2
+    with tab.expect_download() as picture:
+        tab.get_by_role("button", name="Figure (PNG)").click()
+    picture.value.save_as(tmp_path / "erf.png")
+    with Image.open(tmp_path / "erf.png") as opened:
+        assert opened.format == "PNG" and opened.width > 500
+    with tab.expect_download() as data:
+        tab.get_by_role("button", name="Data of vim_nano, epoch 0 (NPZ)").click()
+    data.value.save_as(tmp_path / "erf.npz")
+    assert (tmp_path / "erf.npz").read_bytes() == (EXAMPLES / "training" / STORED[1]).read_bytes()
+
+    tab.goto(tab.url.partition("?")[0])  # nothing chosen
+    good = (EXAMPLES / "training" / "vmamba_nano-end.npz").read_bytes()
+    tab.locator("input[type=file]").set_input_files(
+        [
+            {"name": "mine.npz", "mimeType": "application/zip", "buffer": good},
+            {"name": "cut.npz", "mimeType": "application/zip", "buffer": good[:999]},
+        ]
+    )
+    sync_api.expect(figure(tab, "vmamba_nano, end of training")).to_be_visible()
+    sync_api.expect(tab.get_by_text("cut.npz is not a readable result file")).to_be_visible()
+
+
+def test_gallery_leads_to_the_page_that_makes_an_example(visit):
+    tab = visit("", "gallery")
+    sync_api.expect(
+        tab.get_by_role("img", name="Receptive field of vim_nano, epoch 0")
+    ).to_be_visible()
+    with tab.expect_popup() as opened:
+        tab.get_by_role("link", name="Make it here").nth(3).click()
+    made = opened.value
+    sync_api.expect(heading(made)).to_have_text("Effective receptive field")
+    sync_api.expect(made.get_by_role("combobox", name="Model").first).to_have_value("vim_nano")
+    sync_api.expect(field(made)).to_be_visible()
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "page", ["", "scan-maps", "resolution", "sensitivity", "results", "gallery"]
+)
+def test_a_narrow_screen_shows_everything_and_every_picture_says_what_it_is(visit, page):
+    query = "size=64&position=0.5,0.5&sizes-64=64&result=vim_nano-end.npz"
+    tab = visit(query, page, width=390)
+    sync_api.expect(heading(tab)).to_be_visible()
+    tab.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
+    inside = tab.evaluate(
+        "[...document.querySelectorAll('.stMain')].every((e) => e.scrollWidth <= e.clientWidth)"
+    )
+    assert inside
+    nameless = "[...document.querySelectorAll('.stMain img')].filter((e) => !e.hidden && !e.alt)"
+    assert tab.evaluate(f"{nameless}.map((e) => e.src.slice(0, 80))") == []

@@ -1,13 +1,16 @@
 """Page: the effective receptive field of the place that is clicked."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from workbench.app import erf_measure, erf_panels, session, sidebar
+from workbench.app.click_map import Place
 from workbench.app.erf_panels import Panel
+from workbench.app.files import files, show_command
 from workbench.app.place import place, remember
 from workbench.app.sidebar import Choice
 from workbench.images import Images, open_images
-from workbench.methods.erf import ErfConfig
 from workbench.results import Erf
 
 RANDOM = ":material/info: Random (untrained) weights: the map shows the architecture, not training."
@@ -58,24 +61,22 @@ def controls(choice: Choice) -> tuple[list[Panel], str]:
     return panels, split
 
 
-def field(panel: Panel, config: ErfConfig, images: Images, samples: bool) -> Erf:
-    """The field on the image, or (`samples`) over all sample images with a bar as it goes."""
-    with st.spinner("Measuring ..."):
-        if not samples:
-            return erf_measure.measure_one(panel.spec, images.fingerprint, config, images)
-        known = st.session_state.setdefault("over_samples", {})
-        if (panel.spec, config) not in known:
-            bar = st.progress(0.0)
+def over_samples(at: Place, panels: Sequence[Panel], split: str) -> None:
+    """Measure the fields over all sample images.
 
-            def report(done: int, total: int, note: str | None) -> None:
-                bar.progress(done / total, f"{done} of {total} images")
+    Not in the fragment, which waits for what it does: here Stop and every other choice interrupt.
+    """
+    every, known = open_images("samples"), st.session_state.setdefault("over_samples", {})
+    if len(known) >= 16:
+        known.clear()
+    for number, (spec, stage) in enumerate(panels):
+        config = erf_measure.config_at(spec, stage, at, split)
+        with session.waiting(f"stop-{number}") as move:
 
-            if len(known) >= 16:
-                known.clear()
-            every = open_images("samples")
-            known[panel.spec, config] = erf_measure.measure(panel.spec, every, config, report)
-            bar.empty()
-        return known[panel.spec, config]
+            def report(done: int, total: int, note: str | None, name: str = spec.model) -> None:
+                move(done / total, f"{name}: {done} of {total} images")
+
+            known[spec, config] = erf_measure.measure(spec, every, config, report)
 
 
 def fields(choice: Choice, images: Images) -> None:
@@ -96,7 +97,13 @@ def fields(choice: Choice, images: Images) -> None:
             result = erf_measure.example(choice, panel.stage) if at is None and i == 0 else None
             if at is not None:
                 config = erf_measure.config_at(panel.spec, panel.stage, at, split)
-                result = field(panel, config, images, samples)
+                known = st.session_state.get("over_samples", {}) if samples else {}
+                result = known.get((panel.spec, config))
+                if result is None:
+                    with st.spinner("Measuring ..."):
+                        result = erf_measure.measure_one(
+                            panel.spec, images.fingerprint, config, images
+                        )
                 commands.append(erf_measure.command(panel.spec, images, config, samples))
             erf_panels.pictures(panel, images, result, remember, f"click-{i}")
             found += [result] if result else []
@@ -104,21 +111,24 @@ def fields(choice: Choice, images: Images) -> None:
         return
     if at is None:
         st.caption("A stored example; click on the photograph to measure.")
+        commands = [show_command([erf_measure.example_file()])]
     for result in found:
         erf_panels.routes(result)
     if at is not None:
         st.button(
             f"All {len(open_images('samples'))} sample images",
             help="The mean over all sample images, with bootstrap intervals.",
-            on_click=lambda: st.session_state.update(samples=asked),
+            on_click=lambda: st.session_state.update(wanted=asked),
         )
     erf_panels.numbers(found)
-    erf_panels.files(found, commands)
+    files(found, commands)
 
 
 @st.fragment
 def below(choice: Choice | None) -> None:
     """The page below its title; runs alone after a click."""
+    if "wanted" in st.session_state:
+        st.rerun()
     with session.sentences():
         if choice and choice.images:
             fields(choice, choice.images)
@@ -131,4 +141,9 @@ st.markdown(
     "Which pixels does one output unit depend on? Click on the photograph: the map shows the size "
     "of the unit's gradient at every pixel."
 )
+if wanted := st.session_state.pop("wanted", None):
+    session.warm_up()
+    with session.sentences():
+        over_samples(*wanted)
+        st.session_state["samples"] = wanted
 below(sidebar.choice())

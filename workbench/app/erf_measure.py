@@ -1,7 +1,6 @@
 """What the page about receptive fields asks of the engine, remembered between clicks."""
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -11,8 +10,6 @@ from workbench.app import session
 from workbench.app.click_map import Place
 from workbench.app.session import Spec
 from workbench.app.sidebar import Choice
-from workbench.figures.erf import draw, draw_splits
-from workbench.figures.files import figure_bytes
 from workbench.geometry import Grid, feature_map, grid_of, resolve_position, stages
 from workbench.images import SAMPLES, Images, preprocessing_for
 from workbench.methods import erf
@@ -64,9 +61,13 @@ def measure_one(spec: Spec, fingerprint: str, config: ErfConfig, _images: Images
     return measure(spec, _images, config)
 
 
+def example_file() -> Path:
+    return session.results_folder() / "erf.npz"
+
+
 def example(choice: Choice, stage: int) -> Erf | None:
     """The stored result, if it shows the model, weights, stage, size and image that are chosen."""
-    path = session.results_folder() / "erf.npz"
+    path = example_file()
     if choice.images is None or not path.is_file():
         return None
     result, spec = load(path), choice.spec
@@ -80,13 +81,6 @@ def example(choice: Choice, stage: int) -> Erf | None:
         and result.meta["images"]["names"][0] == choice.images.names[0]
     )
     return result if same else None
-
-
-def figure_file(results: Sequence[Erf], suffix: str) -> bytes:
-    """The results as a figure: `png`, `pdf` or `svg`."""
-    with session.DRAWING:
-        split = any(result.splits is not None for result in results)
-        return figure_bytes((draw_splits if split else draw)(results), suffix)
 
 
 def command(spec: Spec, images: Images, config: ErfConfig, samples: bool) -> str:

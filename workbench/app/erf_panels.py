@@ -1,15 +1,15 @@
-"""The parts of the page about receptive fields: pictures, numbers and files."""
+"""The parts of the page about receptive fields: pictures and numbers."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import streamlit as st
 
-from workbench.app import erf_measure, overlay, session
+from workbench.app import overlay, session
 from workbench.app.click_map import Place, click_map
 from workbench.app.session import Spec
-from workbench.figures.erf import caption, with_interval
+from workbench.figures.erf import with_interval
+from workbench.figures.label import label
 from workbench.images import Images, preprocessing_for
 from workbench.results import Erf
 
@@ -75,16 +75,11 @@ def pictures(
     )
 
 
-def _title(result: Erf) -> str:
-    facts = result.meta["facts"]
-    return f"{facts['model']}, {facts['weights_label']}"
-
-
 def routes(result: Erf) -> None:
     """A row of small maps: the whole field and its parts; nothing without a split."""
     if result.splits is None:
         return
-    st.markdown(f":small[{_title(result)}, by {result.meta['config']['split']}]")
+    st.markdown(f":small[{label(result)}, by {result.meta['config']['split']}]")
     with st.container(horizontal=True, gap="small"):
         for name, share, picture in overlay.routes(result):
             alt = f"Part of the field: {name}"
@@ -99,39 +94,13 @@ def numbers(results: Sequence[Erf]) -> None:
     """The numbers of all maps, with intervals where there are several images."""
     table = {"number": [name.replace("_", " ") for name in MEANING]}
     for i, result in enumerate(results):
-        title = _title(result)
+        title = label(result)
         title = f"{title} ({i + 1})" if title in table else title
         table[title] = [with_interval(result, name) for name in MEANING]
-    table["what it says"] = list(MEANING.values())
-    if len(results) > 2:  # there is no room for sentences
-        del table["what it says"]
+    alone = len(results) == 1  # otherwise there is no room for sentences
+    if alone:
+        table["what it says"] = list(MEANING.values())
     st.table(table, hide_index=True, border="horizontal", alt="Numbers of the receptive field")
-
-
-def files(results: Sequence[Erf], commands: Sequence[str]) -> None:
-    """Figure and data to take away, the command that repeats them, and the licences."""
-    with st.container(horizontal=True):
-        for suffix in ("png", "pdf", "svg"):
-            st.download_button(
-                f"Figure ({suffix.upper()})",
-                partial(erf_measure.figure_file, results, suffix),
-                f"erf-{results[0].meta['hash']}.{suffix}",
-                on_click="ignore",
-            )
-        for i, result in enumerate(results):
-            st.download_button(
-                f"Data of {_title(result)} (NPZ)" if len(results) > 1 else "Data (NPZ)",
-                partial(session.result_file, result),
-                f"erf-{result.meta['model']}-{result.meta['hash']}.npz",
-                on_click="ignore",
-                key=f"npz-{i}",
-            )
-    if commands:
-        st.caption("The same from the command line:")
-        st.code("\n".join(commands), language="bash", wrap_lines=True)
-    with st.expander("What the figure and the numbers show"):
-        st.text(caption(results))
-        st.table(MEANING, hide_header=True, border="horizontal")
-    for licence in dict.fromkeys(result.meta["facts"]["licence"] for result in results):
-        if licence:
-            st.caption(licence)
+    if not alone:
+        with st.expander("What the numbers say"):
+            st.table(MEANING, hide_header=True, border="horizontal", alt="What the numbers say")

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import streamlit as st
 
 from workbench.app import resolution_measure, resolution_panels, session, sidebar
+from workbench.app.files import files
 from workbench.app.resolution_chart import LABELLED, MOST, NUMBERS
 from workbench.app.resolution_measure import Task, distinct
 from workbench.app.session import Spec
 from workbench.app.sidebar import Choice
 from workbench.images import open_images
+from workbench.methods.resolution_curve import compare
 from workbench.results import Resolution
 
 MODELS = 4  # at once, as many as the cache of loaded ones holds
@@ -43,6 +45,13 @@ class Chosen:
     def curves(self) -> list[Resolution]:
         measured = map(resolution_measure.curve, self.drawn)
         return self.stored or [curve for curve in measured if curve is not None]
+
+    @property
+    def commands(self) -> list[str]:
+        """What measures the curves."""
+        if self.drawn:
+            return [resolution_measure.command(self.drawn)]
+        return [resolution_measure.command_of(curve) for curve in self.stored]
 
     @property
     def sizes(self) -> list[int]:
@@ -247,7 +256,7 @@ def page(choice: Choice) -> None:
             measure(chosen.tasks, show)
     if chosen.curves:
         resolution_panels.table(chosen.curves, chosen.number)
-        resolution_panels.files(chosen.curves, chosen.drawn)
+        files(compare(chosen.curves), chosen.commands)
 
 
 st.header("Resolution", anchor=False)

@@ -13,10 +13,8 @@ import streamlit as st
 from workbench.app import session
 from workbench.app.session import Spec
 from workbench.figures import resolution as pictures
-from workbench.figures.files import figure_bytes
 from workbench.images import SAMPLES, Images
 from workbench.methods.resolution import ResolutionConfig
-from workbench.methods.resolution_curve import compare
 from workbench.results import Resolution, Result, load
 from workbench.runner import Progress
 from workbench.sweep import Step, curve_of, sweep
@@ -118,7 +116,7 @@ def _curve(
 def stored() -> list[Resolution]:
     """The curves in the results folder; a file that cannot be read is one sentence on the page."""
     found = []
-    for path in sorted(session.results_folder().rglob("*-resolution-*.npz")):
+    for path in sorted(session.results_folder().rglob("*-resolution*.npz")):
         with session.sentences():
             result = _read(path, path.stat().st_mtime_ns)
             found += [result] if isinstance(result, Resolution) else []
@@ -146,17 +144,6 @@ def sizes(curves: Sequence[Resolution]) -> list[int]:
     return sorted(
         {int(size) for curve in curves for size in [*curve.sizes, *curve.meta["missing"]]}
     )
-
-
-def figure_file(curves: Sequence[Resolution], suffix: str) -> bytes:
-    """The curves as a figure: `png`, `pdf` or `svg`."""
-    with session.DRAWING:
-        return figure_bytes(pictures.draw(curves), suffix)
-
-
-def table_file(curves: Sequence[Resolution]) -> str:
-    """The curves as CSV."""
-    return pictures.csv_table(compare(curves))
 
 
 def command(tasks: Sequence[Task]) -> str:

@@ -1,4 +1,4 @@
-"""The parts of the page about image sizes: curves, one picture at every size, files."""
+"""The parts of the page about image sizes: curves, and one picture at every size."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,6 @@ from workbench.app.class_names import class_names
 from workbench.app.resolution_chart import NUMBERS, axis, chart, written
 from workbench.app.resolution_measure import Task
 from workbench.figures.erf import shown, with_interval
-from workbench.figures.resolution import caption
 from workbench.methods.resolution import preprocessing_at
 from workbench.methods.resolution_numbers import log_softmax
 from workbench.results import Resolution
@@ -116,43 +115,3 @@ def _said(task: Task, step: Step, trained: Step | None) -> str:
     if trained is None or trained.point is None or trained.point.logits[0].argmax() == best:
         return text
     return f"{text}, changed"
-
-
-def files(found: Sequence[Resolution], tasks: Sequence[Task]) -> None:
-    """Figure, table and data to take away, the command that repeats them, and the licences.
-
-    tasks: what the curves were measured by; empty for stored ones.
-    """
-    labels = resolution_measure.labels(found)
-    with st.container(horizontal=True):
-        for suffix in ("png", "pdf", "svg"):
-            st.download_button(
-                f"Figure ({suffix.upper()})",
-                lambda suffix=suffix: resolution_measure.figure_file(found, suffix),
-                f"resolution.{suffix}",
-                on_click="ignore",
-            )
-        st.download_button(
-            "Table (CSV)",
-            lambda: resolution_measure.table_file(found),
-            "resolution.csv",
-            on_click="ignore",
-        )
-        for i, (curve, label) in enumerate(zip(found, labels, strict=True)):
-            st.download_button(
-                f"Data of {label} (NPZ)" if len(found) > 1 else "Data (NPZ)",
-                lambda curve=curve: session.result_file(curve),
-                f"{curve.meta['model']}-resolution.npz",
-                on_click="ignore",
-                key=f"npz-{i}",
-            )
-    st.caption("The same from the command line:")
-    again = [resolution_measure.command_of(curve) for curve in found]
-    if tasks:
-        again = [resolution_measure.command(tasks)]
-    st.code("\n".join(again), language="bash", wrap_lines=True)
-    with st.expander("What the figure shows"):
-        st.text(caption(found))
-    for licence in dict.fromkeys(curve.meta["facts"].get("licence") for curve in found):
-        if licence:
-            st.caption(licence)

@@ -5,13 +5,13 @@ import streamlit as st
 
 from workbench.app import overlay, scan_maps_measure, session, sidebar
 from workbench.app.click_map import click_map
+from workbench.app.files import files
 from workbench.app.place import place, remember
 from workbench.app.scan_walk import scan_walk
 from workbench.app.sidebar import Choice
 from workbench.figures.scan_maps import (
     MEANING,
     POWER,
-    caption,
     is_signed,
     largest,
     layers,
@@ -224,31 +224,6 @@ def orders(choice: Choice, images: Images, result: ScanMaps, config: ScanMapsCon
             )
 
 
-def files(choice: Choice, images: Images, result: ScanMaps, config: ScanMapsConfig) -> None:
-    stem = f"scan-maps-{result.meta['model']}-{result.meta['hash']}"
-    with st.container(horizontal=True):
-        for suffix in ("png", "pdf", "svg"):
-            st.download_button(
-                f"Figure ({suffix.upper()})",
-                lambda suffix=suffix: scan_maps_measure.figure_file(result, suffix),
-                f"{stem}.{suffix}",
-                on_click="ignore",
-                key=f"figure-{suffix}",
-            )
-        st.download_button(
-            "Data (NPZ)",
-            lambda: session.result_file(result),
-            f"{stem}.npz",
-            on_click="ignore",
-            key="npz",
-        )
-    st.caption("The same from the command line:")
-    command = scan_maps_measure.command(choice.spec, images, config)
-    st.code(command, language="bash", wrap_lines=True)
-    with st.expander("What the figure shows"):
-        st.text(caption(result))
-
-
 def page(choice: Choice, images: Images) -> None:
     """Everything that a click changes."""
     names = scan_maps_measure.layers(choice.spec)
@@ -284,7 +259,7 @@ def page(choice: Choice, images: Images) -> None:
         orders(choice, images, result, config)
     with three:
         statistics(result)
-    files(choice, images, result, config)
+    files([result], [scan_maps_measure.command(choice.spec, images, config)])
 
 
 @st.fragment

@@ -9,8 +9,6 @@ import torch
 
 from workbench.app import session
 from workbench.app.session import Spec
-from workbench.figures.files import figure_bytes
-from workbench.figures.scan_maps import draw, draw_statistics
 from workbench.images import SAMPLES, Images, preprocessing_for
 from workbench.methods import scan_maps
 from workbench.methods.hidden_attention import HiddenAttention
@@ -75,12 +73,6 @@ def matrix_in_both_orders(
     order = spatial[np.argsort(places[spatial])]
     image = scan[np.ix_(order, order)]
     return scan, image, found[1], int(np.searchsorted(np.sort(places[spatial]), number))
-
-
-def figure_file(result: ScanMaps, suffix: str, statistics: bool = False) -> bytes:
-    """The result as a figure: `png`, `pdf` or `svg`."""
-    with session.DRAWING:
-        return figure_bytes((draw_statistics if statistics else draw)(result), suffix)
 
 
 def command(spec: Spec, images: Images, config: ScanMapsConfig) -> str:

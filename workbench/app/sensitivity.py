@@ -9,6 +9,7 @@ from PIL import Image
 
 from workbench.app import overlay, sensitivity_measure, session, sidebar
 from workbench.app.class_names import class_names
+from workbench.app.files import files
 from workbench.app.sensitivity_measure import QUANTITIES, Attack, Setting
 from workbench.app.sidebar import Choice
 from workbench.images import Images
@@ -167,15 +168,38 @@ def maps(setting: Setting, layer: str, images: Images) -> None:
                 )
 
 
-def files(found: Attack, rows: list[tuple[str, float]], command: str) -> None:
-    """Downloads, and the command line."""
+def downloads(found: Attack, rows: list[tuple[str, float]]) -> None:
+    """What the page shows, as files."""
     buffer = io.BytesIO()
     Image.fromarray(found.pictures[1]).save(buffer, "PNG")
     table = "put back,margin\n" + "".join(f"{name},{margin:.6g}\n" for name, margin in rows)
     with st.container(horizontal=True):
         st.download_button("Adversarial image (PNG)", buffer.getvalue(), "adversarial.png")
         st.download_button("Margins (CSV)", table, "transplants.csv")
-    st.code(command, language="bash")
+
+
+def controlled(setting: Setting, narrow: bool, images: Images, command: str) -> None:
+    """On demand the same transplants with controls, as a result with its figure and files."""
+    asked = (setting, narrow)
+    known = st.session_state.get("controlled", {})
+
+    def ask(what: tuple | None) -> None:
+        st.session_state["asked"] = what
+
+    if asked not in known and st.session_state.get("asked") == asked:
+        with session.waiting("stop-controlled", lambda: ask(None)) as move:
+            result = sensitivity_measure.result(setting, narrow, images, move)
+        known = st.session_state["controlled"] = {asked: result}
+    if asked in known:
+        files([known[asked]], [command])
+        return
+    st.button(
+        "Figure and data",
+        on_click=lambda: ask(asked),
+        help="Measures both ways of putting back, with random changes of the same size as "
+        "controls; a few times as long as the attack.",
+    )
+    st.code(command, language="bash", wrap_lines=True)
 
 
 def attacked(choice: Choice, images: Images) -> None:
@@ -196,9 +220,14 @@ def attacked(choice: Choice, images: Images) -> None:
         return
     session.warm_up()
     setting = Setting(spec, images.fingerprint, eps, steps)
-    with st.spinner("Attacking ..."):
+    if st.session_state.get("stopped") == setting:
+        st.info("Stopped. Go on, or choose fewer steps or a smaller model.")
+        st.button("Go on", on_click=lambda: st.session_state.update(stopped=None))
+        return
+    with session.waiting("stop", lambda: st.session_state.update(stopped=setting)) as move:
+        sensitivity_measure.prepare(setting, images, move)
         found = sensitivity_measure.attack(setting, images)
-        rows = sensitivity_measure.transplants(setting, scope, images)
+        rows = sensitivity_measure.transplants(setting, scope, images, move)
     classes = class_names(spec, found.probabilities.shape[1])
     images_before_and_after(found, images.names[0], eps, classes)
     restoring = [name for name, margin in rows if margin > 0]
@@ -213,17 +242,9 @@ def attacked(choice: Choice, images: Images) -> None:
         st.markdown(WHY)
     st.subheader("Step size, B and C before and after", anchor=False)
     maps(setting, layer, images)
-    files(found, rows, sensitivity_measure.command(spec, images, eps, steps))
-
-
-@st.fragment
-def below(choice: Choice | None) -> None:
-    """The page below its title; runs alone after a move of the slider."""
-    with session.sentences():
-        if choice and choice.images:
-            attacked(choice, choice.images)
-        elif choice:
-            st.info("Choose a picture in the sidebar to begin.")
+    downloads(found, rows)
+    command = sensitivity_measure.command(spec, images, eps, steps)
+    controlled(setting, scope is not None, images, command)
 
 
 st.header("Sensitivity", anchor=False)
@@ -231,4 +252,10 @@ st.markdown(
     "Which of B, C and delta carries an attack? The image is attacked as you move the slider; then "
     "each tensor of the scans is put back to its clean value."
 )
-below(sidebar.choice())
+# No fragment: what runs in one is finished first, and here the next move of the slider interrupts.
+with session.sentences():
+    current = sidebar.choice()
+    if current and current.images:
+        attacked(current, current.images)
+    elif current:
+        st.info("Choose a picture in the sidebar to begin.")

@@ -1,6 +1,7 @@
 """What the page about sensitivity asks of the engine, remembered between moves of the slider."""
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +12,19 @@ import torch
 from workbench.app import session
 from workbench.app.session import Spec
 from workbench.images import SAMPLES, Batch, Images, preprocessing_for
+from workbench.methods import sensitivity
 from workbench.methods.scan_layers import Direction, ScanLayer, scan_layers
 from workbench.methods.scan_statistics import token_statistics
 from workbench.methods.sensitivity import SensitivityConfig
 from workbench.methods.sensitivity.subject import Case, Subject
-from workbench.methods.sensitivity.transplant import SETS, Transplant, margins_with
+from workbench.methods.sensitivity.transplant import NARROW, SETS, Transplant, margins_with
+from workbench.results import Sensitivity
+from workbench.runner import run
 from workbench.trace import scans as scan_sites
 
 QUANTITIES = ("delta", "B", "C")
+Report = Callable[[float, str], None]
+"""Called with the share that is done and what it is."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +91,73 @@ def attack(setting: Setting, _images: Images) -> Attack:
     )
 
 
-@st.cache_data(max_entries=200, show_spinner=False)
-def transplants(setting: Setting, layer: str | None, _images: Images) -> list[tuple[str, float]]:
+def prepare(setting: Setting, images: Images, report: Report) -> None:
+    """Attack the image and record both runs, unless that is known; what takes long of `attack`."""
+    it = case(setting, images)
+    loaded = session.load(setting.spec)
+    passes = setting.steps + 5
+
+    def tell(number: int) -> None:
+        report(number / passes, f"Attacking: step {min(number, setting.steps)} of {setting.steps}")
+
+    with loaded.lock, session.each_pass(loaded.model, tell):
+        for name in ("twin", "clean", "attacked"):
+            getattr(it, name)  # kept by the case
+
+
+def transplants(
+    setting: Setting, layer: str | None, images: Images, report: Report
+) -> list[tuple[str, float]]:
     """(what was put back, margin) of the adversarial run with tensors of the clean one.
 
     layer: a scan's module path, or None for all of them.
     """
-    it = case(setting, _images)
-    scopes = it.subject.scopes("all" if layer is None else "layer")
-    sites = scopes[layer or "all"]
     found = []
+    for i in range(len(SETS)):
+        found.append(_transplant(setting, layer, i, images))
+        report((i + 1) / len(SETS), f"Put back: {i + 1} of {len(SETS)}")
+    return found
+
+
+@st.cache_data(max_entries=2000, show_spinner=False)
+def _transplant(
+    setting: Setting, layer: str | None, number: int, _images: Images
+) -> tuple[str, float]:
+    it = case(setting, _images)
+    sites = it.subject.scopes("all" if layer is None else "layer")[layer or "all"]
+    row = Transplant(SETS[number], layer or "all", sites)
     with session.load(setting.spec).lock:
-        for tensors in SETS:
-            row = Transplant(tensors, layer or "all", sites)
-            margins = margins_with(it, row, it.twin, it.attacked, it.clean)
-            found.append((row.name, float(margins)))
+        return row.name, float(margins_with(it, row, it.twin, it.attacked, it.clean))
+
+
+def result(setting: Setting, narrow: bool, images: Images, report: Report) -> Sensitivity:
+    """The same transplants as the command line measures them: both ways, with random controls.
+
+    narrow: in every layer and direction alone too.
+    """
+    loaded = session.load(setting.spec)
+    config = SensitivityConfig(
+        views=("transplant",),
+        transplant_eps_255=setting.eps,
+        attack_steps=setting.steps,
+        narrow=narrow,
+    )
+    scopes = Subject.of(loaded.model).narrow_scopes() if narrow else {}
+    passes = setting.steps + 8 + 4 * (len(SETS) + len(NARROW) * len(scopes))
+
+    def tell(number: int) -> None:
+        report(number / passes, f"Measuring: {100 * number / passes:.0f} %")
+
+    with loaded.lock, session.each_pass(loaded.model, tell):
+        found = run(
+            sensitivity,
+            loaded.model,
+            images,
+            config,
+            preprocessing=preprocessing_for(loaded.model, setting.spec.size),
+            facts=session.facts(setting.spec),
+        )
+    assert isinstance(found, Sensitivity)
     return found
 
 

@@ -4,11 +4,13 @@ Models in the cache belong to every session at once: use one only while holding 
 it as it was.
 """
 
+import itertools
 import os
 import tempfile
 import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,6 +90,42 @@ def load(spec: Spec) -> Loaded:
 def facts(spec: Spec) -> dict[str, Any]:
     """What a result says about its model, in the words of the command line."""
     return facts_of(load(spec).model)
+
+
+@contextmanager
+def waiting(
+    key: str, on_stop: Callable[[], None] | None = None
+) -> Iterator[Callable[[float, str], None]]:
+    """A bar with a button to stop, where something takes long; gives what moves it (share, text).
+
+    Every move of the bar is a place where the page can begin anew, after Stop or with new choices;
+    but not inside a fragment, where Streamlit finishes what runs first.
+    """
+    place, bar = st.empty(), None
+    patience = time.monotonic() + 0.3  # what is known already should not flash
+
+    def move(share: float, text: str) -> None:
+        nonlocal bar
+        if bar is None and time.monotonic() > patience:
+            with place.container(horizontal=True, vertical_alignment="center"):
+                bar = st.progress(0.0, width=320)
+                st.button("Stop", on_click=on_stop, key=key)
+        if bar is not None:
+            bar.progress(min(share, 1.0), text)
+
+    yield move
+    place.empty()
+
+
+@contextmanager
+def each_pass(model: nn.Module, report: Callable[[int], None]) -> Iterator[None]:
+    """Call `report` with its number before every forward pass of the model."""
+    numbers = itertools.count(1)
+    hook = model.register_forward_pre_hook(lambda *_: report(next(numbers)))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @st.cache_resource(show_spinner="Preparing the scan; the first time takes up to 15 seconds ...")

@@ -1,0 +1,247 @@
+"""The pages Results and Gallery without a browser."""
+
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from workbench.app import gallery, results_list, session
+from workbench.images import open_images
+from workbench.methods import erf
+from workbench.results import load, save_arrays
+from workbench.runner import run
+from workbench.weights import create_model, facts_of
+
+ROOT = Path(__file__).parents[1]
+CURVES = ROOT / "samples" / "results" / "resolution"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Receptive fields of two networks, and one by another protocol."""
+    folder = tmp_path_factory.mktemp("measured")
+    for name, seed, preset in (("one", 0, None), ("two", 1, None), ("log", 0, "replknet")):
+        model = create_model("resnet_nano", "random", seed=seed)
+        config = erf.ErfConfig(resamples=10, preset=preset)
+        images = open_images("samples", 2)
+        run(erf, model, images, config, facts=facts_of(model)).save(folder / f"{name}.npz")
+    return folder
+
+
+@pytest.fixture
+def folder(measured, tmp_path, monkeypatch):
+    """A results folder with these in it, and one of its subfolders with a curve."""
+    shutil.copytree(measured, tmp_path / "results")
+    (tmp_path / "results" / "curves").mkdir()
+    shutil.copy(CURVES / "vim_nano-resolution.npz", tmp_path / "results" / "curves")
+    monkeypatch.setenv("VSSM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("VSSM_WEIGHTS", str(tmp_path))
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def page(folder):
+    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    test.query_params["size"] = "64"
+    return test.switch_page("workbench/app/results.py")
+
+
+def chosen(page: AppTest, *names: str) -> AppTest:
+    page.query_params["result"] = list(names)
+    page.run()
+    assert not page.exception
+    assert [error.value for error in page.error] == []
+    return page
+
+
+def pictures(page: AppTest) -> int:
+    return len(page.get("image") + page.get("imgs"))
+
+
+def drop(page: AppTest, *files: tuple[str, bytes]) -> AppTest:
+    page.run()
+    page.file_uploader(key="dropped").set_value(
+        [(name, content, "application/octet-stream") for name, content in files]
+    )
+    page.run()
+    assert not page.exception
+    return page
+
+
+def test_the_table_names_what_each_file_holds(page):
+    table = chosen(page).dataframe[0].value
+    assert table["file"].tolist() == [
+        "curves/vim_nano-resolution.npz", "log.npz", "one.npz", "two.npz",
+    ]  # fmt: skip
+    assert table["kind"].tolist() == ["resolution", "erf", "erf", "erf"]
+    assert table["number"].tolist()[0] == "top1 at 64 px, % right"
+    numbers = load(CURVES / "vim_nano-resolution.npz").number("top1")
+    assert table["value"].tolist()[0] == pytest.approx(numbers[0][2])
+    assert set(table["version"]) == {"0.1.0"}
+    assert pictures(page) == 0 and not page.code
+
+
+def test_a_chosen_file_is_drawn_and_can_be_drawn_again(page, folder):
+    chosen(page, "one.npz")
+    assert pictures(page) == 1
+    assert page.code[0].value == f"vssm show {folder / 'one.npz'} --out out"
+    assert "A50" in page.code[1].value
+    labels = [button.label for button in page.get("download_button")]
+    assert {"Figure (PDF)", "Figure (PNG)", "Figure (SVG)", "Table (CSV)", "Data (NPZ)"} <= {
+        *labels
+    }
+
+
+def test_fields_of_one_protocol_share_a_figure(page, folder):
+    chosen(page, "one.npz", "two.npz")
+    assert pictures(page) == 1
+    assert f"{folder / 'one.npz'} {folder / 'two.npz'}" in page.code[0].value
+
+
+def test_fields_of_two_protocols_stand_side_by_side(page):
+    chosen(page, "one.npz", "log.npz")
+    assert pictures(page) == 2
+    assert "do not share a scale" in page.info[0].value
+
+
+def test_kinds_stand_side_by_side(page):
+    chosen(page, "one.npz", "curves/vim_nano-resolution.npz")
+    assert pictures(page) == 2 and not page.info
+
+
+def test_a_link_chooses_files_of_the_folder_only_and_each_once(page):
+    chosen(page, "../../etc/passwd", "three.npz")
+    assert pictures(page) == 0
+    chosen(page, "one.npz", "one.npz")
+    assert page.code[0].value.count(".npz") == 1
+
+
+def test_a_dropped_file_is_shown_at_once(page, folder):
+    drop(page, ("mine.npz", (folder / "two.npz").read_bytes()))
+    assert not page.error
+    assert page.dataframe[0].value["file"][0] == "mine.npz (uploaded)"
+    assert pictures(page) == 1
+    assert page.code[0].value == "vssm show mine.npz --out out"
+
+
+def saved(tmp_path: Path, arrays: dict, meta: dict) -> bytes:
+    return save_arrays(tmp_path / "made.npz", arrays, meta).read_bytes()
+
+
+def newer(path: Path) -> bytes:
+    """The file as a later version would write it."""
+    with np.load(path) as archive:
+        members = dict(archive)
+    meta = json.loads(str(members["meta"])) | {"schema": 99}
+    buffer = io.BytesIO()
+    np.savez(buffer, **{**members, "meta": np.array(json.dumps(meta))})
+    return buffer.getvalue()
+
+
+def test_files_that_cannot_be_opened_are_one_sentence_each(page, folder, tmp_path):
+    good = (folder / "one.npz").read_bytes()
+    plain = io.BytesIO()
+    np.savez(plain, images=np.zeros(3))
+    drop(
+        page,
+        ("cut.npz", good[: len(good) // 2]),
+        ("words.npz", b"no archive"),
+        ("plain.npz", plain.getvalue()),
+        ("newer.npz", newer(folder / "one.npz")),
+        ("other.npz", saved(tmp_path, {}, {"kind": "horoscope"})),
+        ("bare.npz", saved(tmp_path, {"clean": np.zeros(2)}, {"kind": "sensitivity"})),
+    )
+    said = [error.value for error in page.error]
+    assert len(said) == 6
+    for sentence, words in zip(
+        said,
+        (
+            "cut.npz is not a readable", "words.npz is not a readable",
+            "plain.npz is not a readable", "newer.npz was written by a newer version",
+            'other.npz holds a result of kind "horoscope"',
+            "bare.npz is a sensitivity result that does not say all of itself",
+        ),
+        strict=True,
+    ):  # fmt: skip
+        assert sentence.startswith(words)
+    assert len(page.dataframe[0].value) == 4
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(page, monkeypatch):
+    monkeypatch.setattr(results_list, "LARGEST", 1)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, a=np.zeros(2**18))
+    assert len(buffer.getvalue()) < 10_000
+    drop(page, ("bomb.npz", buffer.getvalue()))
+    assert page.error[0].value == (
+        "bomb.npz holds 2 MB and the page opens up to 1 MB; use vssm show."
+    )
+
+
+def test_the_folder_is_only_read(page, folder):
+    (folder / ".chunks").mkdir()
+    (folder / ".chunks" / "00000.npz").write_bytes(b"unfinished")
+    (folder / "cut.npz").write_bytes((folder / "one.npz").read_bytes()[:1000])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    chosen(page, "one.npz", "two.npz")
+    assert page.expander[0].label == "1 of the stored files cannot be read"
+    assert len(page.dataframe[0].value) == 4
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_an_empty_folder_says_so(page, tmp_path, monkeypatch):
+    monkeypatch.setenv("VSSM_RESULTS", str(tmp_path / "none"))
+    chosen(page)
+    assert "There is no result in" in page.info[0].value
+
+
+def test_main_numbers_are_those_of_the_files(folder):
+    one = load(folder / "one.npz")
+    assert results_list.main_number(one) == ("A50", one.meta["numbers"]["A50"])
+    curve = load(CURVES / "vim_nano-resolution.npz")
+    unlabelled = replace(curve, correct=None)
+    name, number = results_list.main_number(unlabelled)
+    assert name == f"agreement at {curve.sizes[-1]} px"
+    assert number == curve.points[-1]["numbers"]["agreement"]
+
+
+# Gallery
+
+
+def links(test: AppTest) -> list:
+    return [element.proto for element in test.get("link_button")]
+
+
+def test_the_gallery_measures_nothing_and_links_to_pages_and_files(monkeypatch):
+    def forbidden(*arguments):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(session, "load", forbidden)
+    monkeypatch.delenv("VSSM_RESULTS", raising=False)
+    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    test.switch_page("workbench/app/gallery.py").run()
+    assert not test.exception
+    assert [error.value for error in test.error] == []
+    cards = gallery.CARDS
+    assert [link.label for link in links(test)] == ["Make it here", "Numbers and files"] * len(
+        cards
+    )
+    assert links(test)[0].url == "./?model=vmamba_nano"
+    assert links(test)[1].url == "./results?result=erf.npz"
+    shown = sum(len(card.files) for card in cards if card.page == "erf")
+    assert pictures(test) == shown
+    for card in cards:
+        for name in card.files:
+            assert load(gallery.EXAMPLES / name).kind in ("erf", "resolution")
+
+
+def test_the_gallery_of_another_results_folder_links_to_pages_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("VSSM_RESULTS", str(tmp_path))
+    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    test.switch_page("workbench/app/gallery.py").run()
+    assert {link.label for link in links(test)} == {"Make it here"}
