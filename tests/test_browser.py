@@ -20,7 +20,7 @@ pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "samples" / "results"
 STORED = ("vim_nano-end.npz", "vim_nano-epoch-0.npz")
-PATIENCE = 60_000  # ms; the first map may wait for the scan to compile
+PATIENCE = 120_000  # ms; the first map may wait for the scan to compile
 sync_api.expect.set_options(timeout=PATIENCE)
 
 
@@ -60,7 +60,7 @@ def url(tmp_path_factory, browser):
             yield address
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(60)
 
 
 def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
@@ -292,7 +292,7 @@ def test_gallery_leads_to_the_page_that_makes_an_example(visit):
         tab.get_by_role("img", name="Receptive field of vim_nano, epoch 0")
     ).to_be_visible()
     with tab.expect_popup() as opened:
-        tab.get_by_role("link", name="Make it here").nth(3).click()
+        tab.locator("a[href*=vim_nano]", has_text="Make it here").click()
     made = opened.value
     sync_api.expect(heading(made)).to_have_text("Effective receptive field")
     sync_api.expect(made.get_by_role("combobox", name="Model").first).to_have_value("vim_nano")
