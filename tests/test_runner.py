@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from workbench import runner
 from workbench.images import Batch, Images, Preprocessing, open_images
 from workbench.results import Result, ResultError, load
 from workbench.runner import run, tqdm_progress
@@ -514,3 +515,10 @@ def test_the_progress_bar_writes_to_standard_error_only(
     assert written.out == ""
     assert "Measuring: 100%" in written.err and "7/7" in written.err
     assert "Skipped: 3.png is not an image that can be read." in written.err
+
+
+def test_a_stored_chunk_keeps_the_order_of_its_arrays(tmp_path: Path) -> None:
+    partial = {name: np.zeros(1) for name in ("clean", "attack", "b", "a")}
+    runner._write_chunk(tmp_path / "0.npz", runner._Chunk(partial, ["x"], {}, [], None))
+    found = runner._read_chunk(tmp_path / "0.npz")
+    assert found and found.partial and list(found.partial) == list(partial)

@@ -392,6 +392,8 @@ def _read_chunk(place: Path) -> _Chunk | None:
     """A finished chunk; None when it is not there or damaged, and has to be measured."""
     try:
         arrays, meta = load_arrays(place)
+        # a file holds its arrays by name; methods may tell conditions apart by their order
+        arrays = {name: arrays[name] for name in meta["order"]}
         return _Chunk(
             arrays if meta["names"] else None,
             meta["names"],
@@ -406,6 +408,7 @@ def _read_chunk(place: Path) -> _Chunk | None:
 def _write_chunk(place: Path, chunk: _Chunk) -> None:
     meta = {
         "names": chunk.names,
+        "order": list(chunk.partial or {}),
         "skipped": chunk.skipped,
         "notes": chunk.notes,
         "batch": chunk.batch,
