@@ -134,7 +134,8 @@ def make(
         try:
             found = _measured(figure, results or out / "results", device, force)
         except (ValueError, OSError) as error:
-            raise type(error)(f"figure {name}: {error}") from error
+            kind = OSError if isinstance(error, OSError) else ValueError
+            raise kind(f"figure {name}: {error}") from error
         if distributed.rank() > 0:
             continue
         inputs = [content_hash(result.meta) for result in found]
