@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from processor import processor
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("", "resolution", "scan-maps", "sensitivity", "results", "gallery")
@@ -114,14 +115,9 @@ def clicks(browser: Browser, address: str, count: int, pid: int) -> dict:
 
 def machine() -> dict:
     """Processor, load and versions."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].partition(": ")[2] if lines else model
     names = ("streamlit", "torch", "numba", "numpy")
     return {
-        "processor": model,
+        "processor": processor(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
         "versions": {name: version(name) for name in names} | {"python": platform.python_version()},

@@ -20,6 +20,7 @@ from workbench import ErfConfig, create_model, erf, open_images, preprocessing_f
 from workbench.methods.erf import gradient  # isort: skip
 import numpy as np
 import torch
+from processor import processor
 from torch.profiler import ProfilerActivity, profile
 
 MODELS = ("vmamba_tiny_s1l8", "vim_tiny", "mambavision_tiny")
@@ -69,14 +70,9 @@ def measure(name: str, count: int, size: int, config: ErfConfig) -> dict:
 
 def machine() -> dict:
     """Processor, threads and versions."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].partition(": ")[2] if lines else model
     names = ("torch", "numba", "numpy", "timm")
     return {
-        "processor": model,
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {name: version(name) for name in names} | {"python": platform.python_version()},

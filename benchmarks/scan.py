@@ -34,6 +34,7 @@ from pathlib import Path
 import numba
 import torch
 import torch.nn.functional as F
+from processor import processor
 from torch import Tensor
 
 from kernels import selective_scan
@@ -219,14 +220,10 @@ def measure_shape(shape: tuple[int, ...], repeats: int, threads: int) -> dict:
 
 
 def machine(threads: int) -> dict[str, str]:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
+    kind = numba.core.config.CPU_NAME or numba_cpu()
     return {
         "date": date.today().isoformat(),
-        "cpu": f"{cpu} ({numba.core.config.CPU_NAME or numba_cpu()}), {os.cpu_count()} cores",
+        "cpu": f"{processor()} ({kind}), {os.cpu_count()} cores",
         "threads": str(threads),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -78,8 +78,8 @@ def test_deep_link_restores_every_choice(app):
     )
     fine(app.run())
     assert command(app) == (
-        "vssm erf --model vim_nano --weights random --images samples/images/coffee.jpg --size 64 "
-        "--stage 2 --position 0,4 --seed 3 --out out"
+        "vssm erf --model vim_nano --weights random --seed 3 --images samples/images/coffee.jpg "
+        "--size 64 --stage 2 --position 0,4 --out out"
     )
 
 
@@ -242,8 +242,8 @@ def test_resolution_measures_curves_and_the_picture(sizes):
     button(sizes, "Measure").click().run()
     fine(sizes)
     assert command(sizes) == (
-        "vssm resolution --model resnet_nano vim_nano --weights random random --images samples "
-        "--sizes 32 64 --object-size grows --seed 1 --out out"
+        "vssm resolution --model resnet_nano vim_nano --weights random random --seed 1 "
+        "--images samples --sizes 32 64 --object-size grows --out out"
     )
     # at the trained size every prediction is that at the trained size
     assert [column(sizes, name)[1][:3] for name in ("resnet_nano", "vim_nano")] == ["100"] * 2

@@ -1,11 +1,41 @@
-"""The recipes of the documentation run."""
+"""The recipes of the documentation run, and its commands have the options that they use."""
 
 import contextlib
 import io
 import re
+import shlex
 from pathlib import Path
 
-RECIPES = Path(__file__).parents[1] / "docs" / "library.md"
+import pytest
+
+from workbench.cli import parse
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "docs" / "library.md"
+
+
+def commands(text: str) -> list[str]:
+    """The `vssm` commands in the code blocks of a document."""
+    blocks = re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL)
+    shell = "\n".join(block for language, block in blocks if language in ("", "bash", "sh"))
+    lines = shell.replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("vssm ")]
+
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = [(path.name, line) for path in DOCUMENTS for line in commands(path.read_text())]
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS)
+def test_commands_of_the_documents_parse(document, command):
+    words = shlex.split(command, comments=True)
+    assert parse(words[1:]).subcommand == words[1]
+
+
+def test_commands_are_found_and_wrong_ones_are_refused():
+    assert len(COMMANDS) >= 25
+    with pytest.raises(SystemExit):
+        parse(["erf", "--model", "vim_nano", "--quickly"])
 
 
 def test_recipes_run_in_order(monkeypatch, tmp_path):

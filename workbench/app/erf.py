@@ -49,13 +49,13 @@ def controls(choice: Choice) -> tuple[list[Panel], str]:
         number = int(stage)
         if number == count:  # the last stage of one model beside the last of the other
             number = erf_measure.stage_count(spec)
-        if both and not spec.random:
+        if both and spec.trained:
             panels.append(Panel(spec.untrained(), number))
         panels.append(Panel(spec, number))
-    untrained = [spec.model for spec in specs if spec.random]
+    untrained = [spec.model for spec in specs if not spec.trained]
     if both and untrained:
         st.info(
-            f"The weights of {' and '.join(untrained)} are random, so there is no state after "
+            f"No checkpoint of {' and '.join(untrained)} is chosen, so there is no state after "
             "training to compare with; choose trained weights in the sidebar."
         )
     return panels, split

@@ -8,21 +8,24 @@ import torch
 
 from workbench.app import session
 from workbench.app.click_map import Place
+from workbench.app.foreign import beside_the_model
 from workbench.app.session import Spec
 from workbench.app.sidebar import Choice
 from workbench.geometry import Grid, feature_map, grid_of, resolve_position, stages
-from workbench.images import SAMPLES, Images, preprocessing_for
+from workbench.images import SAMPLES, Images
 from workbench.methods import erf
 from workbench.methods.erf import ErfConfig
 from workbench.results import Erf, load
 from workbench.runner import Progress, run
 
 
+@beside_the_model
 def stage_count(spec: Spec) -> int:
     return len(stages(session.load(spec).model))
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
+@beside_the_model
 def grid(spec: Spec, stage: int) -> Grid:
     """The cells of a stage over the input image."""
     loaded, size = session.load(spec), (spec.size, spec.size)
@@ -38,6 +41,7 @@ def config_at(spec: Spec, stage: int, place: Place, split: str) -> ErfConfig:
     return ErfConfig(stage=stage, position=f"{cell[0]},{cell[1]}", split=split, seed=spec.seed)
 
 
+@beside_the_model
 def measure(spec: Spec, images: Images, config: ErfConfig, progress: Progress | None = None) -> Erf:
     """The field of one model over some images."""
     loaded = session.load(spec)
@@ -47,7 +51,7 @@ def measure(spec: Spec, images: Images, config: ErfConfig, progress: Progress | 
             loaded.model,
             images,
             config,
-            preprocessing=preprocessing_for(loaded.model, spec.size),
+            preprocessing=session.preprocessing(spec),
             facts=session.facts(spec),
             progress=progress,
         )
@@ -87,17 +91,8 @@ def command(spec: Spec, images: Images, config: ErfConfig, samples: bool) -> str
     """The command line that measures the same."""
     name = images.names[0]
     image = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
-    words = [
-        "vssm",
-        "erf",
-        "--model",
-        spec.model,
-        "--weights",
-        session.short(spec.source),
-        "--images",
-    ]
+    words = ["vssm", "erf", *spec.words, "--images"]
     words += ["samples" if samples else session.short(image), "--size", str(spec.size)]
     words += ["--stage", str(config.stage), "--position", config.position]
     words += ["--split", config.split] if config.split != "none" else []
-    words += ["--seed", str(spec.seed)] if spec.seed else []
     return shlex.join([*words, "--out", "out"])

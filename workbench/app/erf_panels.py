@@ -10,7 +10,7 @@ from workbench.app.click_map import Place, click_map
 from workbench.app.session import Spec
 from workbench.figures.erf import with_interval
 from workbench.figures.label import label
-from workbench.images import Images, preprocessing_for
+from workbench.images import Images
 from workbench.results import Erf
 
 HINT = "Click anywhere on the photograph: the receptive field of that place appears here."
@@ -43,8 +43,7 @@ def pictures(
     """The photograph to click on, and the map or where it will be."""
     spec, stage = panel
     st.markdown(f"**{spec.model}**  \n:small[{spec.label}, stage {stage}, {spec.size} px]")
-    preprocessing = preprocessing_for(session.load(spec).model, spec.size)
-    picture = preprocessing.picture(images.load(0))
+    picture = session.preprocessing(spec).picture(images.load(0))
     if result is None:
         click_map(
             key,

@@ -10,9 +10,11 @@ import streamlit as st
 
 from workbench.app import overlay, session
 from workbench.app.resolution_chart import axis, chart
+from workbench.app.sensitivity_chart import SHARE, shares
 from workbench.figures.erf import shown
+from workbench.figures.scan_maps import MEANING, is_signed, largest, site_title
 from workbench.images import SAMPLES
-from workbench.results import Erf, Resolution, Result, load
+from workbench.results import Erf, Resolution, Result, ScanMaps, Sensitivity, load
 
 EXAMPLES = SAMPLES.parent / "results"
 EPOCHS = ("epoch-0", "epoch-1", "epoch-3", "epoch-10", "end")
@@ -56,6 +58,28 @@ CARDS = (
         "resolution",
         {"model": "vmamba_nano"},
     ),
+    Card(
+        "What each scan direction carries",
+        "The weights with which the four scans of VMamba's third layer bring the picture to the "
+        "cell in the middle, and their sum: each scan knows only what it has already read.",
+        ("scan-maps/vmamba_nano.npz",),
+        "scan-maps",
+        {
+            "model": "vmamba_nano",
+            "image": "chelsea.jpg",
+            "layer": "2",
+            "view": "alpha",
+            "position": "0.5,0.5",
+        },
+    ),
+    Card(
+        "Which of B, C and delta breaks",
+        "A change of given relative size does most harm in delta, in all three families. Numbers "
+        "and files has the other five views and the verdicts on what was published.",
+        tuple(f"sensitivity/{model}_nano.npz" for model in ("vmamba", "vim", "mambavision")),
+        "sensitivity",
+        {"model": "vmamba_nano"},
+    ),
     training(
         "vmamba_nano",
         "VMamba learns",
@@ -97,8 +121,15 @@ def show(card: Card) -> None:
     results = [_read(*file) for file in zip(paths, stamps, strict=True)]
     st.markdown(f"#### {card.title}")
     curves = [result for result in results if isinstance(result, Resolution)]
+    attacked = [result for result in results if isinstance(result, Sensitivity)]
+    maps = [result for result in results if isinstance(result, ScanMaps)]
     if curves:
         show_curves(curves)
+    elif attacked:
+        alt = f"{SHARE} of B, C and delta in {', '.join(r.meta['model'] for r in attacked)}"
+        st.vega_lite_chart(shares(attacked), width="stretch", alt=alt)
+    elif maps:
+        show_maps(maps[0])
     else:
         with st.container(horizontal=True, gap="small"):
             for path, stamp, result in zip(paths, stamps, results, strict=True):
@@ -125,6 +156,22 @@ def show_field(picture: np.ndarray, result: Result, alone: bool) -> None:
         st.image(picture, caption=facts["weights_label"], width=110, alt=alt)
 
 
+def show_maps(result: ScanMaps) -> None:
+    """What reached the query through each direction, on one scale."""
+    sites = result.meta["sites"]
+    top = largest(result, sites, "row")
+    with st.container(horizontal=True, gap="small"):
+        for site in sites:
+            picture = overlay.scan_map(result.map(site["name"], "row"), top, is_signed(result))
+            title = site_title(site)
+            st.image(
+                overlay.enlarged(picture, (128, 128)),
+                caption=title,
+                width=110,
+                alt=f"{MEANING['row']} through {title}",
+            )
+
+
 def show_curves(curves: Sequence[Resolution]) -> None:
     models = [curve.meta["model"] for curve in curves]
     sizes = sorted({int(size) for curve in curves for size in curve.sizes})
@@ -134,8 +181,8 @@ def show_curves(curves: Sequence[Resolution]) -> None:
 
 st.header("Gallery", anchor=False)
 st.markdown(
-    "Examples that are stored with the workbench, from small networks trained on ten classes. Maps "
-    "show gradient / its maximum, to the power 0.25: bright where a pixel matters."
+    "Examples that are stored with the workbench, from small networks trained on ten classes. "
+    "Receptive fields show gradient / its maximum, to the power 0.25: bright where a pixel matters."
 )
 columns = st.columns(2, gap="large")
 for i, card in enumerate(CARDS):

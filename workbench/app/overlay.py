@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from workbench.figures import scan_maps
 from workbench.figures.erf import COLOURS, scale, shown
 from workbench.results import Erf
 
@@ -61,6 +62,12 @@ def bar(transform: str) -> dict:
         return {"stops": stops(), "ticks": [["0", 0.0], ["1", 1.0]]}
     power = float(transform.removeprefix("x ** "))
     return {"stops": stops(), "ticks": [[f"{t:g}", t**power] for t in TICKS]}
+
+
+def scan_map(values: np.ndarray, top: float, signed: bool) -> np.ndarray:
+    """A scan map as a picture (rows, columns, 3) uint8 on a scale from 0, or -`top`, to `top`."""
+    values = scan_maps.shown(values, top)
+    return colours((values + 1) / 2, "RdBu_r") if signed else colours(values)
 
 
 def routes(result: Erf) -> list[tuple[str, str, np.ndarray]]:

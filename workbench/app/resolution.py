@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import streamlit as st
 
@@ -50,7 +51,7 @@ class Chosen:
     def commands(self) -> list[str]:
         """What measures the curves."""
         if self.drawn:
-            return [resolution_measure.command(self.drawn)]
+            return resolution_measure.commands(self.drawn)
         return [resolution_measure.command_of(curve) for curve in self.stored]
 
     @property
@@ -142,7 +143,7 @@ def choose_models(own: Spec) -> list[Spec]:
         help="With the first file of the weights folder that is named after them, else random "
         "weights.",
     )
-    weights = {name: next(iter(sidebar.checkpoints(name)), "random") for name in names}
+    weights = {name: sidebar.weights_offered(name)[0] for name in names}
     return [sidebar.spec(name, weights[name], own.seed, sidebar.OWN_SIZE) for name in names]
 
 
@@ -219,8 +220,8 @@ def measure(tasks: Sequence[Task], show: Callable[[Task], None]) -> None:
             bar.progress(max(done, 0) / total, f"{model}: {done} of {total} points")
 
         with session.sentences():
-            for _ in resolution_measure.measure(task, report) if task.missing else ():
-                show(task)
+            if task.missing:
+                resolution_measure.measure(task, report, partial(show, task))
     bar.empty()
     st.session_state["sweep"] = None
     if not any(task.missing for task in tasks):

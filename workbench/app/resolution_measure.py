@@ -3,7 +3,7 @@
 import copy
 import shlex
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +11,11 @@ from tempfile import TemporaryDirectory
 import streamlit as st
 
 from workbench.app import session
+from workbench.app.foreign import beside_the_model, is_foreign
 from workbench.app.session import Spec
 from workbench.figures import resolution as pictures
-from workbench.images import SAMPLES, Images
-from workbench.methods.resolution import ResolutionConfig
+from workbench.images import SAMPLES, Images, Preprocessing
+from workbench.methods.resolution import ResolutionConfig, preprocessing_at
 from workbench.results import Resolution, Result, load
 from workbench.runner import Progress
 from workbench.sweep import Step, curve_of, sweep
@@ -70,31 +71,57 @@ class Task:
         return [size for size in self.sizes if size not in self.known.steps]
 
 
-def measure(task: Task, progress: Progress) -> Iterator[Step]:
-    """Measure the missing sizes of a task; yield each as soon as it is known to all sessions."""
-    loaded = session.load(task.spec)
+def measure(task: Task, progress: Progress, show: Callable[[], None]) -> None:
+    """Measure the missing sizes of a task; call `show` as soon as one is known to all sessions."""
+    known = task.known
+
+    def keep(step: Step) -> None:
+        known.steps[step.size] = step
+        show()
+
+    while not known.lock.acquire(timeout=0.5):
+        progress(0, len(task.images), None)  # another session measures the same; here one can stop
+    try:
+        if task.missing:
+            folder = known.folder.name
+            _sweep(task.spec, task.images, task.missing, task.config, folder, progress, keep)
+    finally:
+        known.lock.release()
+
+
+@beside_the_model
+def _sweep(
+    spec: Spec,
+    images: Images,
+    sizes: Sequence[int],
+    config: ResolutionConfig,
+    folder: str,
+    progress: Progress,
+    keep: Callable[[Step], None],
+) -> None:
+    loaded = session.load(spec)
     with loaded.lock:
         model = copy.deepcopy(loaded.model)  # a sweep takes long; others' clicks need not wait
-    known = task.known
-    steps = sweep(
+    for step in sweep(
         model,
-        task.images,
-        task.missing,
-        task.config,
-        erf_images=min(FIELDS, len(task.images)),
-        out=known.folder.name,
+        images,
+        sizes,
+        config,
+        erf_images=min(FIELDS, len(images)),
+        out=folder,
         progress=progress,
-        facts=session.facts(task.spec),
-    )
-    while True:
-        with known.lock:  # sessions that measure the same share what they write
-            step = next(steps, None)
-        if step is None:
-            return
+        facts=session.facts(spec),
+    ):
         if step.field is not None:  # the mean map is shown, those of the images fill the memory
             step = replace(step, field=replace(step.field, maps=step.field.maps[:0]))
-        known.steps[step.size] = step
-        yield step
+        keep(step)
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+@beside_the_model
+def preprocessing(spec: Spec, size: int, config: ResolutionConfig) -> Preprocessing:
+    """How images are brought to `size` by the protocol."""
+    return preprocessing_at(session.load(spec).model, size, config)
 
 
 def curve(task: Task) -> Resolution | None:
@@ -146,22 +173,21 @@ def sizes(curves: Sequence[Resolution]) -> list[int]:
     )
 
 
-def command(tasks: Sequence[Task]) -> str:
-    """The command line that measures the same."""
+def commands(tasks: Sequence[Task]) -> list[str]:
+    """The command lines that measure the same; the repository's model has one of its own."""
     first = tasks[0]
     images = ["samples"]
     if len(first.images) == 1:
         name = first.images.names[0]
         file = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
         images = [session.short(file), "--erf-images", "1"]
-    return _command(
-        [task.spec.model for task in tasks],
-        [session.short(task.spec.source) for task in tasks],
-        ["--images", *images],
-        first.sizes,
-        first.object_size,
-        first.spec.seed,
-    )
+    specs = [task.spec for task in tasks]
+    own = [spec for spec in specs if not is_foreign(spec.model)]
+    groups = [[spec] for spec in specs if spec not in own] + ([own] if own else [])
+    return [
+        _command(_models(group), ["--images", *images], first.sizes, first.object_size)
+        for group in groups
+    ]
 
 
 def command_of(curve: Resolution) -> str:
@@ -177,25 +203,27 @@ def command_of(curve: Resolution) -> str:
             words += [f"--{entry.name}", str(value).lower()]
     weights = meta["facts"].get("weights", "auto")
     file = session.weights_folder() / weights
-    return _command(
-        [meta["model"]],
-        [session.short(file) if file.is_file() else weights],
-        words,
-        sizes([curve]),
-        meta["object_size"],
-        meta["facts"].get("seed", 0),
-    )
+    model = ["--model", meta["model"], "--weights"]
+    model += [session.short(file) if file.is_file() else weights]
+    model += _seed(meta["facts"].get("seed", 0))
+    return _command(model, words, sizes([curve]), meta["object_size"])
+
+
+def _models(specs: Sequence[Spec]) -> list[str]:
+    """The options for several models of one seed."""
+    if len(specs) == 1:
+        return specs[0].words
+    words = ["--model", *(spec.model for spec in specs)]
+    words += ["--weights", *(session.short(spec.source) for spec in specs)]
+    return words + _seed(specs[0].seed)
+
+
+def _seed(seed: int) -> list[str]:
+    return ["--seed", str(seed)] if seed else []
 
 
 def _command(
-    models: Sequence[str],
-    weights: Sequence[str],
-    images: Sequence[str],
-    sizes: Sequence[int],
-    object_size: str,
-    seed: int,
+    models: Sequence[str], images: Sequence[str], sizes: Sequence[int], object_size: str
 ) -> str:
-    words = ["vssm", "resolution", "--model", *models, "--weights", *weights, *images]
-    words += ["--sizes", *map(str, sizes), "--object-size", object_size]
-    words += ["--seed", str(seed)] if seed else []
-    return shlex.join([*words, "--out", "out"])
+    words = ["vssm", "resolution", *models, *images, "--sizes", *map(str, sizes)]
+    return shlex.join([*words, "--object-size", object_size, "--out", "out"])

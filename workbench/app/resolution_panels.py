@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from workbench.app import overlay, resolution_measure, session
+from workbench.app import overlay, resolution_measure
 from workbench.app.class_names import class_names
 from workbench.app.resolution_chart import NUMBERS, axis, chart, written
 from workbench.app.resolution_measure import Task
 from workbench.figures.erf import shown, with_interval
-from workbench.methods.resolution import preprocessing_at
 from workbench.methods.resolution_numbers import log_softmax
 from workbench.results import Resolution
 from workbench.sweep import Step
@@ -82,7 +81,7 @@ def one_picture(task: Task) -> None:
 
 def _one_size(task: Task, size: int, step: Step | None, trained: Step | None) -> None:
     spec, name = task.spec, task.images.names[0]
-    preprocessing = preprocessing_at(session.load(spec).model, size, task.config)
+    preprocessing = resolution_measure.preprocessing(spec, size, task.config)
     picture = preprocessing.picture(task.images.load(0))
     side = size * max(1, round(256 / size))  # whole blocks, so that pixels are seen as pixels
     title = f"{size} px" + (", trained" if size == spec.size else "")

@@ -85,14 +85,6 @@ def controls(choice: Choice, images: Images, names: list[str]) -> ScanMapsConfig
     )
 
 
-def coloured(values: np.ndarray, top: float, signed: bool) -> np.ndarray:
-    """A map as a picture (h, w, 3) uint8 on a common scale."""
-    values = shown(values, top)
-    if signed:
-        return overlay.colours((values + 1) / 2, "RdBu_r")
-    return overlay.colours(values)
-
-
 def bar(top: float, signed: bool) -> dict:
     if not signed:
         return overlay.bar(f"x ** {POWER}")
@@ -111,7 +103,7 @@ def asked(choice: Choice, images: Images, result: ScanMaps, quantity: str) -> No
     assert result.picture is not None
     size = result.picture.shape[:2]
     rows, columns = whole["cells"]
-    heat = coloured(values, top, signed)
+    heat = overlay.scan_map(values, top, signed)
     photo = result.picture
     if not signed:
         photo = overlay.over(photo, overlay.enlarged(shown(values, top) ** 2, size))
@@ -142,7 +134,7 @@ def directions(result: ScanMaps, quantity: str) -> None:
     with st.container(horizontal=True, gap="medium"):
         for site in sites:
             values = result.map(site["name"], quantity)
-            picture = overlay.enlarged(coloured(values, top, signed), (192, 192))
+            picture = overlay.enlarged(overlay.scan_map(values, top, signed), (192, 192))
             note = site_note(result, site).replace("\n", ", ")
             alt = f"{MEANING[quantity]} through {site_title(site)}"
             st.image(picture, caption=f"{site_title(site)}: {note}", width=190, alt=alt)
@@ -211,7 +203,7 @@ def orders(choice: Choice, images: Images, result: ScanMaps, config: ScanMapsCon
     top = float(np.abs(scan).max())
     with st.container(horizontal=True, gap="large"):
         for matrix, at, title in ((scan, step, "scan order"), (image, number, "image order")):
-            picture = coloured(matrix, top, is_signed(result))
+            picture = overlay.scan_map(matrix, top, is_signed(result))
             picture[at, :, 1] = np.maximum(picture[at, :, 1], 110)  # the row of the query
             picture[:, at, 1] = np.maximum(picture[:, at, 1], 110)  # its column
             side = len(matrix) * max(1, 320 // len(matrix))

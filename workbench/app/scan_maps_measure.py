@@ -8,8 +8,9 @@ import streamlit as st
 import torch
 
 from workbench.app import session
+from workbench.app.foreign import beside_the_model
 from workbench.app.session import Spec
-from workbench.images import SAMPLES, Images, preprocessing_for
+from workbench.images import SAMPLES, Images
 from workbench.methods import scan_maps
 from workbench.methods.hidden_attention import HiddenAttention
 from workbench.methods.scan_layers import ScanLayer, layer_names, scan_layers
@@ -21,12 +22,14 @@ LARGEST = 1024
 """Steps of a scan whose whole matrix is drawn."""
 
 
+@beside_the_model
 def layers(spec: Spec) -> list[str]:
     """Module paths of the model's scan layers; empty for a model without a scan."""
     return layer_names(session.load(spec).model)
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
+@beside_the_model
 def measure(spec: Spec, fingerprint: str, config: ScanMapsConfig, _images: Images) -> ScanMaps:
     """The scan maps of one image, remembered by its fingerprint."""
     loaded = session.load(spec)
@@ -36,7 +39,7 @@ def measure(spec: Spec, fingerprint: str, config: ScanMapsConfig, _images: Image
             loaded.model,
             _images,
             config,
-            preprocessing=preprocessing_for(loaded.model, spec.size),
+            preprocessing=session.preprocessing(spec),
             facts=session.facts(spec),
         )
     assert isinstance(result, ScanMaps)
@@ -44,10 +47,11 @@ def measure(spec: Spec, fingerprint: str, config: ScanMapsConfig, _images: Image
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
+@beside_the_model
 def layer_of(spec: Spec, fingerprint: str, name: str, _images: Images) -> ScanLayer:
     """One layer after a forward pass of the image: its tensors and the places of its steps."""
     loaded = session.load(spec)
-    preprocessing = preprocessing_for(loaded.model, spec.size)
+    preprocessing = session.preprocessing(spec)
     x = preprocessing.tensor(preprocessing.picture(_images.load(0))[None])
     with loaded.lock, torch.no_grad():
         return scan_layers(loaded.model, x, [name])[0]
@@ -79,9 +83,8 @@ def command(spec: Spec, images: Images, config: ScanMapsConfig) -> str:
     """The command line that measures the same."""
     name = images.names[0]
     image = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
-    words = ["vssm", "scan-maps", "--model", spec.model, "--weights", session.short(spec.source)]
-    words += ["--images", session.short(image), "--size", str(spec.size), "--layer", config.layer]
+    words = ["vssm", "scan-maps", *spec.words, "--images", session.short(image)]
+    words += ["--size", str(spec.size), "--layer", config.layer]
     words += ["--query", config.query, "--view", config.view, "--aggregate", config.aggregate]
-    words += ["--with-D", "true"] if config.with_D else []
-    words += ["--seed", str(spec.seed)] if spec.seed else []
+    words += ["--with-D"] if config.with_D else []
     return shlex.join([*words, "--out", "out"])

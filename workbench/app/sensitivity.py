@@ -37,10 +37,10 @@ def controls(names: list[str]) -> tuple[float, int, str | None, str]:
             0.25,
             key="eps",
             bind="query-params",
-            width=220,
+            width=200,
         )
         steps = st.select_slider(
-            "Steps", [1, 5, 10, 20, 50], 10, key="steps", bind="query-params", width=120
+            "Steps", [1, 5, 10, 20, 50], 10, key="steps", bind="query-params", width=110
         )
         numbers = [str(i) for i in range(len(names))]
         layer = st.select_slider(
@@ -50,7 +50,7 @@ def controls(names: list[str]) -> tuple[float, int, str | None, str]:
             key="layer",
             bind="query-params",
             format_func=lambda number: f"{number}: {names[int(number)]}",
-            width=230,
+            width=340,
         )
         scope = st.segmented_control(
             "Put back in",

@@ -10,8 +10,9 @@ import streamlit as st
 import torch
 
 from workbench.app import session
+from workbench.app.foreign import beside_the_model
 from workbench.app.session import Spec
-from workbench.images import SAMPLES, Batch, Images, preprocessing_for
+from workbench.images import SAMPLES, Batch, Images
 from workbench.methods import sensitivity
 from workbench.methods.scan_layers import Direction, ScanLayer, scan_layers
 from workbench.methods.scan_statistics import token_statistics
@@ -56,6 +57,7 @@ class Attack:
     margins: tuple[float, float]
 
 
+@beside_the_model
 def scans(spec: Spec) -> list[str]:
     """Module paths of the model's scans; empty for a model without one."""
     return list(dict.fromkeys(site.module for site in scan_sites(session.load(spec).model)))
@@ -65,7 +67,7 @@ def scans(spec: Spec) -> list[str]:
 def case(setting: Setting, _images: Images) -> Case:
     """The image, its adversarial twin and the scans of both; use it with the model's lock."""
     loaded = session.load(setting.spec)
-    preprocessing = preprocessing_for(loaded.model, setting.spec.size)
+    preprocessing = session.preprocessing(setting.spec)
     picture = preprocessing.picture(_images.load(0))[None]
     batch = Batch(preprocessing.tensor(picture), picture, (_images.names[0],), None, (0,))
     config = SensitivityConfig(transplant_eps_255=setting.eps, attack_steps=setting.steps)
@@ -74,6 +76,7 @@ def case(setting: Setting, _images: Images) -> Case:
 
 
 @st.cache_data(max_entries=100, show_spinner=False)
+@beside_the_model
 def attack(setting: Setting, _images: Images) -> Attack:
     """Attack the image on the model's own prediction."""
     it = case(setting, _images)
@@ -91,6 +94,7 @@ def attack(setting: Setting, _images: Images) -> Attack:
     )
 
 
+@beside_the_model
 def prepare(setting: Setting, images: Images, report: Report) -> None:
     """Attack the image and record both runs, unless that is known; what takes long of `attack`."""
     it = case(setting, images)
@@ -105,6 +109,7 @@ def prepare(setting: Setting, images: Images, report: Report) -> None:
             getattr(it, name)  # kept by the case
 
 
+@beside_the_model
 def transplants(
     setting: Setting, layer: str | None, images: Images, report: Report
 ) -> list[tuple[str, float]]:
@@ -130,6 +135,7 @@ def _transplant(
         return row.name, float(margins_with(it, row, it.twin, it.attacked, it.clean))
 
 
+@beside_the_model
 def result(setting: Setting, narrow: bool, images: Images, report: Report) -> Sensitivity:
     """The same transplants as the command line measures them: both ways, with random controls.
 
@@ -154,7 +160,7 @@ def result(setting: Setting, narrow: bool, images: Images, report: Report) -> Se
             loaded.model,
             images,
             config,
-            preprocessing=preprocessing_for(loaded.model, setting.spec.size),
+            preprocessing=session.preprocessing(setting.spec),
             facts=session.facts(setting.spec),
         )
     assert isinstance(found, Sensitivity)
@@ -162,6 +168,7 @@ def result(setting: Setting, narrow: bool, images: Images, report: Report) -> Se
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
+@beside_the_model
 def layer_of(setting: Setting, name: str, _images: Images) -> tuple[ScanLayer, ScanLayer]:
     """One layer of the clean and of the adversarial run."""
     it = case(setting, _images)
@@ -189,8 +196,7 @@ def command(spec: Spec, images: Images, eps: float, steps: int) -> str:
     """The command line that takes all views of the image at this attack."""
     name = images.names[0]
     image = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
-    words = ["vssm", "sensitivity", "--model", spec.model, "--weights", session.short(spec.source)]
-    words += ["--images", session.short(image), "--size", str(spec.size)]
+    words = ["vssm", "sensitivity", *spec.words, "--images", session.short(image)]
+    words += ["--size", str(spec.size)]
     words += ["--transplant-eps-255", f"{eps:g}", "--attack-steps", str(steps)]
-    words += ["--seed", str(spec.seed)] if spec.seed else []
     return shlex.join([*words, "--out", "out"])

@@ -19,7 +19,10 @@ from typing import Any
 import streamlit as st
 from torch import nn
 
-from workbench.images import SAMPLES
+from workbench import standin
+from workbench.app import foreign
+from workbench.app.foreign import beside_the_model
+from workbench.images import SAMPLES, Preprocessing, preprocessing_for
 from workbench.results import Result
 from workbench.weights import create_model, facts_of
 
@@ -31,7 +34,8 @@ DRAWING = threading.Lock()
 class Spec:
     """One model as chosen: what caches are keyed by.
 
-    weights: "random", "official" or the name of a file in the weights folder.
+    weights: "random", "official" or the name of a file in the weights folder; for the repository
+        that the app was started with, "auto" for those that its adapter gives.
     stamp: time and size of that file, so that a new file of the same name is read again.
     size: of the input, in pixels.
     """
@@ -44,20 +48,40 @@ class Spec:
 
     @property
     def random(self) -> bool:
+        if self.weights == "auto":
+            return facts(self)["weights"] == "random"
         return self.weights == "random"
 
     @property
     def label(self) -> str:
-        return f"random weights (seed {self.seed})" if self.random else self.weights
+        if self.random:
+            return f"random weights (seed {self.seed})"
+        return "weights of the adapter" if self.weights == "auto" else self.weights
 
     @property
     def source(self) -> str:
         """What `create_model` and the command line take for the weights."""
-        known = self.weights in ("random", "official")
+        known = self.weights in ("random", "official", "auto")
         return self.weights if known else str(weights_folder() / self.weights)
 
+    @property
+    def words(self) -> list[str]:
+        """The options of the command line that name the model, its weights and the seed."""
+        own, found = foreign.repository(), ["--model", self.model]
+        if own is not None and foreign.is_foreign(self.model):
+            found = ["--repo", short(own.folder), "--adapter", short(own.adapter)]
+        if self.weights != "auto":
+            found += ["--weights", short(self.source)]
+        return found + (["--seed", str(self.seed)] if self.seed else [])
+
+    @property
+    def trained(self) -> bool:
+        """Whether a checkpoint is chosen, so that there is a state before training."""
+        return self.weights not in ("random", "auto")
+
     def untrained(self) -> "Spec":
-        return replace(self, weights="random", stamp=None)
+        weights = "auto" if foreign.is_foreign(self.model) else "random"
+        return replace(self, weights=weights, stamp=None)
 
 
 @dataclass(frozen=True)
@@ -78,18 +102,34 @@ def results_folder() -> Path:
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the model ...")
 def load(spec: Spec) -> Loaded:
-    """The model, from the cache when it was loaded before.
+    """The model, from the cache when it was loaded before; to be called `beside_the_model`.
 
     Raises:
         ValueError, OSError: in one sentence, as `create_model` does.
     """
-    model = create_model(spec.model, spec.source, seed=spec.seed, img_size=spec.size)
+    own = foreign.repository()
+    if own is not None and foreign.is_foreign(spec.model):
+        weights = None if spec.weights == "auto" else spec.source
+        model = standin.load(
+            own.folder, own.adapter, size=spec.size, weights=weights, seed=spec.seed
+        )
+    else:
+        model = create_model(spec.model, spec.source, seed=spec.seed, img_size=spec.size)
     return Loaded(model, threading.RLock())
 
 
+@st.cache_data(max_entries=100, show_spinner="Loading the model ...")
+@beside_the_model
 def facts(spec: Spec) -> dict[str, Any]:
     """What a result says about its model, in the words of the command line."""
     return facts_of(load(spec).model)
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+@beside_the_model
+def preprocessing(spec: Spec) -> Preprocessing:
+    """How images are brought to the model's size."""
+    return preprocessing_for(load(spec).model, spec.size)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Literal
 import streamlit as st
 import timm
 
+from workbench.app import foreign
 from workbench.app.session import Spec, sentences, weights_folder
 from workbench.checkpoints import OFFICIAL, PATTERNS
 from workbench.images import SAMPLES, BadImage, Images, open_images
@@ -33,12 +34,13 @@ class Choice:
 
 
 def model_names() -> list[str]:
-    """Small models first, then family by family, then some of timm's for comparison."""
+    """The repository's, small models, then family by family, then some of timm's to compare."""
+    own = foreign.repository()
     families = [
         name for kind in ("vmamba", "vim", *FAMILIES) for name in timm.list_models(f"{kind}_*")
     ]
     small = [name for name in (*families, *timm.list_models("*_nano")) if name.endswith("_nano")]
-    return list(dict.fromkeys([*small, *families, *BASELINES]))
+    return list(dict.fromkeys([*([own.name] if own else []), *small, *families, *BASELINES]))
 
 
 def checkpoints(model: str) -> list[str]:
@@ -53,27 +55,39 @@ def checkpoints(model: str) -> list[str]:
     return [file for file in files if owner(file) == model]
 
 
+def weights_offered(model: str) -> list[str]:
+    """What can be chosen as weights of a model, best first."""
+    if foreign.is_foreign(model):
+        return ["auto", *checkpoints(model)]
+    official = model in OFFICIAL or model in BASELINES
+    return [*checkpoints(model), "random", *(["official"] if official else [])]
+
+
 def choose_model(
     names: list[str], label: str, key: str, width: Literal["stretch"] | int = "stretch"
 ) -> tuple[str, str]:
     """Two select boxes, their values in the URL; ("none", "") when the choice is "none"."""
     first = key == "model"
-    name = st.selectbox(label, names, key=key, bind="query-params", width=width)
+    name = st.selectbox(
+        label, names, key=key, bind="query-params", width=width, format_func=_described
+    )
     if name == "none":
         return name, ""
-    offered = [*checkpoints(name), "random"]
-    if name in OFFICIAL or name in BASELINES:
-        offered.append("official")
     weights = st.selectbox(
         "Weights" if first else "Its weights",
-        offered,
+        weights_offered(name),
         key="weights" if first else f"{key}_weights",
         bind="query-params",
         help="Files of the weights folder that are named after the model; random: the model before "
-        "training; official: the published file, downloaded when chosen.",
+        "training; official: the published file, downloaded when chosen; auto: as the adapter of "
+        "your repository makes them.",
         width=width,
     )
     return name, weights
+
+
+def _described(name: str) -> str:
+    return f"your repository: {name}" if foreign.is_foreign(name) else name
 
 
 def spec(model: str, weights: str, seed: int, size: str) -> Spec:
@@ -82,7 +96,7 @@ def spec(model: str, weights: str, seed: int, size: str) -> Spec:
     own = known.input_size[-1] if known else 224
     pixels = own if size == OWN_SIZE else int(size)
     stamp = None
-    if weights not in ("random", "official"):
+    if weights not in ("random", "official", "auto"):
         state = (weights_folder() / weights).stat()
         stamp = (state.st_mtime_ns, state.st_size)
     return Spec(model, weights, seed, min(max(pixels, 64), 512), stamp)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 COMMANDS = ("models", "paths", "train", "evaluate", "figures", "show", "app")
 """Modules of this package with `parser()` and `command(args)`; methods come before them."""
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `vssm`; returns the exit code: 0, 2 for input that cannot be used, 130 for Ctrl-C."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
-        args = parser().parse_args(_underscored(sys.argv[1:] if arguments is None else arguments))
+        args = parse(sys.argv[1:] if arguments is None else arguments)
         name = args.subcommand
         if name in COMMANDS:
             return import_module(f"{__name__}.{name}").command(args[name])
@@ -49,6 +49,11 @@ def parser() -> ArgumentParser:
     for name in COMMANDS:
         commands.add_subcommand(name, import_module(f"{__name__}.{name}").parser())
     return top
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """The options of a command; ends the process with exit code 2 for options that do not exist."""
+    return parser().parse_args(_underscored(arguments))
 
 
 def _underscored(arguments: Sequence[str]) -> list[str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from workbench.cli.options import add_repository, check_repository
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -20,6 +22,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--port", type=int, default=8501, help="port on this machine")
     made.add_argument("--weights", default=None, help="folder with checkpoints to choose from")
     made.add_argument("--results", default=None, help="folder with result files to show")
+    add_repository(made)
     made.add_argument("--headless", action="store_true", help="do not open a browser window")
     return made
 
@@ -33,6 +36,9 @@ def command(args: Namespace) -> int:
             if not Path(folder).is_dir():
                 raise ValueError(f"--{option} {folder} is not a folder")
             environment[variable] = str(Path(folder).resolve())
+    if check_repository(args):
+        environment["VSSM_REPO"] = str(Path(args.repo).resolve())
+        environment["VSSM_ADAPTER"] = str(Path(args.adapter).resolve())
     _check_port(args.port)
     command = [sys.executable, "-m", "streamlit", "run", str(REPOSITORY / "app.py")]
     command += ["--server.address", "127.0.0.1", "--server.port", str(args.port)]

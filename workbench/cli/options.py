@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from docstring_parser import parse
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from torch import nn
 
 
@@ -45,26 +45,44 @@ def add_run(command: ArgumentParser) -> None:
 
 
 def add_repository(command: ArgumentParser) -> None:
-    """A model of somebody's repository, in place of --model."""
+    """A model of somebody's repository."""
     command.add_argument(
-        "--repo", default=None, help="a folder whose code runs, in place of --model"
+        "--repo", default=None, help="a folder whose code runs with your rights, and gives a model"
     )
     command.add_argument(
         "--adapter", default=None, help="a file that makes its model; docs/your-model.md"
     )
 
 
+def check_repository(args: Namespace) -> bool:
+    """Whether a repository is given.
+
+    Raises:
+        ValueError: for one of --repo and --adapter, and for a folder or file that is not there.
+    """
+    if (args.repo is None) != (args.adapter is None):
+        raise ValueError("--repo and --adapter go together: the folder, and a file with make()")
+    if args.repo is None:
+        return False
+    if not Path(args.repo).is_dir():
+        raise ValueError(f"there is no folder {args.repo}; clone the repository there")
+    if not Path(args.adapter).is_file():
+        raise ValueError(
+            f"there is no adapter {args.adapter}; give a Python file with make() in it"
+        )
+    return True
+
+
 def models_of(args: Namespace) -> tuple[Sequence[str], Callable[..., nn.Module]]:
     """The models' names, and what builds one from name, weights, seed and img_size.
 
     Raises:
-        ValueError: for neither or both of --model and --repo, or one of --repo and --adapter.
+        ValueError: for neither or both of --model and --repo, and as `check_repository`.
     """
-    if (args.repo is None) != (args.adapter is None):
-        raise ValueError("--repo and --adapter go together: the folder, and a file with make()")
-    if (args.model is None) == (args.repo is None):
+    foreign = check_repository(args)
+    if (args.model is None) != foreign:
         raise ValueError("give models by --model, or one of a repository by --repo and --adapter")
-    if args.repo is None:
+    if not foreign:
         from workbench.weights import create_model
 
         return args.model, create_model
@@ -80,17 +98,23 @@ def models_of(args: Namespace) -> tuple[Sequence[str], Callable[..., nn.Module]]
 
 def add_config(command: ArgumentParser, kind: type, skip: Collection[str] = ()) -> None:
     """The fields of a method's configuration; those that hold several values take them spelt
-    "1,2" or "1 2".
+    "1,2" or "1 2", and switches stand alone or before true or false.
     """
     several = _several(kind)
-    command.add_class_arguments(kind, skip={*skip, *several})
+    switches = {name for name, hint in typing.get_type_hints(kind).items() if hint is bool}
+    command.add_class_arguments(kind, skip={*skip, *several, *switches})
     meanings = {found.arg_name: found.description for found in parse(kind.__doc__ or "").params}
     for field in dataclasses.fields(kind):
-        if field.name in several and field.name not in skip:
+        if field.name in skip:
+            continue
+        option, help = f"--{field.name}", meanings.get(field.name)
+        if field.name in several:
             default = field.default
             texts = [str(value) for value in default] if isinstance(default, tuple) else default
+            command.add_argument(option, nargs="+", type=str, default=texts, help=help)
+        elif field.name in switches:
             command.add_argument(
-                f"--{field.name}", nargs="+", type=str, default=texts, help=meanings[field.name]
+                option, action=ActionYesNo, nargs="?", default=field.default, help=help
             )
 
 

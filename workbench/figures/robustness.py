@@ -167,11 +167,13 @@ def _curves(ax: Axes, result: Robustness, group: str) -> None:
     for name, conditions in _series(result, group).items():
         x = np.array([factor * condition["level"] for condition in conditions])
         value, size = _numbers(conditions, "accuracy")
-        if group != "shuffle":  # which leaves no image untouched
+        alone = len(conditions) == 1  # a line to it would tell of what was not measured
+        if group != "shuffle" and not alone:  # shuffling leaves no image untouched
             x, value = np.append(0, x), np.append(_clean(result), value)
             size = np.append(np.zeros((2, 1)), size, axis=1)
         levels.update(x.tolist())
-        ax.errorbar(x, value, size, ms=2.5, lw=1, elinewidth=0.5, **styles[name])
+        style = styles[name] | ({"ls": ""} if alone else {})
+        ax.errorbar(x, value, size, ms=2.5, lw=1, elinewidth=0.5, **style)
     if group == "shuffle":
         ax.set_xscale("log", base=2)
         ax.xaxis.set_minor_locator(NullLocator())
@@ -305,8 +307,8 @@ def caption(result: Robustness) -> str:
         starts = "one random start" if config["restarts"] == 1 else f"{config['restarts']} starts"
         lines.append(
             f"Attacks: eps in {config['norm']}, pixels in [0, 1], on the margin of the logits; PGD "
-            f"{config['steps']} steps of 2.5 eps / steps, {starts}; the control is a random change "
-            "of the same size."
+            f"{config['steps']} steps from eps down to eps / {config['steps']}, {starts}; the "
+            "control is a random change of the same size."
         )
     checks = meta["checklist"]
     if checks:

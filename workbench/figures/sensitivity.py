@@ -5,6 +5,7 @@ import io
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,6 +24,8 @@ COLOURS = {"B": "#0072B2", "C": "#D55E00", "delta": "#009E73", "u": "#CC79A7"}
 MARKERS = {"B": "o", "C": "s", "delta": "^", "u": "D"}
 RANKED = ("B", "C", "delta")
 BANNER = "RANDOM WEIGHTS: ranks of B, C and delta before training are not evidence"
+FEW = 4
+"""So many directions have room for their names side by side."""
 _SIGN = {"for": "for", "against": "against", "nothing": "undecided"}
 
 
@@ -84,7 +87,8 @@ def draw(result: Sensitivity) -> Figure:
             panels[view](figure.add_subplot(grid[maps + i // 2, column]), result)
         words = figure.add_subplot(grid[-1, :])
         words.set_axis_off()
-        words.text(0, 1, "\n".join(text), va="top", fontsize=7, transform=words.transAxes)
+        verdicts = words.text(0, 1, "\n".join(text), va="top", fontsize=7)
+        verdicts.set_in_layout(False)  # long lines would take their width from all panels
         figure.suptitle(label(result), fontsize=9)
     plt.close(figure)
     return figure
@@ -99,8 +103,7 @@ def _maps(figure: Figure, axes: Sequence[Axes], result: Sensitivity) -> None:
     for i, (ax, name) in enumerate(zip(axes, RANKED, strict=True)):
         image = ax.imshow(values[..., i], cmap="magma", vmin=0, vmax=values.max(), aspect="auto")
         ax.set_title(f"sensitivity to {name}")
-        short = [direction.replace("-", "\n") for direction in directions]
-        ax.set_xticks(range(len(directions)), short, fontsize=5.5)
+        _direction_ticks(ax, directions, fontsize=5.5)
         ax.set_yticks(range(len(modules)), range(len(modules)) if i == 0 else [])
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
@@ -220,7 +223,19 @@ def _horizons(ax: Axes, result: Sensitivity) -> None:
     eps = result.meta["used"]["transplant_eps_255"]
     ax.set_title(f"memory under attack, {eps:g}/255")
     ax.margins(y=0.2)
-    ax.legend(ncols=len(directions), loc="upper left", fontsize=6)
+    if len(directions) > FEW:
+        ax.legend(ncols=FEW, loc="upper center", bbox_to_anchor=(0.5, -0.28), fontsize=6)
+    else:
+        ax.legend(ncols=len(directions), loc="upper left", fontsize=6)
+
+
+def _direction_ticks(ax: Axes, directions: Sequence[str], **style: Any) -> None:
+    """Names of directions below an axis; many of them stand upright."""
+    if len(directions) > FEW:
+        ax.set_xticks(range(len(directions)), directions, rotation=90, **style)
+    else:
+        names = [name.replace("-", "\n") for name in directions]
+        ax.set_xticks(range(len(directions)), names, **style)
 
 
 def has_narrow(result: Sensitivity) -> bool:
@@ -287,8 +302,10 @@ def _scopes(
             color=COLOURS[name], label=name,
         )  # fmt: skip
     ax.axhline(0, color="black", lw=0.6)
-    names = range(len(scopes)) if numbered else [scope.replace("-", "\n") for scope in scopes]
-    ax.set_xticks(range(len(scopes)), names)
+    if numbered:
+        ax.set_xticks(range(len(scopes)), range(len(scopes)))
+    else:
+        _direction_ticks(ax, scopes)
     ax.set_xlabel("scan layer alone" if numbered else "direction alone, in all layers")
     ax.set_ylabel(axis)
     ax.legend(fontsize=6, loc="upper left")

@@ -67,19 +67,3 @@ def _measures(name: str, theta: Tensor, g: Tensor) -> Tensor:
     product, budget = theta * g, row_rms(name, theta) * g
     measured = (product.abs().sum(), budget.abs().sum(), budget.norm(), product.sum(), g.norm())
     return torch.stack(measured)
-
-
-def elasticity_maps(subject: Subject, x: Tensor, labels: Tensor) -> dict[str, dict[str, Tensor]]:
-    """Site name -> B, C, delta, u -> (b, l): |theta dJ/dtheta| of the margin, summed over channels
-    or states, along the site's path."""
-    with torch.enable_grad(), record(subject.model, *PARAMETERS, keep="graph") as seen:
-        loss = subject.margins(x, labels).sum()
-    tensors = [seen[site.name][name] for site in subject.sites for name in PARAMETERS]
-    gradients = iter(torch.autograd.grad(loss, tensors))
-    return {
-        site.name: {
-            name: (seen[site.name][name].detach() * next(gradients)).abs().sum(dim=1)
-            for name in PARAMETERS
-        }
-        for site in subject.sites
-    }

@@ -1,0 +1,130 @@
+"""A repository in the app: its model on every page, its code in a process of its own."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from workbench import standin
+from workbench.app import erf_measure, session
+from workbench.app.session import Spec
+from workbench.images import open_images, preprocessing_for
+from workbench.methods import erf
+from workbench.runner import run
+
+FOREIGN = Path(__file__).parent / "foreign"
+APP = str(Path(__file__).parents[1] / "app.py")
+ADAPTER = """
+import os
+from pathlib import Path
+
+Path(__file__).with_name("process").write_text(str(os.getpid()))
+
+
+def make():
+    from models.vmamba import VSSM
+
+    print("what foreign code prints disturbs nobody")
+    return VSSM()
+"""
+
+
+@pytest.fixture
+def adapter(tmp_path, monkeypatch):
+    """The adapter of the small VMamba, with which the app is started."""
+    folder = tmp_path / "Their-VMamba"  # of another path in every test, as caches live on
+    shutil.copytree(FOREIGN / "vmamba", folder)
+    file = tmp_path / "adapter.py"
+    file.write_text(ADAPTER)
+    for name, value in (("REPO", folder), ("ADAPTER", file), ("WEIGHTS", tmp_path)):
+        monkeypatch.setenv(f"VSSM_{name}", str(value))
+    session.st.cache_data.clear()
+    return file
+
+
+@pytest.fixture
+def app(adapter):
+    def visit(page: str | None = None, **query: str) -> AppTest:
+        test = AppTest.from_file(APP, default_timeout=120)
+        if page is not None:
+            test.run()  # only then are the pages known
+            test.switch_page(f"workbench/app/{page}.py")
+        test.query_params.update(size="64", model="Their-VMamba", **query)
+        return test.run()
+
+    return visit
+
+
+def fine(app: AppTest) -> AppTest:
+    assert not app.exception
+    assert [error.value for error in app.error] == []
+    return app
+
+
+def test_a_click_measures_the_field_in_another_process(app, adapter):
+    page = fine(app(position="0.1,0.9"))
+    words = page.code[0].value.split()
+    assert words[words.index("--adapter") + 1] == str(adapter) and "--model" not in words
+    assert any("Random (untrained) weights" in text.value for text in page.markdown)
+    process = int(adapter.with_name("process").read_text())
+    assert process != os.getpid()
+    assert not any(name.partition(".")[0] == "models" for name in sys.modules)
+
+    spec = Spec("Their-VMamba", "auto", 0, 64)
+    stage, images = erf_measure.stage_count(spec), open_images("samples", 1)
+    config = erf_measure.config_at(spec, stage, (0.1, 0.9), "none")
+    there = erf_measure.measure(spec, images, config)
+    model = standin.load(adapter.with_name("Their-VMamba"), adapter, size=64)
+    here = run(erf, model, images, config, preprocessing=preprocessing_for(model, 64))
+    assert there.map.tobytes() == here.map.tobytes()
+
+
+@pytest.mark.parametrize("page", ["scan_maps", "sensitivity"])
+def test_other_pages_show_it(app, page):
+    found = fine(app(page, position="0.5,0.5", steps="1"))
+    assert found.header[0].value == page.replace("_", " ").capitalize()
+    assert found.get("image") and "--repo" in found.code[0].value
+
+
+def test_resolution_is_measured_without_labels(app):
+    sizes = {"sizes-224": ["64", "96"]}
+    page = app("resolution", data="sidebar picture", **sizes)
+    next(button for button in page.button if button.key == "go").click().run()
+    assert "--repo" in fine(page).code[0].value
+    assert len(page.table[0].value) == 3
+
+
+def test_what_stops_a_page_stops_the_measurement_and_no_more(adapter):
+    class Leave(BaseException):
+        pass
+
+    def leave(done: int, total: int, note: str | None) -> None:
+        raise Leave
+
+    spec, images = Spec("Their-VMamba", "auto", 0, 64), open_images("samples", 2)
+    config = erf_measure.config_at(spec, 1, (0.5, 0.5), "none")
+    with pytest.raises(Leave):
+        erf_measure.measure(spec, images, config, leave)
+    seen = []
+    found = erf_measure.measure(spec, images, config, lambda *told: seen.append(told))
+    assert found.meta["images_used"] == 2 and seen[-1][:2] == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import nothing_of_this_name", "pip install nothing_of_this_name"),
+        ("raise KeyError('blocks')", "failed at adapter.py:2: KeyError: 'blocks'"),
+        ("import os; os._exit(9)", "the process of Their-VMamba ended (exit code 9)"),
+    ],
+)
+def test_what_goes_wrong_there_is_a_sentence_here(app, adapter, code, said):
+    adapter.write_text(f"def make():\n    {code}\n")
+    page = app()
+    assert not page.exception
+    assert any(said in error.value for error in page.error)
+    adapter.write_text(ADAPTER)
+    fine(page.run())

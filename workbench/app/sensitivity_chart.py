@@ -1,0 +1,56 @@
+"""The chart that compares models by what B, C and delta carry."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from workbench.results import Sensitivity
+
+SHARE = "share of first-order sensitivity (%)"
+COLOURS = {"B": "#0072B2", "C": "#009E73", "delta": "#D55E00"}
+
+
+def shares(results: Sequence[Sensitivity]) -> dict[str, Any]:
+    """A Vega-Lite specification: for each model three bars with intervals."""
+    rows = []
+    for result in results:
+        found = result.meta["views"]["gradient"]["shares"]["margin, linf"]
+        for tensor in COLOURS:
+            entry = found[tensor]
+            interval = f"{entry['value']:.1f} [{entry['low']:.1f}, {entry['high']:.1f}] %"
+            row = {"model": result.meta["model"], "tensor": tensor, "share": interval}
+            rows.append(row | {name: entry[name] for name in ("value", "low", "high")})
+    models = [result.meta["model"] for result in results]
+    return {
+        "height": 260,
+        "data": {"values": rows},
+        "encoding": {
+            "x": {
+                "field": "model",
+                "type": "nominal",
+                "sort": models,
+                "axis": {"title": None, "labelAngle": 0},
+            },
+            "xOffset": {"field": "tensor", "sort": list(COLOURS)},
+            "tooltip": [{"field": name} for name in ("model", "tensor", "share")],
+        },
+        "layer": [
+            {
+                "mark": "bar",
+                "encoding": {
+                    "y": {"field": "value", "type": "quantitative", "title": SHARE},
+                    "color": {
+                        "field": "tensor",
+                        "scale": {"domain": list(COLOURS), "range": list(COLOURS.values())},
+                        "legend": {"orient": "top", "title": None},
+                    },
+                },
+            },
+            {
+                "mark": {"type": "rule", "color": "#888888", "strokeWidth": 2},
+                "encoding": {
+                    "y": {"field": "low", "type": "quantitative"},
+                    "y2": {"field": "high"},
+                },
+            },
+        ],
+    }
