@@ -130,12 +130,15 @@ def find_sites(model: nn.Module, sites: str | list[str]) -> list[Site]:
     Raises:
         ValueError: when a pattern matches nothing; the message lists the names nearest to it.
     """
-    patterns = [sites] if isinstance(sites, str) else list(sites)
     known = scans(model)
-    for pattern in patterns:
-        if not any(fnmatchcase(site.name, pattern) for site in known):
+    names = [site.name for site in known]
+    chosen: set[str] = set()
+    for pattern in [sites] if isinstance(sites, str) else sites:
+        fitting = {pattern} & set(names) or {name for name in names if fnmatchcase(name, pattern)}
+        if not fitting:
             raise ValueError(_no_site(model, pattern, known))
-    return [site for site in known if any(fnmatchcase(site.name, p) for p in patterns)]
+        chosen |= fitting
+    return [site for site in known if site.name in chosen]
 
 
 def _no_site(model: nn.Module, pattern: str, known: list[Site]) -> str:
@@ -286,10 +289,9 @@ def patch(
     """
     _check_names(functions)
     found = find_sites(model, sites)
-    for change in functions.values():
-        if isinstance(change, Mapping):
-            for name in change:
-                find_sites(model, name)  # a misspelt name would change nothing and say nothing
+    given = {name for f in functions.values() if isinstance(f, Mapping) for name in f}
+    for name in given - {site.name for site in found}:  # it would change nothing and say nothing
+        raise ValueError(_no_site(model, name, found))
 
     def replaced(module: SelectiveScan, members: list[Site], name: str, tensor: Tensor) -> Tensor:
         count = len(module.directions)

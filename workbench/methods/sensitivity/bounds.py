@@ -71,8 +71,8 @@ def change(tensors: Mapping[str, Tensor], name: str, moved: Tensor) -> Tensor:
 
 def measure(case: Case) -> dict[str, Tensor]:
     """`bounds` (b, sites, 3, 3): for B, C and delta of every site, what a change within
-    `narrow_eps` does to the scan's own output at most, what one found by gradient steps on the
-    margin does, and what a random one does; means of |dy| over mean |C h|."""
+    `narrow_eps` does to the scan's own output at most, what the signs of the margin's gradient do,
+    and what a random change does; means of |dy| over mean |C h|."""
     config = case.config
     found = []
     for site in case.subject.sites:
@@ -83,10 +83,8 @@ def measure(case: Case) -> dict[str, Tensor]:
             inside = Inside(case, name, (site.name,))
             (ball,) = inside.balls(config.narrow_eps)
             radius = config.narrow_eps * row_rms(name, tensors[name])
-            deltas = (
-                inside.attacked(config.narrow_eps, 1).deltas[0],
-                random_direction([ball], case.seeds())[0],
-            )
+            (step,) = inside.one_step(config.narrow_eps)
+            deltas = step, random_direction([ball], case.seeds())[0]
             moved = [tensors[name] + delta for delta in deltas]
             moved = [m.clamp(min=0) if name == "delta" else m for m in moved]
             changes = [bound(tensors, name, radius), *(change(tensors, name, m) for m in moved)]

@@ -88,10 +88,10 @@ def settled(config: SensitivityConfig) -> SensitivityConfig:
     return replace(
         config,
         eps=(config.narrow_eps,),
-        steps=min(config.steps, 5),
-        draws=min(config.draws, 5),
-        halvings=min(config.halvings, 3),
-        attack_steps=min(config.attack_steps, 5),
+        steps=min(config.steps, 3),
+        draws=min(config.draws, 4),
+        halvings=min(config.halvings, 2),
+        attack_steps=min(config.attack_steps, 3),
         attack_seeds=1,
         narrow=False,
     )

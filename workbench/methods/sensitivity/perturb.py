@@ -56,24 +56,31 @@ class Inside:
             return case.subject.margins(case.x, case.labels)
 
     def attacked(self, eps: Tensor | float, steps: int, restarts: int = 1) -> Ascent:
-        """The lowest margin that gradient steps find; a single step starts from zero (FGSM)."""
+        """The lowest margin that gradient steps from a random start find."""
         return projected_gradient(
             lambda deltas: -self.margins(deltas),
             self.balls(eps),
             steps=steps,
             restarts=restarts,
-            start="zero" if steps == 1 else "random",
             seed=self.case.seeds(),
         )
 
-    def at_random(self, eps: float, draws: int) -> Tensor:
-        """Margins (b, draws) under random signs at the full budget: the control."""
+    def one_step(self, eps: float) -> list[Tensor]:
+        """What the signs of the margin's gradient ask for at the full budget (FGSM)."""
+        slopes = [self.case.slopes[site][self.name] for site in self.sites]
         balls = self.balls(eps)
+        steps = [ball.step(-slope, signs=True) for ball, slope in zip(balls, slopes, strict=True)]
+        return [ball.project(step) for ball, step in zip(balls, steps, strict=True)]
+
+    def at_random(self, eps: Sequence[float], draws: int) -> Tensor:
+        """Margins (b, budgets, draws) under random signs at the full budgets: the control."""
+        balls = self.balls(1.0)
         found = []
         for draw in range(draws):
+            directions = random_direction(balls, self.case.seeds(draw))
             with torch.no_grad():
-                found.append(self.margins(random_direction(balls, self.case.seeds(draw))))
-        return torch.stack(found, dim=1)
+                found += [self.margins([e * direction for direction in directions]) for e in eps]
+        return torch.stack(found, dim=1).unflatten(1, (draws, len(eps))).transpose(1, 2)
 
     def flipping_eps(self, highest: float, halvings: int, steps: int) -> Tensor:
         """(b,) the smallest budget found at which the prediction leaves the label.
@@ -108,24 +115,26 @@ def measure(case: Case) -> dict[str, Tensor]:
     subject, config = case.subject, case.config
     scopes = subject.scopes("all") | subject.narrow_scopes()
     fewer = max(1, config.steps // 2)
-    perturbed, random = [], []
+    everywhere = scopes["all"]
+    clean = case.margins()
+    perturbed = []
     for name, scope, eps in rows(subject, config):
         inside = Inside(case, name, scopes[scope])
-        wide = scope == "all"
-        steps = config.steps if wide else fewer
-        found = [inside.attacked(eps, 1), inside.attacked(eps, steps, config.restarts)]
+        steps = config.steps if scope == "all" else fewer
+        with torch.no_grad():
+            single = inside.margins(inside.one_step(eps)).minimum(clean)
         # one step is the first of many: what is found later is never worse
-        single, many = (-ascent.values for ascent in found)
+        many = -inside.attacked(eps, steps, config.restarts).values
         perturbed.append(torch.stack([single, many.minimum(single)], dim=1))
-        if wide:
-            random.append(inside.at_random(eps, config.draws))
-    everywhere = scopes["all"]
+    random = [
+        Inside(case, name, everywhere).at_random(config.eps, config.draws) for name in PARAMETERS
+    ]
     flipping = [
         Inside(case, name, everywhere).flipping_eps(HIGHEST, config.halvings, fewer)
         for name in RANKED
     ]
     return {
         "perturbed": torch.stack(perturbed, dim=1),
-        "random": torch.stack(random, dim=1),
+        "random": torch.cat(random, dim=1),
         "flipping": torch.stack(flipping, dim=1),
     }

@@ -91,11 +91,35 @@ class Case:
         self.labelled = given >= 0
         self.labels = torch.where(self.labelled, given, predicted)
         self.indices = batch.indices
+        self._signs: dict[tuple, Tensor] = {}
 
     @cached_property
     def clean(self) -> Recording:
         """Scan tensors of the clean run."""
         return self.subject.recorded(self.x)
+
+    @cached_property
+    def slopes(self) -> Recording:
+        """Gradients of the clean margins to B, C, delta and u of every site."""
+        with torch.enable_grad(), record(self.subject.model, *PARAMETERS, keep="graph") as seen:
+            total = self.subject.margins(self.x, self.labels).sum()
+        places = [(site, name) for site in seen for name in PARAMETERS]
+        found = Recording()
+        gradients = torch.autograd.grad(total, [seen[s][name] for s, name in places])
+        for (site, name), gradient in zip(places, gradients, strict=True):
+            found.setdefault(site, {})[name] = gradient.nan_to_num(0, 0, 0)
+        return found
+
+    def signs(self, like: Tensor, number: int) -> Tensor:
+        """Random signs of the shape of a tensor, the same for a number; drawn image by image."""
+        key = number, tuple(like.shape[1:])
+        if key not in self._signs:
+            generators = [
+                torch.Generator().manual_seed(seed * 4096 + number) for seed in self.seeds()
+            ]
+            bits = [torch.randint(0, 2, key[1], generator=g, dtype=torch.int8) for g in generators]
+            self._signs[key] = torch.stack(bits).to(like.device) * 2 - 1
+        return self._signs[key].to(like.dtype)
 
     @cached_property
     def twin(self) -> Tensor:

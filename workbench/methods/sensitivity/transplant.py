@@ -7,7 +7,6 @@ arXiv 2309.16042). The ceiling transplants the scan's whole output, the floor th
 random signs.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,12 +54,12 @@ def measure(case: Case) -> dict[str, Tensor]:
     found = []
     for row in rows(case.subject, case.config):
         margins = [
-            margins_with(case, row, x, own, other, seeds)
+            margins_with(case, row, x, own, other, at_random)
             for x, own, other in (
                 (case.twin, case.attacked, case.clean),
                 (case.x, case.clean, case.attacked),
             )
-            for seeds in (None, case.seeds())
+            for at_random in (False, True)
         ]
         found.append(torch.stack(margins, dim=1))
     return {"transplant": torch.stack(found, dim=1)}
@@ -72,25 +71,19 @@ def margins_with(
     x: Tensor,
     own: Recording,
     other: Recording,
-    seeds: Sequence[int] | None = None,
+    at_random: bool = False,
 ) -> Tensor:
-    """(b,) on x with the tensors of the run `other`, or, with seeds, moved as far with random
+    """(b,) on x with the tensors of the run `other`, or `at_random` moved as far with random
     signs."""
     changes = {}
     for name in row.tensors:
         changes[name] = {}
         for number, site in enumerate(row.sites):
             given = other[site][name]
-            if seeds is not None:
-                signs = _signs(given, seeds, number)
+            if at_random:
+                signs = case.signs(given, number)
                 given = own[site][name] + signs * (given - own[site][name])
                 given = given.clamp(min=0) if name == "delta" else given
             changes[name][site] = lambda _, given=given: given
     with patch(case.subject.model, list(row.sites), **changes):
         return case.margins(x)
-
-
-def _signs(like: Tensor, seeds: Sequence[int], number: int) -> Tensor:
-    generators = [torch.Generator().manual_seed(seed * 4096 + number) for seed in seeds]
-    signs = [torch.randint(0, 2, like.shape[1:], generator=g) * 2 - 1 for g in generators]
-    return torch.stack(signs).to(like)
