@@ -2,15 +2,18 @@
 
 import copy
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import workbench
 from kernels import selective_scan
+from workbench.figures.sensitivity import draw
 from workbench.images import Batch
 from workbench.methods import sensitivity
 from workbench.methods.sensitivity import SensitivityConfig, bounds, cut, gradient, transplant
@@ -22,6 +25,7 @@ from workbench.methods.sensitivity.perturb import Inside
 from workbench.methods.sensitivity.subject import Case, Subject, row_rms
 from workbench.models import MambaVision, Vim, VMamba
 from workbench.results import Sensitivity, load
+from workbench.runner import run
 
 FAST = SensitivityConfig(
     eps=(0.1,), steps=3, draws=2, halvings=2, attack_steps=2, attack_seeds=2, resamples=200
@@ -416,3 +420,26 @@ def test_sizes_without_training_or_on_other_images_are_no_evidence() -> None:
     other = sized("vmamba_3", 3, 0.01, images={"fingerprint": "g"})
     first, second = sensitivity.compare([sized("vmamba_2", 2, 0.1), other])
     assert "comparisons" not in first.meta["claims"][1] and "reason" not in second.meta["claims"][1]
+
+
+def test_figures_hold_eight_directions(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = VMamba(
+        dims=(8, 16), depths=(1, 1), d_state=3, num_classes=5, scan_paths="localmamba"
+    ).eval()
+    config = replace(FAST, views=("gradient", "horizon"), steps=1, attack_steps=1, attack_seeds=1)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i, picture in enumerate(batch(2, 64).pictures):
+        Image.fromarray(picture).save(pictures / f"{i}.png")
+    facts = {"weights_label": "random", "training": "before training"}
+    result = run(sensitivity, model, pictures, config, facts=facts)
+    assert isinstance(result, Sensitivity)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib's, where a layout does not fit
+        figure = draw(result)
+        figure.savefig(tmp_path / "eight.png")
+    width = figure.bbox.width
+    for ax in figure.axes[:-1]:  # but the verdicts below
+        box = ax.get_tightbbox()
+        assert box is not None and box.x0 >= 0 and box.x1 <= width, ax.get_title()

@@ -52,7 +52,7 @@ def controls(choice: Choice, images: Images, names: list[str]) -> ScanMapsConfig
             value=numbers[len(numbers) // 2],
             key="layer",
             bind="query-params",
-            format_func=lambda number: f"{number}: {names[int(number)]}",
+            format_func=lambda number: f"{number}: {names[int(number)].removeprefix('model.')}",
             width=320,
         )
         view = st.selectbox("View", list(VIEWS), key="view", bind="query-params", width=170)

@@ -37,10 +37,10 @@ def controls(names: list[str]) -> tuple[float, int, str | None, str]:
             0.25,
             key="eps",
             bind="query-params",
-            width=200,
+            width=190,
         )
         steps = st.select_slider(
-            "Steps", [1, 5, 10, 20, 50], 10, key="steps", bind="query-params", width=110
+            "Steps", [1, 5, 10, 20, 50], 10, key="steps", bind="query-params", width=100
         )
         numbers = [str(i) for i in range(len(names))]
         layer = st.select_slider(
@@ -49,8 +49,8 @@ def controls(names: list[str]) -> tuple[float, int, str | None, str]:
             numbers[len(numbers) // 2],
             key="layer",
             bind="query-params",
-            format_func=lambda number: f"{number}: {names[int(number)]}",
-            width=340,
+            format_func=lambda number: f"{number}: {names[int(number)].removeprefix('model.')}",
+            width=300,
         )
         scope = st.segmented_control(
             "Put back in",

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from workbench.figures.sensitivity import COLOURS, RANKED
 from workbench.results import Sensitivity
 
 SHARE = "share of first-order sensitivity (%)"
-COLOURS = {"B": "#0072B2", "C": "#009E73", "delta": "#D55E00"}
 
 
 def shares(results: Sequence[Sensitivity]) -> dict[str, Any]:
@@ -14,7 +14,7 @@ def shares(results: Sequence[Sensitivity]) -> dict[str, Any]:
     rows = []
     for result in results:
         found = result.meta["views"]["gradient"]["shares"]["margin, linf"]
-        for tensor in COLOURS:
+        for tensor in RANKED:
             entry = found[tensor]
             interval = f"{entry['value']:.1f} [{entry['low']:.1f}, {entry['high']:.1f}] %"
             row = {"model": result.meta["model"], "tensor": tensor, "share": interval}
@@ -30,7 +30,7 @@ def shares(results: Sequence[Sensitivity]) -> dict[str, Any]:
                 "sort": models,
                 "axis": {"title": None, "labelAngle": 0},
             },
-            "xOffset": {"field": "tensor", "sort": list(COLOURS)},
+            "xOffset": {"field": "tensor", "sort": list(RANKED)},
             "tooltip": [{"field": name} for name in ("model", "tensor", "share")],
         },
         "layer": [
@@ -40,7 +40,10 @@ def shares(results: Sequence[Sensitivity]) -> dict[str, Any]:
                     "y": {"field": "value", "type": "quantitative", "title": SHARE},
                     "color": {
                         "field": "tensor",
-                        "scale": {"domain": list(COLOURS), "range": list(COLOURS.values())},
+                        "scale": {
+                            "domain": list(RANKED),
+                            "range": [COLOURS[name] for name in RANKED],
+                        },
                         "legend": {"orient": "top", "title": None},
                     },
                 },
