@@ -9,8 +9,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from workbench import standin
-from workbench.app import erf_measure, session
+from workbench.app import erf_measure, foreign, session
 from workbench.app.session import Spec
+from workbench.cli import main
 from workbench.images import open_images, preprocessing_for
 from workbench.methods import erf
 from workbench.runner import run
@@ -42,7 +43,10 @@ def adapter(tmp_path, monkeypatch):
     for name, value in (("REPO", folder), ("ADAPTER", file), ("WEIGHTS", tmp_path)):
         monkeypatch.setenv(f"VSSM_{name}", str(value))
     session.st.cache_data.clear()
-    return file
+    yield file
+    known = foreign.repository()
+    assert known is not None
+    foreign.process_of(known).close()
 
 
 @pytest.fixture
@@ -128,3 +132,17 @@ def test_what_goes_wrong_there_is_a_sentence_here(app, adapter, code, said):
     assert any(said in error.value for error in page.error)
     adapter.write_text(ADAPTER)
     fine(page.run())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--repo", "{0}"], "--repo and --adapter go together"),
+        (["--repo", "{0}/none", "--adapter", "{0}/a.py"], "clone the repository there"),
+        (["--repo", "{0}", "--adapter", "{0}/none.py"], "give a Python file with make()"),
+    ],
+)
+def test_the_command_wants_a_folder_and_a_file(tmp_path, capsys, options, said):
+    (tmp_path / "a.py").write_text("")
+    assert main(["app", *(option.format(tmp_path) for option in options)]) == 2
+    assert said in capsys.readouterr().err

@@ -64,7 +64,7 @@ def beside_the_model(function: Callable[P, R]) -> Callable[P, R]:
         known = repository()
         if known is None or known.name != spec.model or INSIDE in os.environ:
             return function(*args, **kwargs)
-        return _process(known).call(function.__module__, function.__name__, args, kwargs)
+        return process_of(known).call(function.__module__, function.__name__, args, kwargs)
 
     return call
 
@@ -114,6 +114,13 @@ class Process:
                     "memory; choose a smaller size, the next choice starts it again"
                 ) from None
 
+    def close(self) -> None:
+        """End the process; the next call begins another."""
+        with self.lock:
+            if self.process is not None:
+                self.process.communicate()  # it ends when there is nothing more to read
+                self.process = None
+
     def _answer(self, request: tuple, callbacks: list[Callable]) -> Any:
         self._send(request)
         stopped: BaseException | None = None
@@ -155,5 +162,6 @@ class Process:
 
 
 @st.cache_resource(show_spinner=False)
-def _process(known: Repository) -> Process:
+def process_of(known: Repository) -> Process:
+    """The process of a repository, the same for all sessions; begun by the first call."""
     return Process(known.name)
