@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import pairwise, starmap
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,7 @@ def _helpers(process: int, count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="scan")
 
 
-_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_CALLBACK = ctypes.CFUNCTYPE(None)  # libgomp's pointer to data stays unread
 _STARTED_IN = os.getpid()
 
 
@@ -103,17 +103,10 @@ def run(kernel: Callable, items: int, work: int, *args) -> None:
 
     # Twice as many shares as threads, so that a thread held up elsewhere can be helped out.
     bounds = np.linspace(0, items, min(items, 2 * threads) + 1).astype(int).tolist()
-    shares = deque(pairwise(bounds))
-    errors: list[BaseException] = []
-
-    def take_shares(_: object = None) -> None:
-        try:
-            while True:
-                kernel(*shares.popleft(), *args)
-        except IndexError:  # nothing is left to do
-            pass
-        except BaseException as error:  # Ctrl-C too: nothing may unwind through libgomp
-            errors.append(error)
+    calls = [(first, stop, *args) for first, stop in pairwise(bounds)]
+    done: deque = deque()
+    # No line of Python in it: what Ctrl-C raises there, ctypes would print and drop.
+    take_shares = functools.partial(done.extend, starmap(kernel, iter(calls)))
 
     # libgomp's threads do not survive a fork, so a child goes on with threads of its own.
     team = _torch_team() if os.getpid() == _STARTED_IN else None
@@ -126,5 +119,5 @@ def run(kernel: Callable, items: int, work: int, *args) -> None:
         # A helper that has not started has nothing left to do; the others must finish.
         for other in [other for other in others if not other.cancel()]:
             other.result()
-    if errors:
-        raise errors[0]
+    if len(done) < len(calls):
+        raise RuntimeError("a thread of the scan failed; what it said stands above")

@@ -1,6 +1,7 @@
 import math
 import os
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import golden
@@ -18,7 +19,7 @@ NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 TOLERANCE = 1e-6
 
 if "cpu" in BACKENDS:
-    from kernels import cpu
+    from kernels import cpu, threads
 
 needs_cpu = pytest.mark.skipif("cpu" not in BACKENDS, reason="numba does not import")
 
@@ -352,6 +353,43 @@ def test_four_python_threads_may_scan_at_once():
                     assert_same_bits(result, value)
     finally:
         torch.set_num_threads(1)
+
+
+@needs_cpu
+def test_no_line_of_python_runs_among_the_threads():
+    """Ctrl-C would raise there, and what is raised inside a callback from C is lost."""
+    args = draw(2, 96, 1, 4, 200)
+    lines = []
+
+    def note(frame, event, argument):
+        if event == "call" and frame.f_code.co_filename == threads.__file__:
+            lines.append(frame.f_code.co_name)
+
+    try:
+        torch.set_num_threads(2)
+        selective_scan(**args)
+        sys.setprofile(note)
+        selective_scan(**args)
+    finally:
+        sys.setprofile(None)
+        torch.set_num_threads(1)
+    assert "run" in lines and set(lines) <= {"run", "warm_up", "<listcomp>"}
+
+
+@needs_cpu
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_thread_that_fails_is_not_passed_over(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+    def breaks(first, stop):
+        if first:
+            raise ZeroDivisionError
+
+    with pytest.raises((RuntimeError, ZeroDivisionError)):
+        threads.run(breaks, 4, threads.SMALL)
+    begun = []
+    threads.run(lambda first, stop: begun.append((first, stop)), 4, threads.SMALL)
+    assert sorted(begun) == [(0, 1), (1, 2), (2, 3), (3, 4)]
 
 
 @needs_cpu
