@@ -282,7 +282,10 @@ def test_ctrl_c_keeps_finished_chunks_and_the_next_run_uses_them(tmp_path) -> No
     command = [sys.executable, "-m", "workbench.cli", "erf", "--model", "vmamba_nano"]
     command += ["--weights", "random"]
     command += ["--size", "448", "--chunk", "1", "--resamples", "0", "--out", str(tmp_path)]
+    # A shell may have told its background jobs to ignore Ctrl-C, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.rglob("0000*.npz"))) < 2:
         assert process.poll() is None and time.monotonic() < deadline
