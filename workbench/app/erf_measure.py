@@ -12,7 +12,7 @@ from workbench.app.foreign import beside_the_model
 from workbench.app.session import Spec
 from workbench.app.sidebar import Choice
 from workbench.geometry import Grid, feature_map, grid_of, resolve_position, stages
-from workbench.images import SAMPLES, Images
+from workbench.images import Images
 from workbench.methods import erf
 from workbench.methods.erf import ErfConfig
 from workbench.results import Erf, load
@@ -89,10 +89,8 @@ def example(choice: Choice, stage: int) -> Erf | None:
 
 def command(spec: Spec, images: Images, config: ErfConfig, samples: bool) -> str:
     """The command line that measures the same."""
-    name = images.names[0]
-    image = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
     words = ["vssm", "erf", *spec.words, "--images"]
-    words += ["samples" if samples else session.short(image), "--size", str(spec.size)]
+    words += ["samples" if samples else session.picture(images), "--size", str(spec.size)]
     words += ["--stage", str(config.stage), "--position", config.position]
     words += ["--split", config.split] if config.split != "none" else []
     return shlex.join([*words, "--out", "out"])

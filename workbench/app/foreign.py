@@ -45,10 +45,10 @@ def repository() -> Repository | None:
     return Repository(Path(folder), Path(adapter)) if folder and adapter else None
 
 
-def is_foreign(model: str) -> bool:
-    """Whether a model's name is that of the repository."""
+def repository_of(model: str) -> Repository | None:
+    """The repository, if a model's name is that of it; None for the workbench's own models."""
     known = repository()
-    return known is not None and known.name == model
+    return known if known is not None and known.name == model else None
 
 
 def beside_the_model(function: Callable[P, R]) -> Callable[P, R]:
@@ -61,8 +61,8 @@ def beside_the_model(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         spec: Any = getattr(args[0], "spec", args[0])
-        known = repository()
-        if known is None or known.name != spec.model or INSIDE in os.environ:
+        known = repository_of(spec.model)
+        if known is None or INSIDE in os.environ:
             return function(*args, **kwargs)
         return process_of(known).call(function.__module__, function.__name__, args, kwargs)
 

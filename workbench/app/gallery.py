@@ -14,7 +14,7 @@ from workbench.app.sensitivity_chart import SHARE, shares
 from workbench.figures.erf import shown
 from workbench.figures.scan_maps import MEANING, is_signed, largest, site_title
 from workbench.images import SAMPLES
-from workbench.results import Erf, Resolution, Result, ScanMaps, Sensitivity, load
+from workbench.results import Erf, Resolution, Result, ScanMaps, Sensitivity
 
 EXAMPLES = SAMPLES.parent / "results"
 EPOCHS = ("epoch-0", "epoch-1", "epoch-3", "epoch-10", "end")
@@ -101,14 +101,9 @@ CARDS = (
 
 
 @st.cache_data(max_entries=100, show_spinner=False)
-def _read(path: Path, stamp: int) -> Result:
-    return load(path)
-
-
-@st.cache_data(max_entries=100, show_spinner=False)
 def field_picture(path: Path, stamp: int) -> np.ndarray:
     """A receptive field as a picture of whole blocks, (h, w, 3) uint8."""
-    result = _read(path, stamp)
+    result = session.stored(path, stamp)
     assert isinstance(result, Erf)
     side = 256 // len(result.map) * len(result.map)
     return overlay.enlarged(overlay.colours(shown(result)), (side, side))
@@ -118,7 +113,7 @@ def show(card: Card) -> None:
     """A picture, a sentence, and two ways on."""
     paths = [EXAMPLES / name for name in card.files]
     stamps = [path.stat().st_mtime_ns for path in paths]
-    results = [_read(*file) for file in zip(paths, stamps, strict=True)]
+    results = [session.stored(*file) for file in zip(paths, stamps, strict=True)]
     st.markdown(f"#### {card.title}")
     curves = [result for result in results if isinstance(result, Resolution)]
     attacked = [result for result in results if isinstance(result, Sensitivity)]

@@ -5,18 +5,17 @@ import shlex
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import streamlit as st
 
 from workbench.app import session
-from workbench.app.foreign import beside_the_model, is_foreign
+from workbench.app.foreign import beside_the_model, repository_of
 from workbench.app.session import Spec
 from workbench.figures import resolution as pictures
-from workbench.images import SAMPLES, Images, Preprocessing
+from workbench.images import Images, Preprocessing
 from workbench.methods.resolution import ResolutionConfig, preprocessing_at
-from workbench.results import Resolution, Result, load
+from workbench.results import Resolution
 from workbench.runner import Progress
 from workbench.sweep import Step, curve_of, sweep
 
@@ -145,14 +144,9 @@ def stored() -> list[Resolution]:
     found = []
     for path in sorted(session.results_folder().rglob("*-resolution*.npz")):
         with session.sentences():
-            result = _read(path, path.stat().st_mtime_ns)
+            result = session.stored(path, path.stat().st_mtime_ns)
             found += [result] if isinstance(result, Resolution) else []
     return found
-
-
-@st.cache_data(max_entries=100, show_spinner=False)
-def _read(path: Path, stamp: int) -> Result:
-    return load(path)
 
 
 def labels(curves: Sequence[Resolution]) -> list[str]:
@@ -178,11 +172,9 @@ def commands(tasks: Sequence[Task]) -> list[str]:
     first = tasks[0]
     images = ["samples"]
     if len(first.images) == 1:
-        name = first.images.names[0]
-        file = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
-        images = [session.short(file), "--erf-images", "1"]
+        images = [session.picture(first.images), "--erf-images", "1"]
     specs = [task.spec for task in tasks]
-    own = [spec for spec in specs if not is_foreign(spec.model)]
+    own = [spec for spec in specs if repository_of(spec.model) is None]
     groups = [[spec] for spec in specs if spec not in own] + ([own] if own else [])
     return [
         _command(_models(group), ["--images", *images], first.sizes, first.object_size)

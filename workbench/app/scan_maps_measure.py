@@ -1,7 +1,6 @@
 """What the page about scan maps asks of the engine, remembered between clicks."""
 
 import shlex
-from pathlib import Path
 
 import numpy as np
 import streamlit as st
@@ -10,7 +9,7 @@ import torch
 from workbench.app import session
 from workbench.app.foreign import beside_the_model
 from workbench.app.session import Spec
-from workbench.images import SAMPLES, Images
+from workbench.images import Images
 from workbench.methods import scan_maps
 from workbench.methods.hidden_attention import HiddenAttention
 from workbench.methods.scan_layers import ScanLayer, layer_names, scan_layers
@@ -81,9 +80,7 @@ def matrix_in_both_orders(
 
 def command(spec: Spec, images: Images, config: ScanMapsConfig) -> str:
     """The command line that measures the same."""
-    name = images.names[0]
-    image = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
-    words = ["vssm", "scan-maps", *spec.words, "--images", session.short(image)]
+    words = ["vssm", "scan-maps", *spec.words, "--images", session.picture(images)]
     words += ["--size", str(spec.size), "--layer", config.layer]
     words += ["--query", config.query, "--view", config.view, "--aggregate", config.aggregate]
     words += ["--with-D"] if config.with_D else []

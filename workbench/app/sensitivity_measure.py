@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import streamlit as st
@@ -12,7 +11,7 @@ import torch
 from workbench.app import session
 from workbench.app.foreign import beside_the_model
 from workbench.app.session import Spec
-from workbench.images import SAMPLES, Batch, Images
+from workbench.images import Batch, Images
 from workbench.methods import sensitivity
 from workbench.methods.scan_layers import Direction, ScanLayer, scan_layers
 from workbench.methods.scan_statistics import token_statistics
@@ -194,9 +193,7 @@ def maps(layer: ScanLayer, direction: Direction) -> dict[str, np.ndarray]:
 
 def command(spec: Spec, images: Images, eps: float, steps: int) -> str:
     """The command line that takes all views of the image at this attack."""
-    name = images.names[0]
-    image = SAMPLES / name if (SAMPLES / name).is_file() else Path(name)
-    words = ["vssm", "sensitivity", *spec.words, "--images", session.short(image)]
+    words = ["vssm", "sensitivity", *spec.words, "--images", session.picture(images)]
     words += ["--size", str(spec.size)]
     words += ["--transplant-eps-255", f"{eps:g}", "--attack-steps", str(steps)]
     return shlex.join([*words, "--out", "out"])

@@ -22,8 +22,9 @@ from torch import nn
 from workbench import standin
 from workbench.app import foreign
 from workbench.app.foreign import beside_the_model
-from workbench.images import SAMPLES, Preprocessing, preprocessing_for
+from workbench.images import SAMPLES, Images, Preprocessing, preprocessing_for
 from workbench.results import Result
+from workbench.results import load as read_result
 from workbench.weights import create_model, facts_of
 
 DRAWING = threading.Lock()
@@ -67,8 +68,8 @@ class Spec:
     @property
     def words(self) -> list[str]:
         """The options of the command line that name the model, its weights and the seed."""
-        own, found = foreign.repository(), ["--model", self.model]
-        if own is not None and foreign.is_foreign(self.model):
+        found = ["--model", self.model]
+        if own := foreign.repository_of(self.model):
             found = ["--repo", short(own.folder), "--adapter", short(own.adapter)]
         if self.weights != "auto":
             found += ["--weights", short(self.source)]
@@ -80,7 +81,7 @@ class Spec:
         return self.weights not in ("random", "auto")
 
     def untrained(self) -> "Spec":
-        weights = "auto" if foreign.is_foreign(self.model) else "random"
+        weights = "auto" if foreign.repository_of(self.model) else "random"
         return replace(self, weights=weights, stamp=None)
 
 
@@ -107,8 +108,7 @@ def load(spec: Spec) -> Loaded:
     Raises:
         ValueError, OSError: in one sentence, as `create_model` does.
     """
-    own = foreign.repository()
-    if own is not None and foreign.is_foreign(spec.model):
+    if own := foreign.repository_of(spec.model):
         weights = None if spec.weights == "auto" else spec.source
         model = standin.load(
             own.folder, own.adapter, size=spec.size, weights=weights, seed=spec.seed
@@ -182,6 +182,18 @@ def result_file(result: Result) -> bytes:
     """The result as an `.npz` file."""
     with tempfile.TemporaryDirectory() as folder:
         return result.save(Path(folder) / f"{result.kind}.npz").read_bytes()
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def stored(path: Path, stamp: int) -> Result:
+    """A result file of the results folder or the examples; stamp: the file's time."""
+    return read_result(path)
+
+
+def picture(images: Images) -> str:
+    """What the command line takes for the sidebar's image."""
+    name = images.names[0]
+    return short(SAMPLES / name if (SAMPLES / name).is_file() else name)
 
 
 def short(path: str | Path) -> str:

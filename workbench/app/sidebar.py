@@ -57,7 +57,7 @@ def checkpoints(model: str) -> list[str]:
 
 def weights_offered(model: str) -> list[str]:
     """What can be chosen as weights of a model, best first."""
-    if foreign.is_foreign(model):
+    if foreign.repository_of(model):
         return ["auto", *checkpoints(model)]
     official = model in OFFICIAL or model in BASELINES
     return [*checkpoints(model), "random", *(["official"] if official else [])]
@@ -87,7 +87,7 @@ def choose_model(
 
 
 def _described(name: str) -> str:
-    return f"your repository: {name}" if foreign.is_foreign(name) else name
+    return f"your repository: {name}" if foreign.repository_of(name) else name
 
 
 def spec(model: str, weights: str, seed: int, size: str) -> Spec:

@@ -64,12 +64,11 @@ def check_repository(args: Namespace) -> bool:
         raise ValueError("--repo and --adapter go together: the folder, and a file with make()")
     if args.repo is None:
         return False
-    if not Path(args.repo).is_dir():
-        raise ValueError(f"there is no folder {args.repo}; clone the repository there")
-    if not Path(args.adapter).is_file():
-        raise ValueError(
-            f"there is no adapter {args.adapter}; give a Python file with make() in it"
-        )
+    from workbench.standin.adapter import check_adapter
+    from workbench.standin.imports import check_folder
+
+    check_folder(args.repo)
+    check_adapter(args.adapter)
     return True
 
 

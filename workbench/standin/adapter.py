@@ -71,15 +71,20 @@ class Adapter:
         return found
 
 
+def check_adapter(file: str | Path) -> None:
+    """Raises ValueError when there is no such file."""
+    if not Path(file).is_file():
+        raise ValueError(f"there is no adapter {file}; give a Python file with make() in it")
+
+
 def read_adapter(file: str | Path) -> Adapter:
     """Run an adapter file.
 
     Raises:
         ValueError: when there is no such file, or no `make` in it.
     """
+    check_adapter(file)
     path = Path(file)
-    if not path.is_file():
-        raise ValueError(f"there is no adapter {file}; give a Python file with make() in it")
     names: dict[str, Any] = {"__name__": f"workbench_adapter_{path.stem}", "__file__": str(path)}
     exec(compile(path.read_text(), str(path), "exec"), names)
     parts = {part: names[part] for part in PARTS if callable(names.get(part))}

@@ -82,6 +82,12 @@ def is_installed(file: str) -> bool:
     return any(Path(file).is_relative_to(folder) for folder in folders)
 
 
+def check_folder(repo: str | Path) -> None:
+    """Raises ValueError when there is no such folder."""
+    if not Path(repo).is_dir():
+        raise ValueError(f"there is no folder {repo}; clone the repository there")
+
+
 @contextmanager
 def standin(repo: str | Path | None = None, *, installed: bool = True) -> Iterator[StandIns]:
     """Stand in for mamba_ssm, its forks' compiled modules and what else needs CUDA.
@@ -97,8 +103,8 @@ def standin(repo: str | Path | None = None, *, installed: bool = True) -> Iterat
     Raises:
         ValueError: when there is no such folder.
     """
-    if repo is not None and not Path(repo).is_dir():
-        raise ValueError(f"there is no folder {repo}; clone the repository there")
+    if repo is not None:
+        check_folder(repo)
     finder = StandIns(installed)
     folder = None if repo is None else str(Path(repo).resolve())
     path, modules = list(sys.path), dict(sys.modules)
