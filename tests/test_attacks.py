@@ -322,6 +322,7 @@ def test_an_attacked_model_is_in_evaluation_mode_and_in_float32() -> None:
         ({"restarts": 0}, "restarts"),
         ({"step_size": 0}, "step_size"),
         ({"seed": -1}, "seed"),
+        ({"targets": -1}, "targets"),
         ({"patch": "top"}, "patch"),
         ({"patch_side": 0}, "patch_side"),
         ({"band": "all"}, "band"),
@@ -484,10 +485,36 @@ def test_an_attack_follows_its_seed_and_an_image_its_index(trained: InPixels, te
 
 def test_restarts_only_make_it_worse(trained: InPixels, test_images) -> None:
     x, labels = test_images
-    config = AttackConfig(eps_255=16, steps=4)
+    config = AttackConfig(eps_255=16, steps=4, targets=0)
     one, three = (attack(trained, x, labels, replace(config, restarts=k)) for k in (1, 3))
     assert (three.value <= one.value + 1e-5).all() and (three.value < one.value - 1e-3).any()
     assert torch.allclose(-three.value, three.history.amax(dim=(0, 1)), atol=1e-4)
+
+
+class DeadEnd(nn.Module):
+    """Class 1 is near and never reached, class 2 lies the other way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        way = x.flatten(1).mean(dim=1)
+        near = -1 + 0.9 * (20 * way).clamp(max=1)
+        return torch.stack((0 * way, near, -3 - 40 * way), dim=1)
+
+
+@pytest.mark.parametrize("kind", ["pgd", "patch", "band"])
+def test_an_image_that_withstands_is_driven_to_other_classes(kind: str) -> None:
+    model = InPixels(DeadEnd(), (0.5,) * 3, (1.0,) * 3)
+    x, labels = torch.full((3, 3, 8, 8), 0.5), torch.tensor([0, 0, 1])
+    config = AttackConfig(kind, eps_255=32, patch_side=8, seed=1)
+    alone = attack(model, x, labels, replace(config, targets=0))
+    found = attack(model, x, labels, config)
+    assert alone.success.tolist() == [False, False, True] and not alone.driven.any()
+    assert found.success.all() and found.driven.tolist() == [True, True, False]
+    assert (found.x.double() - x.double()).abs().max() <= config.eps
+    assert torch.equal(found.x[2], alone.x[2]) and torch.equal(found.history, alone.history)
+    one = attack(model, x, labels, replace(config, targets=1))  # only the dead end
+    assert torch.equal(one.x, alone.x)
+    second = attack(model, x[1:2], labels[1:2], config, indices=[1])
+    assert torch.allclose(second.x, found.x[1:2], atol=1e-6)
 
 
 def test_random_search_finds_the_vertex_of_a_linear_model() -> None:

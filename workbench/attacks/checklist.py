@@ -74,8 +74,9 @@ def checklist(
     """Try all signs of gradient masking, on the images that the model classifies correctly.
 
     The attack in question is pgd on the whole image with the distance, norm, loss, steps, restarts
-    and seed of `config`, whatever its kind. Costs about 7 * steps gradients and `queries` (twice as
-    many with pyautoattack) forward passes of every image.
+    and seed of `config`, whatever its kind, and without targets, which could hide that the gradient
+    of the loss is masked. Costs about 7 * steps gradients and `queries` (twice as many with
+    pyautoattack) forward passes of every image.
 
     Args:
         x: (b, 3, h, w) in [0, 1]. labels: (b,), classes.
@@ -83,7 +84,7 @@ def checklist(
     Raises:
         ValueError: for what `attack` refuses, a distance of 0, or no image classified correctly.
     """
-    config = replace(config or AttackConfig(), kind="pgd")
+    config = replace(config or AttackConfig(), kind="pgd", targets=0)
     if config.eps == 0:
         raise ValueError("the checks need an attack with a distance above 0")
     model = model if isinstance(model, InPixels) else InPixels(model)

@@ -75,3 +75,8 @@ def losses(logits: Tensor, labels: Tensor, loss: str) -> Tensor:
     if loss == "margin":
         return -margins(logits, labels)
     return F.cross_entropy(logits, labels, reduction="none")
+
+
+def towards(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """(b,): the logit of the target minus that of the label; above 0 the model errs."""
+    return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]

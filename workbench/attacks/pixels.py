@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from workbench.attacks.autoattack import autoattack
 from workbench.attacks.band import BANDS, band_filter, outside
-from workbench.attacks.in_pixels import LOSSES, InPixels, losses, margins
+from workbench.attacks.in_pixels import LOSSES, InPixels, losses, margins, towards
 from workbench.attacks.patch import PLACES, patch_mask
 from workbench.attacks.projected_gradient import NORMS, Ball, projected_gradient
 
@@ -34,6 +34,9 @@ class AttackConfig:
         step_size: length of these steps relative to the distance, such as the usual 2.5 / steps; by
             default they shrink evenly from 1, which finds more.
         restarts: random starts; the worst for each image counts.
+        targets: images that withstand all of this are driven to so many other classes in turn, the
+            likeliest first, until one is reached (MultiTargeted, Gowal et al., arXiv 1910.09338).
+            Not for fgsm and autoattack.
         loss: what is raised: margin (minus the label's logit plus the largest other, which does not
             saturate) or cross-entropy.
         seed: of every random draw.
@@ -53,6 +56,7 @@ class AttackConfig:
     steps: int = 20
     step_size: float | None = None
     restarts: int = 1
+    targets: int = 4
     loss: str = "margin"
     seed: int = 0
     patch: str = "gradient"
@@ -73,8 +77,9 @@ class AttackConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.step_size is not None and not self.step_size > 0:
             raise ValueError(f"step_size must be above 0, not {self.step_size:g}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, not {self.seed}")
+        for name in ("seed", "targets"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
         if not 0 < self.band_cuts[0] < self.band_cuts[1]:
             raise ValueError(
                 f"band_cuts must be two rising frequencies above 0, not {self.band_cuts}"
@@ -113,9 +118,11 @@ class Attacked:
         x: (b, 3, h, w) in [0, 1], within the distance of the images.
         value: (b,), the margin of x; below 0 the model errs.
         clean: (b,), the margin of the images as they were.
-        history: (restarts, steps + 1, b), the loss at every iterate; empty for autoattack.
+        history: (restarts, steps + 1, b), the loss at every iterate that had no target; empty for
+            autoattack.
         zero_gradients: (b,), share of gradient entries that are zero or not finite at the first
             step; empty for autoattack.
+        driven: (b,) bool, whether only a target made the model err; empty for autoattack.
         mask: (b, 1, h, w), the pixels that a patch attack may change.
         outside: (b,), the share of energy of the change that left its band where pixels ended.
         notes: what was done to the model, and what AutoAttack warns of.
@@ -126,6 +133,7 @@ class Attacked:
     clean: Tensor
     history: Tensor
     zero_gradients: Tensor
+    driven: Tensor
     mask: Tensor | None = None
     outside: Tensor | None = None
     notes: tuple[str, ...] = ()
@@ -163,14 +171,14 @@ def attack(
     labels = torch.as_tensor(labels, device=x.device)
     clean = _clean_margins(model, x, labels)
     places = range(len(x)) if indices is None else indices
-    seeds = [int(np.random.SeedSequence((config.seed, i)).generate_state(1)[0]) for i in places]
+    seeds = _seeds(config, places, 0)
     if config.kind == "autoattack":
         found, warnings = autoattack(model, x, labels, config.eps, config.norm, config.seed)
         found = _inside(found, x, config)
         value = _margins(model, found, labels)
         empty = x.new_empty(0)
-        return Attacked(found, value, clean, empty, empty, notes=(*model.notes, *warnings))
-    mask = within = None
+        return Attacked(found, value, clean, empty, empty, empty, notes=(*model.notes, *warnings))
+    mask = None
     if config.kind == "patch":
         mask = patch_mask(
             model,
@@ -182,9 +190,7 @@ def attack(
             config.patch_scan,
             seeds,
         )
-        within = mask.mul
-    elif config.kind == "band":
-        within = band_filter(x, config.band, config.band_cuts)
+    within = _within(config, x, mask)
     one_step = config.kind == "fgsm"
     ascent = projected_gradient(
         lambda deltas: losses(model(x + deltas[0]), labels, config.loss),
@@ -196,16 +202,74 @@ def attack(
         seed=seeds,
     )
     found = _inside(x + ascent.deltas[0], x, config)
+    value = _margins(model, found, labels)
+    withstood = value >= 0
+    if not one_step:
+        found, value = _driven(model, x, labels, config, places, mask, found, value)
     return Attacked(
         found,
-        _margins(model, found, labels),
+        value,
         clean,
         ascent.history,
         ascent.zero_gradients,
+        withstood & (value < 0),
         mask,
-        outside(found - x, within) if within is not None and mask is None else None,
+        outside(found - x, within) if config.kind == "band" else None,
         model.notes,
     )
+
+
+def _driven(
+    model: InPixels,
+    x: Tensor,
+    labels: Tensor,
+    config: AttackConfig,
+    places: Sequence[int],
+    mask: Tensor | None,
+    found: Tensor,
+    value: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """`found` and its margins after the images with a margin of at least 0 were driven to other
+    classes; images that withstand this too stay as found."""
+    with torch.no_grad():
+        logits = model(x).scatter(1, labels[:, None], -torch.inf)
+    likeliest = logits.argsort(dim=1, descending=True, stable=True)[:, :-1]
+    found, value = found.clone(), value.clone()
+    for number, targets in enumerate(likeliest.T[: config.targets], start=1):
+        left = (value >= 0).nonzero()[:, 0]
+        if not len(left):
+            break
+        some, own, target = x[left], labels[left], targets[left]
+        within = _within(config, some, None if mask is None else mask[left])
+        ascent = projected_gradient(
+            lambda deltas, some=some, own=own, target=target: towards(
+                model(some + deltas[0]), own, target
+            ),
+            [pixel_ball(some, config.eps, config.norm, within)],
+            steps=config.steps,
+            step_size=config.step_size,
+            seed=_seeds(config, [places[i] for i in left.tolist()], number),
+        )
+        changed = _inside(some + ascent.deltas[0], some, config)
+        reached = _margins(model, changed, own)
+        worse = reached < 0
+        found[left[worse]], value[left[worse]] = changed[worse], reached[worse]
+    return found, value
+
+
+def _within(
+    config: AttackConfig, x: Tensor, mask: Tensor | None
+) -> Callable[[Tensor], Tensor] | None:
+    """The projection that keeps changes of x in the patches, or in the band."""
+    if config.kind == "band":
+        return band_filter(x, config.band, config.band_cuts)
+    return None if mask is None else mask.mul
+
+
+def _seeds(config: AttackConfig, places: Sequence[int], number: int) -> list[int]:
+    """One for each image: 0 for what needs no target, from 1 on for the targets."""
+    words = [(config.seed, place, number)[: 3 if number else 2] for place in places]
+    return [int(np.random.SeedSequence(word).generate_state(1)[0]) for word in words]
 
 
 def pixel_ball(

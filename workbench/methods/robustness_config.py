@@ -25,6 +25,7 @@ class RobustnessConfig:
         norm: of the distance, linf (every pixel and colour) or l2 (the whole image).
         steps: of pgd.
         restarts: random starts of pgd; the worst for each image counts.
+        targets: images that withstand pgd are driven to so many other classes, the likeliest first.
         corruptions: names, all of the 19, or none.
         severities: of the corruptions, 1 to 5.
         probes: drop (patches taken away at random, salient ones first, in rings from the centre and
@@ -49,6 +50,7 @@ class RobustnessConfig:
     norm: str = "linf"
     steps: int = 20
     restarts: int = 1
+    targets: int = 4
     corruptions: tuple[str, ...] = ("none",)
     severities: tuple[int, ...] = SEVERITIES
     probes: tuple[str, ...] = ("all",)
@@ -103,5 +105,6 @@ class RobustnessConfig:
             norm=self.norm,
             steps=self.steps,
             restarts=self.restarts,
+            targets=self.targets,
             seed=self.seed,
         )

@@ -129,7 +129,10 @@ class Case:
     def attack(self, eps_255: float, number: int) -> Tensor:
         """The images after the attack number 0, 1 ... of a distance: same number, same start."""
         seed = self.config.seed * 4096 + number
-        strength = AttackConfig(eps_255=eps_255, steps=self.config.attack_steps, seed=seed)
+        # no targets: cuts and transplants compare attacks of the same effort
+        strength = AttackConfig(
+            eps_255=eps_255, steps=self.config.attack_steps, targets=0, seed=seed
+        )
         return attack(self.subject.answer, self.x, self.labels, strength, self.indices).x
 
     def seeds(self, number: int = 0) -> list[int]:
