@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from workbench import distributed
 from workbench.images import BadImage, Batch, Images, Preprocessing, open_images, preprocessing_for
+from workbench.memory import keep_freed_memory
 from workbench.paths import BIDIRECTIONAL, CROSS
 from workbench.results import (
     Result,
@@ -116,7 +117,8 @@ def run(
 
     Images that cannot be used are left out and listed in `meta["skipped"]`. Raises `ValueError`
     when none is left, `ResultError` when `out` cannot be written, `MemoryError` when not even one
-    image at a time fits in memory. The model comes back as it was, in mode, gradients and device.
+    image at a time fits in memory. The process keeps the memory of freed tensors from then on
+    (`workbench.memory`). The model comes back as it was, in mode, gradients and device.
     """
     images = images if isinstance(images, Images) else open_images(images)
     preprocessing = preprocessing or preprocessing_for(model)
@@ -148,6 +150,7 @@ def run(
         report(len(images), len(images), f"Read from {file.name}, where it was stored.")
         return stored
 
+    keep_freed_memory()
     work = _Work(method, model, images, config, preprocessing, where, home.dtype)
     parts = _chunks(len(images), _chunk_size(config))
 

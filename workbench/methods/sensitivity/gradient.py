@@ -4,10 +4,13 @@ A raw norm of dJ/dB says nothing about a model: rescaling rows of the projection
 changes it at will and changes no output. The products with the tensor itself do not.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kernels import selective_scan
 from workbench.attacks.in_pixels import margins
 from workbench.methods.sensitivity.subject import PARAMETERS, Case, Subject, row_rms
 from workbench.trace import record
@@ -32,38 +35,59 @@ def measure(case: Case) -> dict[str, Tensor]:
 
 
 def sensitivities(subject: Subject, x: Tensor, labels: Tensor) -> Tensor:
-    """(b, losses, sites, tensors, measures) float64, in the orders of the names above.
-
-    Image by image, as A and D are shared by a batch; 0 for a D that is not there.
+    """(b, losses, sites, tensors, measures) float64, in the orders of the names above; 0 for a D
+    that is not there.
 
     Args:
         x: (b, 3, h, w) in [0, 1].
     """
     shape = (len(x), len(LOSSES), len(subject.sites), len(TENSORS), len(MEASURES))
     found = torch.zeros(shape, dtype=torch.float64)
-    for i in range(len(x)):
-        image, label = x[i : i + 1], labels[i : i + 1]
-        with torch.enable_grad(), record(subject.model, *TENSORS, keep="graph") as seen:
-            logits = subject.answer(image)
-            losses = (margins(logits, label).sum(), F.cross_entropy(logits, label))
-        places = [
-            (s, t, name, tensors[name])
-            for s, site in enumerate(subject.sites)
-            for tensors in (seen[site.name],)
-            for t, name in enumerate(TENSORS)
-            if name in tensors
-        ]
-        for j, loss in enumerate(losses):
-            gradients = torch.autograd.grad(
-                loss, [place[-1] for place in places], retain_graph=j == 0
-            )
-            for (s, t, name, theta), g in zip(places, gradients, strict=True):
-                found[i, j, s, t] = _measures(name, theta.detach(), g)
+    with torch.enable_grad(), record(subject.model, keep="graph") as seen:
+        logits = subject.answer(x)
+        losses = margins(logits, labels), F.cross_entropy(logits, labels, reduction="none")
+    asked = (*PARAMETERS, "y")
+    places = [(site.name, name) for site in subject.sites for name in asked]
+    for j, loss in enumerate(losses):
+        inputs = [seen[site][name] for site, name in places]
+        gradients = torch.autograd.grad(loss.sum(), inputs, retain_graph=j == 0)
+        slopes = dict(zip(places, gradients, strict=True))
+        for s, site in enumerate(subject.sites):
+            tensors = {name: tensor.detach() for name, tensor in seen[site.name].items()}
+            of = {name: slopes[site.name, name] for name in asked}
+            of |= _of_weights(tensors, of["y"])
+            for t, name in enumerate(TENSORS):
+                if name in of:
+                    found[:, j, s, t] = _measures(name, tensors[name], of[name])
     return found
 
 
+def _of_weights(tensors: Mapping[str, Tensor], slope: Tensor) -> dict[str, Tensor]:
+    """dJ/dA (b, d, n) and, where there is a D, dJ/dD (b, d) of every image, which a batch shares.
+
+    Args:
+        slope: dJ/dy, (b, d, l).
+    """
+    u, delta, A, B, C = (tensors[name] for name in ("u", "delta", "A", "B", "C"))
+    # the images one below the other as channels of one image, each with an A and a group of its own
+    images = len(u)
+    A = A.repeat(images, 1).requires_grad_()
+    with torch.enable_grad():
+        y = selective_scan(u.flatten(0, 1)[None], delta.flatten(0, 1)[None], A, B[None], C[None])
+    (found,) = torch.autograd.grad(y, A, slope.flatten(0, 1)[None])
+    weights = {"A": found.unflatten(0, (images, -1))}
+    return weights | ({"D": (slope * u).sum(dim=-1)} if "D" in tensors else {})
+
+
 def _measures(name: str, theta: Tensor, g: Tensor) -> Tensor:
+    """(b, measures) of theta, with or without a batch, and its gradients (b, ...)."""
     theta, g = theta.double(), g.double()
-    product, budget = theta * g, row_rms(name, theta) * g
-    measured = (product.abs().sum(), budget.abs().sum(), budget.norm(), product.sum(), g.norm())
-    return torch.stack(measured)
+    product, budget = (theta * g).flatten(1), (row_rms(name, theta) * g).flatten(1)
+    measured = (
+        product.abs().sum(dim=1),
+        budget.abs().sum(dim=1),
+        budget.norm(dim=1),
+        product.sum(dim=1),
+        g.flatten(1).norm(dim=1),
+    )
+    return torch.stack(measured, dim=1)
