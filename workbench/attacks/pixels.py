@@ -56,7 +56,7 @@ class AttackConfig:
     steps: int = 20
     step_size: float | None = None
     restarts: int = 1
-    targets: int = 4
+    targets: int = 9
     loss: str = "margin"
     seed: int = 0
     patch: str = "gradient"

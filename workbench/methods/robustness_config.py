@@ -50,7 +50,7 @@ class RobustnessConfig:
     norm: str = "linf"
     steps: int = 20
     restarts: int = 1
-    targets: int = 4
+    targets: int = 9
     corruptions: tuple[str, ...] = ("none",)
     severities: tuple[int, ...] = SEVERITIES
     probes: tuple[str, ...] = ("all",)
