@@ -306,7 +306,7 @@ def caption(result: Robustness) -> str:
     if _series(result, "attack"):
         starts = "one random start" if config["restarts"] == 1 else f"{config['restarts']} starts"
         targets = config.get("targets", 0)
-        driven = f", then towards each of the {targets} likeliest other classes" if targets else ""
+        driven = f", what withstands towards each of {targets} other classes" if targets else ""
         lines.append(
             f"Attacks: eps in {config['norm']}, pixels in [0, 1], on the margin of the logits; PGD "
             f"{config['steps']} steps from eps down to eps / {config['steps']}, {starts}{driven}; "
