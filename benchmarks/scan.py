@@ -3,9 +3,8 @@
     python benchmarks/scan.py --out results/scan.json
 
 All three compute softplus(delta + bias), the scan and D u in float32, in one process, called in
-turn; a figure is the median of its repeats, in wall time. The process keeps freed memory, as every
-run of the workbench does (`workbench.memory`), which helps all three. "forward" runs without
-autograd, "forward + backward" takes the gradients of all seven inputs.
+turn; a figure is the median of its repeats, in wall time. "forward" runs without autograd, "forward
++ backward" takes the gradients of all seven inputs.
 
 - mambapy (`pip install -e ".[bench]"`) is called as its MambaBlock calls it: exp(delta A) and
   delta B u as (b, l, d, n) tensors, then `pscan`, then C.
@@ -39,7 +38,6 @@ from processor import processor
 from torch import Tensor
 
 from kernels import selective_scan
-from workbench.memory import keep_freed_memory
 
 try:
     from mambapy.pscan import pscan
@@ -259,9 +257,9 @@ def table(results: dict) -> str:
             )
     lines += [
         "",
-        "Times are medians, in a process that keeps freed memory; memory is the rise of the peak "
-        "in one forward and backward pass; the error is the largest of y and seven gradients "
-        "against float64, relative to the largest value.",
+        "Times are medians; memory is the rise of the peak in one forward and backward pass; the "
+        "error is the largest of y and seven gradients against float64, relative to the largest "
+        "value.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -283,7 +281,6 @@ def main() -> None:
     cases = dict(QUICK_SHAPES if args.quick else SHAPES)
     for length in QUICK_LENGTHS if args.quick else LENGTHS:
         cases[f"length {length}"] = (1, 192, 1, 16, length)
-    keep_freed_memory()
     results = {"machine": machine(args.threads), "cases": {}}
     for case, shape in cases.items():
         print(f"measuring {case} {shape}", file=sys.stderr, flush=True)
