@@ -17,7 +17,13 @@ SOURCES = [
 
 # A layer may import itself and the layers before it.
 LAYERS = (
-    ("kernels", "workbench.paths", "workbench.results", "workbench.distributed"),
+    (
+        "kernels",
+        "workbench.paths",
+        "workbench.results",
+        "workbench.distributed",
+        "workbench.memory",
+    ),
     ("workbench.scan",),
     ("workbench.trace", "workbench.models", "workbench.images"),
     (
