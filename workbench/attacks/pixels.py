@@ -122,7 +122,6 @@ class Attacked:
             autoattack.
         zero_gradients: (b,), share of gradient entries that are zero or not finite at the first
             step; empty for autoattack.
-        driven: (b,) bool, whether only a target made the model err; empty for autoattack.
         mask: (b, 1, h, w), the pixels that a patch attack may change.
         outside: (b,), the share of energy of the change that left its band where pixels ended.
         notes: what was done to the model, and what AutoAttack warns of.
@@ -133,7 +132,6 @@ class Attacked:
     clean: Tensor
     history: Tensor
     zero_gradients: Tensor
-    driven: Tensor
     mask: Tensor | None = None
     outside: Tensor | None = None
     notes: tuple[str, ...] = ()
@@ -177,7 +175,7 @@ def attack(
         found = _inside(found, x, config)
         value = _margins(model, found, labels)
         empty = x.new_empty(0)
-        return Attacked(found, value, clean, empty, empty, empty, notes=(*model.notes, *warnings))
+        return Attacked(found, value, clean, empty, empty, notes=(*model.notes, *warnings))
     mask = None
     if config.kind == "patch":
         mask = patch_mask(
@@ -203,7 +201,6 @@ def attack(
     )
     found = _inside(x + ascent.deltas[0], x, config)
     value = _margins(model, found, labels)
-    withstood = value >= 0
     if not one_step:
         found, value = _driven(model, x, labels, config, places, mask, found, value)
     return Attacked(
@@ -212,7 +209,6 @@ def attack(
         clean,
         ascent.history,
         ascent.zero_gradients,
-        withstood & (value < 0),
         mask,
         outside(found - x, within) if config.kind == "band" else None,
         model.notes,
