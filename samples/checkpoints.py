@@ -16,12 +16,12 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from workbench import create_model, open_images, preprocessing_for
 from workbench.checkpoints import sha256
-from workbench.results import content_hash
-from workbench.train import TrainConfig, accuracy
+from workbench.train import TrainConfig, accuracy, run_identity
 
 SIZES = (64, 128, 224)
 OUT = Path(__file__).parent / "weights"
@@ -30,8 +30,9 @@ OUT = Path(__file__).parent / "weights"
 def recipe_of(run: Path, train: Path, config: TrainConfig) -> dict:
     """The configuration, once the run's checkpoint confirms that it was made with it."""
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
-    identity = content_hash([dataclasses.asdict(config), open_images(train).fingerprint])
-    if state["identity"] != identity:
+    with safe_open(run / "weights.safetensors", "pt") as file:
+        start = (file.metadata() or {}).get("start_sha256")
+    if state["identity"] != run_identity(config, open_images(train).fingerprint, start):
         sys.exit(f"{run} was not trained with these options on {train.name}")
     return {
         **dataclasses.asdict(config),
@@ -39,6 +40,7 @@ def recipe_of(run: Path, train: Path, config: TrainConfig) -> dict:
         "steps": state["step"],
         "data": train.name,
         "data_sha256": sha256(train),
+        **({"start_sha256": start} if start else {}),
     }
 
 

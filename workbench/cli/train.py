@@ -15,6 +15,11 @@ def parser() -> ArgumentParser:
     made = ArgumentParser(description="Train a model; the same command goes on after a stop.")
     made.add_argument("--config", action="config", help="a YAML file with these options")
     made.add_argument("--model", required=True, help="the name of a registered model")
+    made.add_argument(
+        "--weights",
+        default="random",
+        help="to start from: random, a file, or auto: what ships with the project",
+    )
     made.add_argument("--data", required=True, help="an .npz pack or a folder of class folders")
     made.add_argument("--out", default="out/train", help="folder for checkpoint, curve, weights")
     made.add_argument("--device", default=None, help="cpu, cuda, cuda:1; a GPU if there is one")
@@ -36,10 +41,11 @@ def command(args: Namespace) -> int:
     print(f"reading {images.describe()}", file=sys.stderr)
     data = read_data(images, config.load_size)
     model = create_model(
-        args.model, "random", seed=config.seed, num_classes=data.classes, img_size=config.size
+        args.model, args.weights, seed=config.seed, num_classes=data.classes, img_size=config.size
     )
+    start = model.provenance["weights_sha256"]
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = Trainer(model, data, config, Path(args.out), device)
+    trainer = Trainer(model, data, config, Path(args.out), device, start)
     if trainer.step:
         print(f"going on at step {trainer.step} of {trainer.steps}", file=sys.stderr)
     with tqdm(total=trainer.steps, initial=trainer.step, unit="step", file=sys.stderr) as bar:
