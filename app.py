@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from workbench import catalogue
+from workbench import methods
 from workbench.app import sidebar
 
 st.set_page_config(page_title="vssm-workbench", layout="wide")
@@ -12,8 +12,8 @@ st.set_page_config(page_title="vssm-workbench", layout="wide")
 st.html("<style>.stMainBlockContainer { padding: 2.5rem min(3rem, 4vw); }</style>")
 PAGES = Path(__file__).parent / "workbench" / "app"
 pages = [
-    st.Page(file, title=catalogue.title(name), url_path=name, default=name == "erf")
-    for name in catalogue.names()
+    st.Page(file, title=methods.title(name), url_path=name, default=name == "erf")
+    for name in methods.METHODS
     if (file := PAGES / f"{name.replace('-', '_')}.py").is_file()
 ]
 pages += [

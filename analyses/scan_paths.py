@@ -1,22 +1,11 @@
-"""Pictures of scan paths over a grid: one sheet of all, or of those that match a pattern.
+"""Pictures of scan paths over a grid: `vssm paths` as a script.
 
-python -m analyses.scan_paths --grid [14,14] --pattern hilbert --out out
+python -m analyses.scan_paths 'hilbert*' --grid 14,14 --draw out/hilbert.pdf
 """
 
-from pathlib import Path
+import sys
 
-from jsonargparse import auto_cli
-
-from workbench.figures.files import save_figure
-from workbench.figures.paths import sheet
-from workbench.paths import gallery
-
-
-def main(grid: tuple[int, int] = (8, 8), pattern: str = "*", out: Path = Path("out")) -> None:
-    """Draw and save."""
-    found = sheet(*gallery(*grid, pattern))
-    save_figure(found.draw(), out / found.name, found.caption)
-
+from workbench.cli import main
 
 if __name__ == "__main__":
-    auto_cli(main, as_positional=False)
+    sys.exit(main(["paths", *sys.argv[1:]]))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 # First, because it decides how torch's threads wait.
 from workbench import ErfConfig, create_model, erf, open_images, preprocessing_for, run  # isort: skip
-from workbench.methods.erf import gradient  # isort: skip
+from workbench.methods.erf.measure import gradient  # isort: skip
 import numpy as np
 import torch
 from processor import processor

@@ -20,8 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from workbench import create_model, open_images, preprocessing_for
-from workbench.checkpoints import sha256
 from workbench.train import TrainConfig, accuracy, run_identity
+from workbench.weights.files import sha256
 
 SIZES = (64, 128, 224)
 OUT = Path(__file__).parent / "weights"

@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 from workbench import ErfConfig, create_model, erf, open_images, preprocessing_for, run
-from workbench.figures.erf import draw
 from workbench.figures.files import save_figure
+from workbench.methods.erf.figure import draw
 from workbench.results import Erf
 from workbench.weights import facts_of
 

@@ -1,22 +1,27 @@
-"""The scripts in analyses/: their options reach the method."""
+"""The scripts in analyses/ are the commands: the same words reach the same methods."""
 
-import functools
 import importlib
+import runpy
+import sys
 
 import pytest
-from jsonargparse import auto_cli
+
+from workbench import methods
+
+SCRIPTS = {
+    **{name.replace("-", "_"): name for name in methods.METHODS},
+    "paper": "figures",
+    "scan_paths": "paths",
+}
 
 
-@pytest.mark.parametrize("name", ["erf", "scan_maps", "resolution", "sensitivity", "robustness"])
-def test_options_of_a_method_reach_it(name):
-    main = importlib.import_module(f"analyses.{name}").main
-    seen = {}
-
-    @functools.wraps(main)
-    def recorder(**options):
-        seen.update(options)
-
-    arguments = ["--model", "[vmamba_nano]", "--settings.chunk", "3", "--out", "somewhere"]
-    arguments += ["--sizes", "[64]"] if name == "resolution" else []
-    auto_cli(recorder, args=arguments, as_positional=False)
-    assert seen["model"] == ["vmamba_nano"] and seen["settings"].chunk == 3
+@pytest.mark.parametrize(("script", "command"), SCRIPTS.items())
+def test_a_script_is_the_command_of_its_name(script, command, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr("workbench.cli.main", lambda arguments: seen.append(arguments) or 0)
+    monkeypatch.setattr(sys, "argv", [script, "--some", "words"])
+    importlib.import_module(f"analyses.{script}")
+    assert not seen  # importing runs nothing
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"analyses.{script}", run_name="__main__")
+    assert ended.value.code == 0 and seen == [[command, "--some", "words"]]

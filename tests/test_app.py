@@ -7,13 +7,12 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from workbench import ResolutionConfig, erf, resolution
 from workbench.app import resolution_measure
 from workbench.app.class_names import class_names
 from workbench.app.session import Spec
 from workbench.images import open_images
-from workbench.methods import erf
-from workbench.runner import run
-from workbench.sweep import curve_of, save_curve, sweep
+from workbench.runner import joined, parts, run
 from workbench.weights import create_model, facts_of
 
 APP = str(Path(__file__).parents[1] / "app.py")
@@ -256,11 +255,11 @@ def test_resolution_measures_curves_and_the_picture(sizes):
 def test_resolution_measures_no_point_twice(sizes, monkeypatch):
     asked = []
 
-    def spy(model, images, missing, *arguments, **options):
-        asked.append((len(images), list(missing)))
-        return sweep(model, images, missing, *arguments, **options)
+    def spy(method, model, images, config, **options):
+        asked.append((len(images), list(config.sizes)))
+        return parts(method, model, images, config, **options)
 
-    monkeypatch.setattr(resolution_measure, "sweep", spy)
+    monkeypatch.setattr(resolution_measure, "parts", spy)
     sizes.query_params.update(seed="2", data="sidebar picture")
     fine(sizes.run())
     button(sizes, "Measure").click().run()
@@ -274,10 +273,10 @@ def test_resolution_measures_no_point_twice(sizes, monkeypatch):
 
 def test_resolution_keeps_the_points_of_an_interrupted_sweep(sizes, monkeypatch):
     def breaks(*arguments, **options):
-        yield next(sweep(*arguments, **options))
+        yield next(parts(*arguments, **options))
         raise ValueError("the power went out")
 
-    monkeypatch.setattr(resolution_measure, "sweep", breaks)
+    monkeypatch.setattr(resolution_measure, "parts", breaks)
     sizes.query_params.update(seed="3", data="sidebar picture")
     fine(sizes.run())
     button(sizes, "Measure").click().run()
@@ -307,8 +306,9 @@ def test_resolution_draws_stored_curves_at_once(sizes, tmp_path):
             Image.new("RGB", (64, 64), shade).save(tmp_path / "images" / label / f"{i}.png")
     model = create_model("resnet_nano", num_classes=2)
     images = open_images(tmp_path / "images")
-    steps = sweep(model, images, [32], labelled=True, erf_images=0, facts=facts_of(model))
-    save_curve(curve_of(list(steps)), tmp_path)
+    config = ResolutionConfig(sizes=(32,), erf_images=0)
+    steps = list(parts(resolution, model, images, config, labelled=True, facts=facts_of(model)))
+    joined(resolution, steps, config, tmp_path)
     fine(sizes.run())
     assert any(str(tmp_path) in caption.value for caption in sizes.caption)
     assert sizes.selectbox(key="number").value == "top1"

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from workbench import standin
-from workbench.app import erf_measure, foreign, session
+from workbench import erf, external
+from workbench.app import erf_measure, repository, session
 from workbench.app.session import Spec
 from workbench.cli import main
 from workbench.images import open_images, preprocessing_for
-from workbench.methods import erf
 from workbench.runner import run
 
-FOREIGN = Path(__file__).parent / "foreign"
+EXTERNAL = Path(__file__).parent / "external"
 APP = str(Path(__file__).parents[1] / "app.py")
 ADAPTER = """
 import os
@@ -28,7 +27,7 @@ Path(__file__).with_name("process").write_text(str(os.getpid()))
 def make():
     from models.vmamba import VSSM
 
-    print("what foreign code prints disturbs nobody")
+    print("what external code prints disturbs nobody")
     return VSSM()
 """
 
@@ -37,16 +36,16 @@ def make():
 def adapter(tmp_path, monkeypatch):
     """The adapter of the small VMamba, with which the app is started."""
     folder = tmp_path / "Their-VMamba"  # of another path in every test, as caches live on
-    shutil.copytree(FOREIGN / "vmamba", folder)
+    shutil.copytree(EXTERNAL / "vmamba", folder)
     file = tmp_path / "adapter.py"
     file.write_text(ADAPTER)
     for name, value in (("REPO", folder), ("ADAPTER", file), ("WEIGHTS", tmp_path)):
         monkeypatch.setenv(f"VSSM_{name}", str(value))
     session.st.cache_data.clear()
     yield file
-    known = foreign.repository()
+    known = repository.current()
     assert known is not None
-    foreign.process_of(known).close()
+    repository.process_of(known).close()
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_a_click_measures_the_field_in_another_process(app, adapter):
     stage, images = erf_measure.stage_count(spec), open_images("samples", 1)
     config = erf_measure.config_at(spec, stage, (0.1, 0.9), "none")
     there = erf_measure.measure(spec, images, config)
-    model = standin.load(adapter.with_name("Their-VMamba"), adapter, size=64)
+    model = external.load(adapter.with_name("Their-VMamba"), adapter, size=64)
     here = run(erf, model, images, config, preprocessing=preprocessing_for(model, 64))
     assert there.map.tobytes() == here.map.tobytes()
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from workbench import erf
 from workbench.app import gallery, results_list, session
 from workbench.images import open_images
-from workbench.methods import erf
 from workbench.results import load, save_arrays
 from workbench.runner import run
 from workbench.weights import create_model, facts_of

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 import workbench
+from workbench import attribution
 from workbench.images import Batch
-from workbench.methods import attribution, faithfulness
-from workbench.methods.attribution import METHODS, AttributionConfig, explain, grad_cam
-from workbench.methods.published_views import vim_maps
+from workbench.methods.attribution import faithfulness
+from workbench.methods.attribution.config import METHODS, AttributionConfig
+from workbench.methods.attribution.measure import explain, grad_cam, targets_of
+from workbench.methods.scan_maps.published_views import vim_maps
 from workbench.models import MambaVision, Vim, VMamba
 
 
@@ -257,12 +259,12 @@ def test_targets() -> None:
     chosen = {"predicted": predicted, "1": [1, 1, 1], "label": [1, 0, 1]}
     for target, expected in chosen.items():
         config = AttributionConfig(target=target, faithfulness=False)
-        found = attribution.targets_of(model, batch(x, (1, 0, 1)), config)
+        found = targets_of(model, batch(x, (1, 0, 1)), config)
         assert found.tolist() == expected
     with pytest.raises(ValueError, match="no labels"):
-        attribution.targets_of(model, batch(x), AttributionConfig(target="label"))
+        targets_of(model, batch(x), AttributionConfig(target="label"))
     with pytest.raises(ValueError, match="classes 0 to 1, so there is no class 9"):
-        attribution.targets_of(model, batch(x), AttributionConfig(target="9"))
+        targets_of(model, batch(x), AttributionConfig(target="9"))
 
 
 def test_chunks_change_nothing_and_results_come_back(tmp_path) -> None:

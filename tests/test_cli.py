@@ -157,7 +157,7 @@ def test_sensitivity_reports_its_views_and_claims(tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--views", "gradient,depth"], "views must be some of gradient"),
+        (["--views", "gradient,depth"], "views must be one of gradient"),
         (["--eps", "0.1,much"], "eps must be numbers, not 0.1 much"),
         (["--eps", "4"], "more than twice the RMS of a row"),
         (["--model", "resnet_nano"], "has no selective scan"),

@@ -10,10 +10,12 @@ import torch
 from scipy.special import erfinv
 from torch import Tensor, nn
 
+from workbench import erf
 from workbench.geometry import Grid, feature_map, grid_of, resolve_position, stages
 from workbench.images import Batch
-from workbench.methods import erf, erf_numbers
-from workbench.methods.erf import ErfConfig, gradient
+from workbench.methods.erf import metrics as erf_numbers
+from workbench.methods.erf.config import ErfConfig
+from workbench.methods.erf.measure import display, gradient, split_gradients
 from workbench.models.vim import Vim
 from workbench.models.vmamba import SS2D, VMamba
 from workbench.paths import CROSS, scan_path
@@ -317,7 +319,7 @@ def test_vim_with_both_directions_reaches_every_patch_and_one_direction_only_the
     whole = gradient(model, x, config)[0]
     by_patch = whole.abs().sum((0, 1)).unflatten(0, (8, 8)).unflatten(2, (8, 8)).sum((1, 3))
     assert (by_patch > 0).all()
-    (forward, g), _ = list(erf.split_gradients(model, x, config))
+    (forward, g), _ = list(split_gradients(model, x, config))
     assert forward == "row"
     past = g.abs().sum((0, 1)).unflatten(0, (8, 8)).unflatten(2, (8, 8)).sum((1, 3)).flatten()
     assert (past[: 3 * 8 + 5] > 0).all()
@@ -339,7 +341,7 @@ def test_routes_of_one_layer_and_the_rest_sum_to_the_whole_gradient(split, famil
     x = torch.randn(1, 3, 64, 64)
     config = ErfConfig(split=split, split_layer=layer)
     whole = gradient(model, x, config)[0]
-    parts = dict(erf.split_gradients(model, x, config))
+    parts = dict(split_gradients(model, x, config))
     assert (sum(parts.values()) - whole).abs().max() <= 2e-5 * whole.abs().max()
     informative = [name for name, g in parts.items() if g.abs().max() > 1e-6 * whole.abs().max()]
     assert len(informative) == len(parts)
@@ -349,7 +351,7 @@ def test_routes_of_one_layer_and_the_rest_sum_to_the_whole_gradient(split, famil
 def test_a_split_needs_a_scan() -> None:
     with pytest.raises(ValueError, match="no selective scan"):
         list(
-            erf.split_gradients(
+            split_gradients(
                 timm.create_model("test_resnet"), torch.randn(1, 3, 64, 64), ErfConfig(split="path")
             )
         )
@@ -371,7 +373,7 @@ def test_the_published_protocol_is_reproduced_to_the_digit(preset) -> None:
         assert_summary(torch.from_numpy(partial["maps"][0]), summary, "per image map")
     result = erf.combine(partials, config, {})
     assert_summary(torch.from_numpy(result.maps).double().mean(0), record["mean_map"], "mean map")
-    power = erf.display(result.maps.astype(np.float64).mean(0), "x ** 0.2")
+    power = display(result.maps.astype(np.float64).mean(0), "x ** 0.2")
     assert_summary(torch.from_numpy(power), record["power_0.2_over_max"], "power map")
     for t, (_, area) in record["rectangle_side_and_area_ratio_of_power_map"].items():
         found = result.meta["legacy"][f"r{float(t) * 100:.0f}"]

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import selective_scan
-from workbench.methods.hidden_attention import HiddenAttention, hidden_attention
-from workbench.methods.scan_layers import Direction, find_layers, scan_layers
+from workbench.mixing.hidden_attention import HiddenAttention, hidden_attention
+from workbench.mixing.layers import Direction, find_layers, scan_layers
 from workbench.paths import scan_path
 from workbench.scan import to_scan_order
 from workbench.trace import record

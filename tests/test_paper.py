@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workbench import paper
+from workbench import erf, paper
 from workbench.cli import main
-from workbench.methods import erf
 
 CONFIGS = sorted((Path(__file__).parents[1] / "analyses" / "configs").glob("*.yaml"))
 FIELD = {"method": "erf", "models": ["vmamba_nano"], "limit": 2, "size": 64}

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.methods.hidden_attention import hidden_attention
-from workbench.methods.published_views import (
+from workbench.methods.scan_maps.published_views import (
     VIM_MAPS,
     VMAMBA_MODES,
     in_image_order,
@@ -17,6 +16,7 @@ from workbench.methods.published_views import (
     vmamba_panels,
     vmamba_rollout,
 )
+from workbench.mixing.hidden_attention import hidden_attention
 from workbench.models import VMamba
 from workbench.paths import scan_path
 from workbench.trace import record

@@ -4,7 +4,10 @@ import csv
 import io
 import json
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,20 +16,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from workbench import resolution
 from workbench.cli import main
-from workbench.figures import resolution as pictures
-from workbench.images import Batch, Preprocessing
-from workbench.methods import resolution
-from workbench.methods.cost import count
-from workbench.methods.resolution import (
-    ResolutionConfig,
-    adapted,
-    measure,
-    preprocessing_at,
-    settled,
-)
-from workbench.methods.resolution_curve import compare, curve
-from workbench.methods.resolution_numbers import (
+from workbench.images import Batch, Preprocessing, open_images
+from workbench.methods.resolution import figure as pictures
+from workbench.methods.resolution.adapt import adapted, preprocessing_at
+from workbench.methods.resolution.config import PointConfig, ResolutionConfig, settled
+from workbench.methods.resolution.cost import count
+from workbench.methods.resolution.curve import compare, curve
+from workbench.methods.resolution.metrics import (
     cka,
     difference,
     divergence,
@@ -38,9 +36,11 @@ from workbench.methods.resolution_numbers import (
     relative_change,
     wilson,
 )
+from workbench.methods.resolution.point import measure
+from workbench.methods.resolution.sweep import Point, Step, curve_of
 from workbench.models import S4ND
 from workbench.results import Resolution, ResolutionPoint, load
-from workbench.sweep import curve_of, open_data, save_curve, sweep
+from workbench.runner import joined, parts
 from workbench.weights import create_model
 
 RNG = np.random.default_rng(0)
@@ -200,7 +200,7 @@ def test_an_fft_and_the_scan_are_counted() -> None:
 def test_padded_windows_are_counted_as_they_run() -> None:
     model = timm.create_model("mambavision_nano").eval()
     fixed, scaled = (
-        adapted(model, 72, ResolutionConfig(windows=windows)) for windows in ("fixed", "scaled")
+        adapted(model, 72, PointConfig(windows=windows)) for windows in ("fixed", "scaled")
     )
     assert [level.window for level in scaled.levels] == [None, 9, 4]
 
@@ -232,9 +232,9 @@ def test_every_model_is_itself_at_its_native_size() -> None:
         x = torch.randn(1, 3, 64, 64)
         expected = model(x)
         for options in ({}, {"positions": "official", "windows": "scaled", "kernels": "fixed"}):
-            other = adapted(model, 64, ResolutionConfig(**options))
+            other = adapted(model, 64, PointConfig(**options))
             assert torch.equal(other(x), expected), name
-        adapted(model, 128, ResolutionConfig())
+        adapted(model, 128, PointConfig())
         assert torch.equal(model(x), expected), name  # what is adapted is a copy
 
 
@@ -246,11 +246,11 @@ def test_settings_act_away_from_the_native_size() -> None:
         ("s4nd_nano", {"kernels": "fixed"}),
     ):
         model = timm.create_model(name).eval()
-        plain, other = (adapted(model, 96, ResolutionConfig(**o))(x) for o in ({}, options))
+        plain, other = (adapted(model, 96, PointConfig(**o))(x) for o in ({}, options))
         assert (plain - other).abs().max() > 1e-6, name
     model = timm.create_model("s4nd_nano")
-    grown = adapted(model, 96, ResolutionConfig())
-    stays = adapted(model, 96, ResolutionConfig(object_size="constant"))
+    grown = adapted(model, 96, PointConfig())
+    stays = adapted(model, 96, PointConfig(object_size="constant"))
     assert {m.rate for m in grown.modules() if isinstance(m, S4ND)} == {64 / 96}
     assert {m.rate for m in stays.modules() if isinstance(m, S4ND)} == {1.0}
 
@@ -263,8 +263,8 @@ def test_backbones_of_timm_that_are_built_for_one_size_take_others() -> None:
         with torch.no_grad():
             for size in (224, 320, 160):
                 x = torch.zeros(1, 3, size, size)
-                assert adapted(model, size, ResolutionConfig())(x).shape == (1, 10)
-    windows = adapted(swin, 448, ResolutionConfig()).layers[0].blocks[0].window_size
+                assert adapted(model, size, PointConfig())(x).shape == (1, 10)
+    windows = adapted(swin, 448, PointConfig()).layers[0].blocks[0].window_size
     assert tuple(windows) == (14, 14)  # scaled with the size, as in VMamba's table
 
 
@@ -272,8 +272,8 @@ def test_objects_grow_or_stay() -> None:
     model = timm.create_model("vmamba_nano")
     values = RNG.integers(0, 256, (96, 130, 3), np.uint8)
     image = Image.fromarray(values)
-    stays = ResolutionConfig(object_size="constant", native=64)
-    grows = ResolutionConfig(native=64)
+    stays = PointConfig(object_size="constant", native=64)
+    grows = PointConfig(native=64)
     native = preprocessing_at(model, 64, grows).picture(image)
     assert (preprocessing_at(model, 64, stays).picture(image) == native).all()
     small = preprocessing_at(model, 32, stays).picture(image)
@@ -291,7 +291,7 @@ def test_objects_grow_or_stay() -> None:
 
 def test_predictions_features_and_probes_of_a_batch() -> None:
     model, x = timm.create_model("vmamba_nano").eval(), torch.randn(5, 3, 32, 32)
-    partial = measure(model, batch_of(x, (3, 9, -1, 0, 3)), ResolutionConfig(probes=2))
+    partial = measure(model, batch_of(x, (3, 9, -1, 0, 3)), PointConfig(probes=2))
     with torch.no_grad():
         assert partial["logits"] == pytest.approx(model(x).numpy(), abs=1e-5)
         pooled = model.forward_head(model.forward_features(x), pre_logits=True)
@@ -301,7 +301,7 @@ def test_predictions_features_and_probes_of_a_batch() -> None:
     assert partial["cost"][0, 0] == count(model, x[:1])[0]
     assert partial["lengths"][0].tolist() == [64, 64, 16, 16, 4, 4]
     assert (partial["seconds"] > 0).all()
-    chosen = measure(model, batch_of(x, (3, 9, -1, 0, 3)), ResolutionConfig(classes=(0, 3)))
+    chosen = measure(model, batch_of(x, (3, 9, -1, 0, 3)), PointConfig(classes=(0, 3)))
     assert chosen["logits"] == pytest.approx(partial["logits"][:, [0, 3]], abs=1e-5)
     assert chosen["labels"].tolist() == [1, -1, -1, 0, 1]
 
@@ -314,16 +314,16 @@ def test_the_memory_horizon_of_constant_steps_is_ln2_over_delta_a() -> None:
                 block.op.dt_projs_weight.zero_()
                 block.op.dt_projs_bias.fill_(math.log(math.expm1(0.05)))  # delta 0.05
                 block.op.A_logs.fill_(math.log(2.0))
-    partial = measure(model, batch_of(torch.randn(1, 3, 64, 64)), ResolutionConfig())
+    partial = measure(model, batch_of(torch.randn(1, 3, 64, 64)), PointConfig())
     assert partial["horizons"][0] == pytest.approx(np.full((6, 3), math.log(2) / 0.1), rel=1e-4)
 
 
 def test_a_model_without_a_head_predicts_nothing() -> None:
     model = timm.create_model("resnet_nano", num_classes=0).eval()
     with pytest.raises(ValueError, match="no classifier"):
-        measure(model, batch_of(torch.zeros(1, 3, 32, 32)), ResolutionConfig())
+        measure(model, batch_of(torch.zeros(1, 3, 32, 32)), PointConfig())
     for options, words in (
-        ({"object_size": "shrinks"}, "object_size must be grows or constant"),
+        ({"object_size": "shrinks"}, "object_size must be one of grows, constant"),
         ({"folds": 1}, "folds"),
         ({"chunk": 0}, "chunk"),
     ):
@@ -352,6 +352,18 @@ class Colour(nn.Module):
 QUICK = ResolutionConfig(native=32, probes=1, chunk=4, folds=2)
 
 
+def sweep(
+    model: nn.Module,
+    images: object,
+    sizes: list[int],
+    config: ResolutionConfig,
+    erf_images: int = 0,
+    **options: Any,
+) -> Iterator[Step]:
+    config = replace(config, sizes=tuple(sizes), erf_images=erf_images)
+    return parts(resolution, model, open_images(images), config, **options)
+
+
 @pytest.fixture
 def classes(tmp_path: Path) -> Path:
     """Four classes of three images of one colour each."""
@@ -365,7 +377,9 @@ def classes(tmp_path: Path) -> Path:
 
 
 def test_a_model_that_sees_colour_only_is_the_same_at_all_sizes(classes: Path) -> None:
-    steps = list(sweep(Colour(), open_data(classes), [16, 64], QUICK, labelled=True, erf_images=1))
+    steps = list(
+        sweep(Colour(), open_images(classes), [16, 64], QUICK, labelled=True, erf_images=1)
+    )
     assert [step.size for step in steps] == [32, 16, 64]  # what others are compared with is first
     result = curve_of(steps)
     assert result.sizes.tolist() == [16, 32, 64]
@@ -385,36 +399,40 @@ def test_a_stopped_sweep_goes_on_where_it_was(
     classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[tuple[int, int]] = []
-    original = resolution.measure
+    original = Point.measure
 
-    def counted(model: nn.Module, batch: Batch, config: ResolutionConfig) -> dict:
+    def counted(model: nn.Module, batch: Batch, config: PointConfig) -> dict:
         if len(measured) == 4:
             raise KeyboardInterrupt
         measured.append((batch.tensor.shape[-1], batch.indices[0]))
         return original(model, batch, config)
 
-    monkeypatch.setattr(resolution, "measure", counted)
+    monkeypatch.setattr(Point, "measure", staticmethod(counted))
     options = {"labelled": True, "erf_images": 0, "out": tmp_path / "out", "facts": {"model": "m"}}
     model = Colour()
     arrived = []
     with pytest.raises(KeyboardInterrupt):
-        for step in sweep(model, open_data(classes), [16, 64], QUICK, **options):
+        for step in sweep(model, open_images(classes), [16, 64], QUICK, **options):
             arrived.append(step.size)
     assert arrived == [32] and measured == [(32, 0), (32, 4), (32, 8), (16, 0)]
     measured.clear()
-    monkeypatch.setattr(resolution, "measure", lambda *a: (measured.append(()), original(*a))[1])
-    steps = list(sweep(model, open_data(classes), [16, 64], QUICK, **options))
+    monkeypatch.setattr(
+        Point, "measure", staticmethod(lambda *a: (measured.append(()), original(*a))[1])
+    )
+    steps = list(sweep(model, open_images(classes), [16, 64], QUICK, **options))
     assert len(measured) == 2 + 3  # the rest of 16 px, and 64 px
-    again = list(sweep(model, open_data(classes), [16, 64], QUICK, **options))
+    again = list(sweep(model, open_images(classes), [16, 64], QUICK, **options))
     assert len(measured) == 5
-    first, second = (save_curve(curve_of(s), tmp_path / "out") for s in (steps, again))
-    assert first == second and isinstance(load(first), Resolution)
+    for s in (steps, again):
+        joined(resolution, s, QUICK, tmp_path / "out")
+    (file,) = (tmp_path / "out").glob("*-resolution-*.npz")
+    assert isinstance(load(file), Resolution)
     assert curve_of(steps).meta == curve_of(again).meta
 
 
 def test_settings_are_told_apart_in_the_store(tmp_path: Path) -> None:
     model = create_model("vim_nano", "random")
-    images, found = open_data("samples", 1), {}
+    images, found = open_images("samples", 1), {}
     for positions in ("class-aware", "official"):
         config = ResolutionConfig(positions=positions, probes=0)
         facts = {"model": "vim_nano", "weights_sha256": "the same"}
@@ -429,15 +447,15 @@ def test_settings_are_told_apart_in_the_store(tmp_path: Path) -> None:
 def test_a_size_that_does_not_fit_in_memory_costs_no_other(
     classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = resolution.measure
+    original = Point.measure
 
-    def limited(model: nn.Module, batch: Batch, config: ResolutionConfig) -> dict:
+    def limited(model: nn.Module, batch: Batch, config: PointConfig) -> dict:
         if batch.tensor.shape[-1] >= 96:
             raise MemoryError
         return original(model, batch, config)
 
-    monkeypatch.setattr(resolution, "measure", limited)
-    steps = list(sweep(Colour(), open_data(classes), [16, 96, 128], QUICK, erf_images=0))
+    monkeypatch.setattr(Point, "measure", staticmethod(limited))
+    steps = list(sweep(Colour(), open_images(classes), [16, 96, 128], QUICK, erf_images=0))
     result = curve_of(steps)
     assert result.sizes.tolist() == [16, 32]
     assert "96 x 96" in result.meta["missing"]["96"]
@@ -477,8 +495,8 @@ def test_a_thousand_classes_are_restricted_to_those_of_the_data(tmp_path: Path) 
         for i in range(2):
             value = np.array(colour, np.uint8) + np.uint8(i)
             Image.fromarray(np.tile(value, (32, 32, 1))).save(root / wnid / f"{i}.png")
-    images = open_data(root)
-    assert settled(QUICK, Thousand(), images, True).classes == (0, 217)
+    images = open_images(root)
+    assert settled(QUICK.point, Thousand(), images, True).classes == (0, 217)
     options = {"labelled": True, "erf_images": 0}
     chosen = curve_of(list(sweep(Thousand(), images, [64], QUICK, **options)))
     assert chosen.number("top1")[0].tolist() == [100, 100] and chosen.meta["classes"] == [0, 217]
@@ -492,7 +510,7 @@ def test_a_thousand_classes_are_restricted_to_those_of_the_data(tmp_path: Path) 
     assert result.number("top1")[0].tolist() == [0, 0] and result.meta["classes"] is None
     assert "the 2 classes of the data" in pictures.caption([chosen])
     # without labels there is nothing to restrict to
-    assert settled(QUICK, Thousand(), images, False).classes is None
+    assert settled(QUICK.point, Thousand(), images, False).classes is None
 
 
 def point(size: int, logits: np.ndarray, labels: np.ndarray | None, **meta) -> ResolutionPoint:
@@ -616,13 +634,12 @@ def test_the_published_table_has_a_value_for_each_size(name: str) -> None:
 def test_what_cannot_be_measured_is_said_before_measuring(
     classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolution, "measure", lambda *a: pytest.fail("measured"))
-    images = open_data(classes)
+    monkeypatch.setattr(Point, "measure", staticmethod(lambda *a: pytest.fail("measured")))
+    images = open_images(classes)
     options = {"labelled": True, "erf_images": 0}
     for model, sizes, more, words in (
         (Colour(), [4, 32], {}, "cannot take images of 4 x 4 pixels .needs 8 pixels"),
         (Colour(), [0], {}, "size 0"),
-        (Colour(), [], {}, "at least one size"),
         (Colour(10), [32], {}, "10 classes apart, but colours has 4 classes"),
         (Colour(), [32], {"erf_images": 13}, "13 images.*12 images"),
         (timm.create_model("vim_nano", num_classes=4), [6], {}, "at least 8 x 8"),
@@ -634,17 +651,20 @@ def test_what_cannot_be_measured_is_said_before_measuring(
         sweep(Colour(), images, [32], bad, **options)
 
 
-def test_an_empty_class_and_too_few_images_are_named(classes: Path) -> None:
-    assert len(open_data(classes, 5)) == 5
-    with pytest.raises(ValueError, match=r"13 images.*12 images"):
-        open_data(classes, 13)
+def test_an_empty_class_is_named(classes: Path) -> None:
     (classes / "9 empty").mkdir()
-    with pytest.raises(ValueError, match="no image of 9 empty"):
-        open_data(classes)
+    for images in (open_images(classes), open_images(classes, 5)):
+        with pytest.raises(ValueError, match="no image of 9 empty"):
+            sweep(Colour(), images, [32], QUICK)
+
+
+def test_fewer_images_than_classes_are_enough(classes: Path) -> None:
+    steps = list(sweep(Colour(), open_images(classes, 2), [16], QUICK, labelled=True))
+    assert [step.size for step in steps] == [32, 16]
 
 
 def test_labels_are_left_out_where_they_are_not_asked_for(classes: Path) -> None:
-    images = open_data(classes)
+    images = open_images(classes)
     result = curve_of(list(sweep(Colour(10), images, [32], QUICK, erf_images=0)))
     assert result.correct is None and "top1" not in result.points[0]["numbers"]
     assert images.labels is not None  # the caller's images keep theirs
@@ -692,7 +712,6 @@ def test_the_command_with_labels_prints_json_and_resumes(
     ("arguments", "words"),
     [
         (["--sizes", "2"], ["VMamba", "2 x 2"]),
-        (["--sizes", "64", "--limit", "11"], ["11 images", "10 images"]),
         (["--sizes", "64", "--data", "samples"], ["10 classes apart", "no labels"]),
         (["--sizes", "64", "--object_size", "shrinks"], ["object_size", "constant"]),
         (["--sizes", "64", "--published", "Swin"], ["Swin", "Swin-T"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workbench import results
+from workbench.results import store
 from workbench.results import Erf, Result, ResultError, content_hash, load, provenance, save_arrays
 
 
@@ -45,7 +45,7 @@ def test_an_absent_optional_array_is_not_in_the_file(tmp_path: Path) -> None:
 def test_numpy_alone_reads_the_file_and_its_meta(tmp_path: Path) -> None:
     with np.load(an_erf().save(tmp_path / "a.npz"), allow_pickle=False) as archive:
         meta = json.loads(str(archive["meta"]))
-    assert meta["kind"] == "erf" and meta["schema"] == results.SCHEMA and meta["model"] == "tiny"
+    assert meta["kind"] == "erf" and meta["schema"] == store.SCHEMA and meta["model"] == "tiny"
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_objects_are_not_saved(tmp_path: Path) -> None:
 
 
 def test_a_newer_file_asks_for_an_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "SCHEMA", results.SCHEMA + 1)
+    monkeypatch.setattr(store, "SCHEMA", store.SCHEMA + 1)
     path = an_erf().save(tmp_path / "a.npz")
     monkeypatch.undo()
     with pytest.raises(ResultError, match=r"newer version .*; update vssm-workbench"):

@@ -14,15 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from workbench import create_model
-from workbench.figures import robustness as pictures
+from workbench import create_model, robustness
 from workbench.figures.files import save_figure
 from workbench.images import Batch, Images, Preprocessing
-from workbench.methods import robustness
-from workbench.methods.corruption_errors import against, corruption_errors
 from workbench.methods.robustness import RobustnessConfig
-from workbench.methods.robustness_config import ATTACKS
-from workbench.probes.corruptions import BENCHMARK, EXTRA
+from workbench.methods.robustness import figure as pictures
+from workbench.methods.robustness.config import ATTACKS
+from workbench.methods.robustness.corruption_errors import against, corruption_errors
+from workbench.perturbations.corruptions import BENCHMARK, EXTRA
 from workbench.results import Robustness, load
 from workbench.runner import run
 
@@ -420,8 +419,8 @@ def test_each_part_can_be_drawn_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"attacks": ("pdg",)}, "attacks must be of fgsm, pgd, autoattack, none, not 'pdg'"),
-        ({"probes": ("drops",)}, "probes must be of drop"),
+        ({"attacks": ("pdg",)}, "attacks must be one of fgsm, pgd, autoattack, none, not 'pdg'"),
+        ({"probes": ("drops",)}, "probes must be one of drop"),
         ({"corruptions": ("rain",)}, "no corruption 'rain'"),
         ({"severities": (6,)}, "severities"),
         ({"eps_255": (4 / 255,)}, "write eps_255=4"),

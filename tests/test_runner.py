@@ -13,6 +13,7 @@ from torch import nn
 
 from workbench import runner
 from workbench.images import Batch, Images, Preprocessing, open_images
+from workbench.methods.method import Method
 from workbench.results import Result, ResultError, load
 from workbench.runner import run, tqdm_progress
 
@@ -30,7 +31,7 @@ class Config:
     chunk: int = 2
 
 
-class MeanMethod:
+class MeanMethod(Method):
     """Mean of the model's output per image; counts what it was asked for."""
 
     name = "means"

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 import workbench
+from workbench import scan_maps
 from workbench.images import Batch
-from workbench.methods import scan_maps
-from workbench.methods.hidden_attention import hidden_attention
-from workbench.methods.published_views import vmamba_panels
-from workbench.methods.scan_layers import find_layers, layer_names, scan_layers
-from workbench.methods.scan_maps import NUMBERS, QUANTITIES, ScanMapsConfig
-from workbench.methods.scan_statistics import horizon_quantiles, pixels, token_statistics
+from workbench.methods.scan_maps.config import ScanMapsConfig
+from workbench.methods.scan_maps.measure import NUMBERS, QUANTITIES
+from workbench.methods.scan_maps.published_views import vmamba_panels
+from workbench.mixing.hidden_attention import hidden_attention
+from workbench.mixing.layers import find_layers, layer_names, scan_layers
+from workbench.mixing.statistics import horizon_quantiles, pixels, token_statistics
 from workbench.models import MambaVision, Vim, VMamba
 from workbench.models.mambavision import window_partition
 from workbench.paths import scan_path

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 import workbench
 from kernels import selective_scan
-from workbench.figures.sensitivity import draw
+from workbench import sensitivity
 from workbench.images import Batch
-from workbench.methods import sensitivity
-from workbench.methods.sensitivity import SensitivityConfig, bounds, cut, gradient, transplant
+from workbench.methods.sensitivity import SensitivityConfig, bounds, cut, gradient
+from workbench.methods.sensitivity import patching as transplant
 from workbench.methods.sensitivity.claims import SIZE, WEAK, claims, holm, verdict
 from workbench.methods.sensitivity.config import settled
+from workbench.methods.sensitivity.figure import draw
 from workbench.methods.sensitivity.gradient import MEASURES
-from workbench.methods.sensitivity.numbers import Resamples, restored
+from workbench.methods.sensitivity.metrics import Resamples, restored
 from workbench.methods.sensitivity.perturb import Inside
 from workbench.methods.sensitivity.subject import Case, Subject, row_rms
 from workbench.models import MambaVision, Vim, VMamba
@@ -292,7 +293,7 @@ def test_a_model_without_a_scan_is_told_what_applies() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"views": ("gradient", "depth")}, "views must be some of gradient.*not depth"),
+        ({"views": ("gradient", "depth")}, "views must be one of gradient.*not 'depth'"),
         ({"eps": (8.0,)}, "eps 8 is more than twice the RMS of a row; .* cut_eps_255"),
         ({"eps": ()}, "eps must be positive"),
         ({"cut_eps_255": 0.0}, "cut_eps_255 counts in 1/255"),

@@ -17,7 +17,7 @@ import safetensors.torch
 import timm
 import torch
 
-from workbench import checkpoints, layouts, weights
+from workbench import weights
 from workbench.models import FAMILIES, MambaVision, Vim, VMamba, nano
 from workbench.weights import (
     OFFICIAL,
@@ -30,6 +30,8 @@ from workbench.weights import (
     resize_pos_embed,
     variant_of,
 )
+from workbench.weights import files as checkpoints
+from workbench.weights import identify as layouts
 
 MANIFESTS = {
     "mambavision_tiny": "mambavision_manifest_T",

@@ -3,29 +3,34 @@
 import workbench
 model = workbench.create_model("vmamba_tiny_s1l8")
 result = workbench.run(workbench.erf, model, "samples", workbench.ErfConfig())
+
+A name is imported when it is first used, so that importing the package costs nothing.
 """
 
-import os
+import re
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-# OpenMP threads that go on spinning after each operation take the cores from everything else on a
-# busy machine (a browser is enough); a short wait costs an idle one little. Read when torch loads,
-# without effect when torch is there already.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-from workbench import standin
-from workbench.images import open_images, preprocessing_for
-from workbench.methods import attribution, erf, resolution, robustness, scan_maps, sensitivity
-from workbench.methods.attribution import AttributionConfig
-from workbench.methods.erf import ErfConfig
-from workbench.methods.resolution import ResolutionConfig
-from workbench.methods.robustness import RobustnessConfig
-from workbench.methods.scan_maps import ScanMapsConfig
-from workbench.methods.sensitivity import SensitivityConfig
-from workbench.results import load
-from workbench.runner import run
-from workbench.trace import patch, record, scans
-from workbench.weights import create_model
+if TYPE_CHECKING:
+    from workbench import external
+    from workbench.images import open_images, preprocessing_for
+    from workbench.methods.attribution import AttributionConfig
+    from workbench.methods.attribution import method as attribution
+    from workbench.methods.erf import ErfConfig
+    from workbench.methods.erf import method as erf
+    from workbench.methods.resolution import ResolutionConfig
+    from workbench.methods.resolution import method as resolution
+    from workbench.methods.robustness import RobustnessConfig
+    from workbench.methods.robustness import method as robustness
+    from workbench.methods.scan_maps import ScanMapsConfig
+    from workbench.methods.scan_maps import method as scan_maps
+    from workbench.methods.sensitivity import SensitivityConfig
+    from workbench.methods.sensitivity import method as sensitivity
+    from workbench.results import load
+    from workbench.runner import run
+    from workbench.study import Study
+    from workbench.trace import patch, record, scans
+    from workbench.weights import create_model
 
 __all__ = [
     "AttributionConfig",
@@ -34,9 +39,11 @@ __all__ = [
     "RobustnessConfig",
     "ScanMapsConfig",
     "SensitivityConfig",
+    "Study",
     "attribution",
     "create_model",
     "erf",
+    "external",
     "load",
     "open_images",
     "patch",
@@ -48,5 +55,36 @@ __all__ = [
     "scan_maps",
     "scans",
     "sensitivity",
-    "standin",
 ]
+
+_PLACES = {
+    "Study": "study",
+    "create_model": "weights",
+    "load": "results",
+    "open_images": "images",
+    "patch": "trace",
+    "preprocessing_for": "images",
+    "record": "trace",
+    "run": "runner",
+    "scans": "trace",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    methods = import_module(f"{__name__}.methods")
+    if name in _PLACES:
+        found = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    elif name == "external":
+        found = import_module(f"{__name__}.external")
+    elif name.endswith("Config"):  # ScanMapsConfig is of scan-maps
+        found = methods.get(re.sub(r"\B(?=[A-Z])", "-", name.removesuffix("Config")).lower()).Config
+    else:
+        found = methods.get(name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

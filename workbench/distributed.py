@@ -43,7 +43,7 @@ def device() -> str:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
 
-def together(part: Callable[[], Part], whole: Callable[[list[Part]], Whole]) -> Whole:
+def gather_broadcast(part: Callable[[], Part], whole: Callable[[list[Part]], Whole]) -> Whole:
     """`whole` of what `part` gives in every process, by rank; the same in all processes.
 
     An error in one process is raised in all of them, so that none waits for another.
@@ -63,9 +63,11 @@ def together(part: Callable[[], Part], whole: Callable[[list[Part]], Whole]) -> 
     return outcome[0]
 
 
-def from_first(value: Callable[[], Value]) -> Value:
+def broadcast(value: Callable[[], Value]) -> Value:
     """What `value` gives in the first process, in all of them."""
-    return together(lambda: value() if rank() == 0 else None, lambda parts: cast(Value, parts[0]))
+    return gather_broadcast(
+        lambda: value() if rank() == 0 else None, lambda parts: cast(Value, parts[0])
+    )
 
 
 def _outcome(function: Callable[[], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process that measures."""
+"""Memory that runs out, and freed memory that stays with the process that measures."""
 
 import ctypes
 import functools
@@ -31,3 +31,19 @@ def keep_freed_memory() -> bool:
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
     return bool(libc.mallopt(_MMAP_THRESHOLD, LARGEST) and libc.mallopt(_TRIM_THRESHOLD, KEPT))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    marks = (
+        "out of memory",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "not enough memory",
+    )
+    return any(mark in text for mark in marks) or "defaultcpuallocator" in text

@@ -12,9 +12,11 @@ measured, `manifest.json` what everything was made from, with hashes, seconds an
 import dataclasses
 import difflib
 import hashlib
+import inspect
 import json
 import time
-from collections.abc import Iterable, Mapping
+import typing
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,49 +24,38 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from workbench import catalogue, distributed
+from workbench import distributed, figures, methods
+from workbench.fields import read_option
 from workbench.figures import paths as path_pictures
 from workbench.figures.files import FORMATS, publish, save_figure, save_text
 from workbench.figures.width import VENUES, scaled
-from workbench.methods.resolution_curve import Statistics
 from workbench.paths import gallery
 from workbench.results import Result, content_hash, provenance
-from workbench.study import announce, study, sweeps
+from workbench.study import Study, announce
 
 PATHS = "paths"
 """In the place of a method: scan paths over a grid, which need no model."""
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What a figure of the file shows.
+class Figure(Study):
+    """What a figure of the file shows: the options of a study, and these. Fields of the method's
+    configuration, and options of its comparison and drawing, may stand beside them, as on the
+    command line.
 
     Attributes:
         method: erf, scan-maps, resolution ..., or paths.
-        models, weights, size, before_after, seed, limit: as of `workbench.study.study`.
-        images: what `open_images` takes.
-        data: labelled images, in place of `images`.
         config: fields of the method's configuration.
         compare: options of the method's `compare`, such as the baseline of robustness.
         draw: options of the figure, such as `published` of resolution.
-        sizes, erf_images: of resolution.
         pattern, grid: of paths.
     """
 
-    method: str
-    models: tuple[str, ...] = ()
-    weights: tuple[str, ...] = ("auto",)
-    images: Any = "samples"
-    data: str | None = None
-    size: int | tuple[int, int] | None = None
-    before_after: bool = False
-    seed: int = 0
-    limit: int | None = None
+    method: str = ""
+    before_after: bool | None = False
     config: dict[str, Any] = field(default_factory=dict)
     compare: dict[str, Any] = field(default_factory=dict)
     draw: dict[str, Any] = field(default_factory=dict)
-    sizes: tuple[int, ...] = ()
-    erf_images: int = 4
     pattern: str = "*"
     grid: tuple[int, int] = (8, 8)
 
@@ -200,19 +191,10 @@ def _origin(result: Result) -> dict[str, Any]:
 def _measured(figure: Figure, results: Path, device: str | None, force: bool) -> list[Result]:
     if figure.method == PATHS:
         return []
-    method = catalogue.method(figure.method)
-    options: dict[str, Any] = {
-        "weights": figure.weights, "seed": figure.seed, "limit": figure.limit,
-        "out": results / figure.method, "device": device, "force": force,
-    }  # fmt: skip
-    images = figure.data or figure.images
-    config = _config(catalogue.config_class(figure.method), figure.config)
-    if figure.method == "resolution":
-        options |= {"labelled": figure.data is not None, "erf_images": figure.erf_images}
-        options |= {"sizes": figure.sizes, "statistics": Statistics(seed=figure.seed)}
-        return [*sweeps(figure.models, images, config, **options)]
-    options |= {"size": figure.size, "before_after": figure.before_after, **figure.compare}
-    return study(method, figure.models, images, config, **options)
+    method = methods.get(figure.method)
+    own = {"out": results / figure.method, "device": device, "force": force}
+    config = _config(method.Config, figure.config, seed=figure.seed)
+    return dataclasses.replace(figure, **own).run(method, config, **figure.compare)
 
 
 def _draw(figure: Figure, results: list[Result], paper: Paper, out: Path) -> list[Path]:
@@ -224,31 +206,55 @@ def _draw(figure: Figure, results: list[Result], paper: Paper, out: Path) -> lis
 
 
 def _figure(entry: dict[str, Any], where: str) -> Figure:
-    _known([entry["method"]], (*catalogue.names(), PATHS), f"method of {where}")
-    _known(entry, [f.name for f in dataclasses.fields(Figure)], where)
-    # what belongs to others is not this parser's to read
-    others = {key: entry.pop(key) for key in ("config", "compare", "draw") if key in entry}
-    for key, value in others.items():
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}: {key} must be a mapping, not {value!r}")
+    method = str(entry["method"]).replace("_", "-")
+    _known([method], (*methods.METHODS, PATHS), f"method of {where}")
+    entry = {**entry, "method": method}
+    parts = {"config": {}, "compare": {}, "draw": {}}
+    if method != PATHS:
+        parts = {
+            "config": typing.get_type_hints(methods.get(method).Config),
+            "compare": _options(methods.get(method).compare),
+            "draw": _options(figures.of(method).sheets),
+        }
+    own = typing.get_type_hints(Figure)
+    _known(entry, ["models", *own, *(name for part in parts.values() for name in part)], where)
+    if "models" in entry:
+        entry["model"] = entry.pop("models")
+    others: dict[str, dict[str, Any]] = {}
+    for part, hints in parts.items():
+        given = entry.pop(part, {})
+        if not isinstance(given, dict):
+            raise ValueError(f"{where}: {part} must be a mapping, not {given!r}")
+        given |= {key: entry.pop(key) for key in hints if key in entry and key not in own}
+        others[part] = {key: read_option(key, given[key], hints.get(key)) for key in given}
     figure = dataclasses.replace(_parsed(Figure, entry, where), **others)
-    if figure.method != PATHS:
-        if not figure.models:
+    if method != PATHS:
+        if not figure.model and figure.repo is None:
             raise ValueError(f"{where} names no models")
-        _config(catalogue.config_class(figure.method), figure.config, f"config of {where}")
+        _config(methods.get(method).Config, figure.config, f"config of {where}")
     return figure
 
 
-def _config(kind: type, given: Mapping[str, Any], where: str = "") -> Any:
-    _known(given, [f.name for f in dataclasses.fields(kind)], where)
-    return _parsed(kind, given, where)
+def _options(function: Callable) -> dict[str, Any]:
+    """The arguments of a function after its first one, each with its type."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    return {parameter.name: parameter.annotation for parameter in parameters}
+
+
+def _config(kind: type, given: Mapping[str, Any], where: str = "", seed: int = 0) -> Any:
+    names = [field.name for field in dataclasses.fields(kind)]
+    _known(given, names, where)
+    return _parsed(kind, {**({"seed": seed} if "seed" in names else {}), **given}, where)
 
 
 def _parsed(kind: type, given: Mapping[str, Any], where: str) -> Any:
+    """A dataclass of what is given, every value checked against the type of its field."""
+    hints = typing.get_type_hints(kind)
+    given = {key: read_option(key, value, hints[key]) for key, value in given.items()}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "it")
     try:
-        return parser.instantiate(parser.parse_object({"it": dict(given)})).it
+        return parser.instantiate(parser.parse_object({"it": given})).it
     except ArgumentError as error:
         said = str(error).replace('Parser key "it.', '"')
         raise ValueError(f"{where}: {' '.join(said.split())}") from error

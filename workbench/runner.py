@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import re
 import shutil
 import sys
 import threading
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,8 @@ from tqdm import tqdm
 
 from workbench import distributed
 from workbench.images import BadImage, Batch, Images, Preprocessing, open_images, preprocessing_for
-from workbench.memory import keep_freed_memory
+from workbench.memory import out_of_memory
+from workbench.methods.method import Method, Partial
 from workbench.paths import BIDIRECTIONAL, CROSS
 from workbench.results import (
     Result,
@@ -32,6 +32,7 @@ from workbench.results import (
     load,
     load_arrays,
     provenance,
+    safe_name,
     save_arrays,
 )
 from workbench.trace import scans
@@ -39,24 +40,11 @@ from workbench.trace import scans
 CHUNK = 8
 """Images in a chunk when the config has no `chunk`."""
 
-Partial = dict[str, np.ndarray]
-"""What a method measured on a batch: by name, arrays whose first axis is the images, or empty."""
-
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
 
 Progress = Callable[[int, int, str | None], None]
 """Called with the images done, their total, and a note or None."""
-
-
-class Method(Protocol):
-    """What `run` asks of a method; a module of `workbench.methods` is one."""
-
-    name: str
-
-    def measure(self, model: nn.Module, batch: Batch, config: Any) -> Partial: ...
-
-    def combine(self, partials: list[Partial], config: Any, meta: dict[str, Any]) -> Result: ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +78,7 @@ def run(
     method: Method,
     model: nn.Module,
     images: Images | Any,
-    config: Any,
+    config: Any = None,
     *,
     preprocessing: Preprocessing | None = None,
     out: str | PurePath | None = None,
@@ -98,12 +86,14 @@ def run(
     progress: Progress | None = None,
     facts: Mapping[str, Any] | None = None,
     force: bool = False,
+    labelled: bool = False,
 ) -> Result:
-    """Measure `images` chunk by chunk and combine the partials in chunk order.
+    """Measure `images` chunk by chunk and combine what was found, in the order of the images.
 
     images: an `Images`, or anything that `open_images` takes.
-    config: the method's frozen dataclass; its field `chunk`, if any, sets the images in a chunk.
-    preprocessing: the model's own by default.
+    config: the method's frozen dataclass, its defaults without one; its field `chunk`, if any, sets
+        the images in a chunk.
+    preprocessing: by default the model's own, or what the method's protocol asks for.
     out: a folder. Finished chunks are kept below it until the run is complete, so that an
         interrupted run goes on where it stopped; the result is written to
         `<model>-<hash8>.npz`, and an existing file of that name is returned without measuring.
@@ -111,17 +101,92 @@ def run(
     facts: what the caller knows of the model ("model", "weights_sha256", "backend" ...): part of
         `meta` and of hash8. Without "weights_sha256" the parameters themselves are hashed.
     force: measure again whatever is stored.
+    labelled: count right answers, where a method would otherwise ask for no labels.
 
     Processes that torchrun started (`workbench.distributed.join`) share the chunks and all return
     the same result; its bits do not depend on how many they are.
 
     Images that cannot be used are left out and listed in `meta["skipped"]`. Raises `ValueError`
     when none is left, `ResultError` when `out` cannot be written, `MemoryError` when not even one
-    image at a time fits in memory. The process keeps the memory of freed tensors from then on
-    (`workbench.memory`). The model comes back as it was, in mode, gradients and device.
+    image at a time fits in memory. The model comes back as it was, in mode, gradients and device.
+    """
+    config = method.Config() if config is None else config
+    found = list(
+        parts(
+            method, model, images, config, preprocessing=preprocessing, out=out, device=device,
+            progress=progress, facts=facts, force=force, labelled=labelled,
+        )
+    )  # fmt: skip
+    return joined(method, found, config, out)
+
+
+def parts(
+    method: Method,
+    model: nn.Module,
+    images: Images | Any,
+    config: Any,
+    *,
+    preprocessing: Preprocessing | None = None,
+    out: str | PurePath | None = None,
+    labelled: bool = False,
+    facts: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Iterator[Any]:
+    """What a run is made of, part by part as it is measured; arguments as of `run`.
+
+    Raises:
+        ValueError: at the call, when something of the input does not fit.
     """
     images = images if isinstance(images, Images) else open_images(images)
-    preprocessing = preprocessing or preprocessing_for(model)
+    if preprocessing is None:
+        preprocessing = preprocessing_for(model, method.own_size(config))
+        preprocessing = method.prepared(preprocessing, config)
+
+    def run_over(
+        method: Method,
+        model: nn.Module,
+        images: Images,
+        config: Any,
+        *,
+        preprocessing: Preprocessing | None = None,
+        facts: Mapping[str, Any] | None = None,
+        folder: str | None = None,
+    ) -> Result:
+        place = out if out is None or folder is None else Path(out) / folder
+        told = {**known, **(facts or {})}
+        return _run(
+            method, model, images, config, preprocessing or preprocessing_for(model), place,
+            facts=told, **options,
+        )  # fmt: skip
+
+    known = dict(facts or {})
+    return method.parts(run_over, model, images, config, preprocessing, labelled)
+
+
+def joined(
+    method: Method, found: Sequence[Any], config: Any, out: str | PurePath | None = None
+) -> Result:
+    """The result of all parts, stored in `out` where the parts are not the result themselves."""
+    result = method.join(found, config)
+    name = method.file_name(result)
+    if out is not None and name is not None and distributed.rank() == 0:
+        result.save(Path(out) / name)
+    return result
+
+
+def _run(
+    method: Method,
+    model: nn.Module,
+    images: Images,
+    config: Any,
+    preprocessing: Preprocessing,
+    out: str | PurePath | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+    facts: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Result:
+    """One run over images."""
     home = _home(model)
     where = torch.device(device) if device is not None else home.device
     if where.type == "cuda" and not torch.cuda.is_available():
@@ -142,20 +207,19 @@ def run(
     report = progress if progress and distributed.rank() == 0 else _silent
     store = file = None
     if out is not None:
-        file = Path(out) / f"{file_name(str(facts['model']))}-{hash8}.npz"
+        file = Path(out) / f"{safe_name(str(facts['model']))}-{hash8}.npz"
         store = Path(out) / ".chunks" / hash8
-    stored = distributed.from_first(lambda: _begin(file, store, force))
+    stored = distributed.broadcast(lambda: _begin(file, store, force))
     if stored is not None:
         assert file is not None
         report(len(images), len(images), f"Read from {file.name}, where it was stored.")
         return stored
 
-    keep_freed_memory()
     work = _Work(method, model, images, config, preprocessing, where, home.dtype)
     parts = _chunks(len(images), _chunk_size(config))
 
     def share() -> dict[int, _Chunk]:
-        with _alone(model), _at_rest(model, where):
+        with _alone(model), _frozen_eval(model, where):
             return _measure(work, parts, store, report)
 
     def whole(shares: list[dict[int, _Chunk]]) -> Result:
@@ -195,7 +259,7 @@ def run(
         "hash": hash8,
         "provenance": provenance(),
     }
-    return distributed.together(share, whole)
+    return distributed.gather_broadcast(share, whole)
 
 
 def _begin(file: Path | None, store: Path | None, force: bool) -> Result | None:
@@ -225,9 +289,9 @@ def _measure(
                 chunks[number] = chunk
                 done += len(parts[number])
                 report(done, total, "Read from an earlier run.")
-    missing = distributed.from_first(lambda: [n for n in range(len(parts)) if n not in chunks])
+    missing = distributed.broadcast(lambda: [n for n in range(len(parts)) if n not in chunks])
     mine = missing[distributed.rank() :: distributed.count()]
-    for number, pictures in zip(mine, _ahead(work.read, [parts[n] for n in mine]), strict=True):
+    for number, pictures in zip(mine, _prefetch(work.read, [parts[n] for n in mine]), strict=True):
         chunk = chunks[number] = work.measure(pictures)
         if store:
             _write_chunk(places[number], chunk)
@@ -236,7 +300,7 @@ def _measure(
     return chunks
 
 
-def _ahead(function: Callable[[range], Any], items: Sequence[range]) -> Iterator[Any]:
+def _prefetch(function: Callable[[range], Any], items: Sequence[range]) -> Iterator[Any]:
     """`function` of every item in order; a thread makes the next while the last is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(function, items[0]) if items else None
@@ -365,20 +429,6 @@ class _Work:
         return partial
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    marks = (
-        "out of memory",
-        "can't allocate memory",
-        "cannot allocate memory",
-        "not enough memory",
-    )
-    return any(mark in text for mark in marks) or "defaultcpuallocator" in text
-
-
 def _chunks(count: int, size: int) -> list[range]:
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
@@ -459,7 +509,7 @@ def _alone(model: nn.Module) -> threading.RLock:
 
 
 @contextmanager
-def _at_rest(model: nn.Module, device: torch.device) -> Iterator[None]:
+def _frozen_eval(model: nn.Module, device: torch.device) -> Iterator[None]:
     """The model on `device`, in eval mode, parameters without gradient; afterwards as before."""
     home = _home(model).device
     training = {module: module.training for module in model.modules()}
@@ -523,11 +573,6 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     return device.type
-
-
-def file_name(model: str) -> str:
-    """A model's name as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", model).strip("-.") or "model"
 
 
 def _silent(done: int, total: int, note: str | None) -> None:

@@ -1,106 +1,172 @@
-"""One method on several models and the same images: what a figure of several models needs."""
+"""One method on several models and the same images, and the options that every run shares."""
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from workbench import distributed
-from workbench.figures.resolution import line
 from workbench.images import Images, open_images, preprocessing_for
-from workbench.methods.resolution import ResolutionConfig, native_size
-from workbench.methods.resolution_curve import Statistics, compare
-from workbench.results import Resolution, Result
-from workbench.runner import run, tqdm_progress
-from workbench.sweep import Step, curve_of, open_data, save_curve, sweep
+from workbench.methods.method import Method
+from workbench.results import Result
+from workbench.runner import joined, parts, tqdm_progress
 from workbench.weights import create_model, facts_of
 
 Size = int | tuple[int, int]
-Build = Callable[..., nn.Module]
 
 
-def study(
-    method: ModuleType,
-    models: Sequence[str],
-    images: Images | Any,
-    config: Any,
-    *,
-    weights: Sequence[str] = ("auto",),
-    size: Size | None = None,
-    before_after: bool = False,
-    seed: int = 0,
-    limit: int | None = None,
-    out: Path | None = None,
-    device: str | None = None,
-    force: bool = False,
-    build: Build = create_model,
-    **compared: Any,
-) -> list[Result]:
-    """Run a method on every model; with the same arguments a stopped study goes on.
+@dataclass(frozen=True)
+class Study:
+    """What is measured, and where: the same words in the library, on the command line and in YAML.
 
-    Args:
-        weights: for each model, or one for all: as of `create_model`.
-        size: of the input in pixels, (height, width) or a side; by default the models' own.
-        before_after: measure every trained model before training too, with the same seed.
+    Attributes:
+        model: one or many names, see `vssm models`.
+        weights: for each model, or one for all: a file, a folder, hf-hub:owner/name, official,
+            random, or auto: what ships with the project, else random.
+        images: samples, a folder, image files or an .npz pack.
+        data: labelled images, in place of `images`: right answers are counted.
+        size: of the input in pixels, 224 or 224,320 (height, width); by default the models' own.
         limit: take so many images at most.
-        device: by default a GPU where there is one.
-        build: makes a model from name, weights, seed and img_size.
-        compared: options of the method's `compare`.
-
-    Raises:
-        ValueError: when something of the input does not fit, in a sentence.
+        seed: of random weights and resampling.
+        before_after: measure every trained model before training too (the same seed, untrained).
+        out: folder for results and figures.
+        device: cpu, cuda, cuda:1; a GPU if there is one.
+        force: measure again what is stored.
+        repo: a folder whose code runs with your rights, and gives a model.
+        adapter: a file that makes its model; docs/your-model.md.
     """
-    distributed.join()
-    images = open_images(images, limit)
-    if size is None and hasattr(method, "own_size"):
-        size = method.own_size(config)
-    results = []
-    for name, source in pairs(models, weights):
-        trained = build(name, source, seed=seed, img_size=size)
-        subjects = [trained]
-        if before_after and facts_of(trained)["training"] == "after training":
-            subjects.insert(0, build(name, "random", seed=seed, img_size=size))
-        for model in subjects:
-            results.append(_measured(method, model, images, config, size, out, device, force))
-    together: Callable | None = getattr(method, "compare", None)
-    return together(results, **compared) if together else results
 
+    model: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ("auto",)
+    images: tuple[str, ...] | Any = ("samples",)
+    data: str | None = None
+    size: Size | None = None
+    limit: int | None = None
+    seed: int = 0
+    before_after: bool | None = None
+    out: Path | None = None
+    device: str | None = None
+    force: bool = False
+    repo: str | None = None
+    adapter: str | None = None
 
-def _measured(
-    method: ModuleType,
-    model: nn.Module,
-    images: Images,
-    config: Any,
-    size: Size | None,
-    out: Path | None,
-    device: str | None,
-    force: bool,
-) -> Result:
-    facts = facts_of(model)
-    preprocessing = preprocessing_for(model, size)
-    if hasattr(method, "prepared"):
+    def run(self, method: Method, config: Any = None, **compared: Any) -> list[Result]:
+        """Run a method on every model; with the same options a stopped study goes on.
+
+        All models are built, and everything that can be wrong with the input is looked for, before
+        the first image is measured.
+
+        Args:
+            config: by default the method's, with the seed of the study.
+            compared: options of the method's `compare`.
+
+        Raises:
+            ValueError: when something of the input does not fit, in a sentence.
+        """
+        distributed.join()
+        config = method.Config() if config is None else config
+        images = self.open_images()
+        size = self.size or method.own_size(config)
+        both = method.before_after if self.before_after is None else self.before_after
+        subjects = self.subjects(size, both)
+        started = [
+            self._start(method, model, images, variant)
+            for variant in method.variants(config)
+            for model in subjects
+        ]
+        return method.compare([finish() for finish in started], **compared)
+
+    def open_images(self) -> Images:
+        """The images, at most `limit` of them."""
+        source = self.data or self.images
+        if isinstance(source, tuple | list) and len(source) == 1:
+            (source,) = source
+        return open_images(source, self.limit)
+
+    def subjects(self, size: Size | None = None, both: bool = False) -> list[nn.Module]:
+        """The models, built for a size, each after its untrained twin where `both` are asked for.
+
+        Raises:
+            ValueError: for neither or both of `model` and `repo`, for other than one weight for all
+                or one for each, and as `create_model`.
+        """
+        names, build = self._models()
+        found = []
+        for name, source in pairs(names, self.weights):
+            model = build(name, source, seed=self.seed, img_size=size)
+            if both and facts_of(model)["training"] == "after training":
+                found.append(build(name, "random", seed=self.seed, img_size=size))
+            found.append(model)
+        return found
+
+    def check_models(self) -> None:
+        """Raise ValueError when models are not named rightly; nothing is built."""
+        self._models()
+
+    def _models(self) -> tuple[tuple[str, ...], Callable[..., nn.Module]]:
+        """The models' names, and what builds one from name, weights, seed and img_size."""
+        if (self.repo is None) != (self.adapter is None):
+            raise ValueError("--repo and --adapter go together: the folder, and a file with make()")
+        if bool(self.model) == (self.repo is not None):
+            raise ValueError(
+                "give models by --model, or one of a repository by --repo and --adapter"
+            )
+        if self.repo is None or self.adapter is None:
+            return self.model, create_model
+        from workbench import external
+
+        external.check(self.repo, self.adapter)
+        return (Path(self.repo).resolve().name,), self._external
+
+    def _external(
+        self, name: str, weights: str, *, seed: int, img_size: Size | None = None
+    ) -> nn.Module:
+        from workbench import external
+
+        given = None if weights in ("auto", "random") else weights
+        return external.load(
+            self.repo, self.adapter, size=img_size or 224, weights=given, seed=seed
+        )
+
+    def _start(
+        self, method: Method, model: nn.Module, images: Images, config: Any
+    ) -> Callable[[], Result]:
+        """Look at the input of one model, and give what measures it."""
+        facts = facts_of(model)
+        preprocessing = preprocessing_for(model, self.size or method.own_size(config))
         preprocessing = method.prepared(preprocessing, config)
-    announce(f"{facts['model']}: {facts['weights_label']}; {preprocessing.describe()}")
-    if facts["licence"]:
-        announce(f"  licence of the weights: {facts['licence']}")
-    result = run(
-        method,
-        model,
-        images,
-        config,
-        preprocessing=preprocessing,
-        out=out,
-        device=device or distributed.device(),
-        progress=tqdm_progress(facts["model"]),
-        facts=facts,
-        force=force,
-    )
-    for image, reason in result.meta["skipped"].items():
-        announce(f"  left out: {image} {reason}")
-    return result
+        coming = parts(
+            method,
+            model,
+            images,
+            config,
+            preprocessing=preprocessing,
+            out=self.out,
+            labelled=self.data is not None,
+            facts=facts,
+            device=self.device or distributed.device(),
+            progress=tqdm_progress(facts["model"]),
+            force=self.force,
+        )
+
+        def finish() -> Result:
+            announce(f"{facts['model']}: {facts['weights_label']}; {preprocessing.describe()}")
+            if facts["licence"]:
+                announce(f"  licence of the weights: {facts['licence']}")
+            found = []
+            for part in coming:
+                found.append(part)
+                if line := method.told(found, config):
+                    announce(line)
+            result = joined(method, found, config, self.out)
+            for image, reason in result.meta["skipped"].items():
+                announce(f"  left out: {image} {reason}")
+            return result
+
+        return finish
 
 
 def pairs(models: Sequence[str], weights: Sequence[str]) -> list[tuple[str, str]]:
@@ -123,68 +189,3 @@ def announce(text: str) -> None:
     """Tell the person at the terminal, once for all processes."""
     if distributed.rank() == 0:
         print(text, file=sys.stderr)
-
-
-def sweeps(
-    models: Sequence[str],
-    images: Images | Any,
-    config: ResolutionConfig,
-    *,
-    sizes: Sequence[int] = (),
-    weights: Sequence[str] = ("auto",),
-    labelled: bool = False,
-    erf_images: int = 4,
-    statistics: Statistics = Statistics(),  # noqa: B008
-    seed: int = 0,
-    limit: int | None = None,
-    out: Path | None = None,
-    device: str | None = None,
-    force: bool = False,
-    build: Build = create_model,
-) -> list[Resolution]:
-    """The curves of models over image sizes; points are printed as they arrive.
-
-    Args:
-        sizes: in pixels, by default from half to 3 times the native size of each model.
-        labelled: count right answers.
-        erf_images: so many of the first images also give a receptive field.
-        out: a folder for the curves and, below it, their points; the rest as in `study`.
-
-    Raises:
-        ValueError: before anything is measured, when some model cannot take some size or images.
-    """
-    distributed.join()
-    images = open_data(images, limit)
-    started = []
-    for name, source in pairs(models, weights):
-        model = build(name, source, seed=seed, pos_embed=config.positions)
-        native = config.native or native_size(model)
-        steps = sweep(
-            model,
-            images,
-            sizes or [round(native * factor) for factor in (0.5, 0.75, 1, 1.5, 2, 3)],
-            config,
-            labelled=labelled,
-            erf_images=erf_images,
-            out=out and out / "points",
-            device=device or distributed.device(),
-            progress=tqdm_progress(name),
-            facts=facts_of(model),
-            force=force,
-        )
-        started.append((name, steps))
-    curves = []
-    for name, steps in started:
-        done: list[Step] = []
-        for step in steps:
-            done.append(step)
-            if step.reason:
-                announce(f"{name:28} {step.size:>5} px  missing: {step.reason}")
-            else:
-                # The native size is all that a point is compared with.
-                shown = curve_of(done if len(done) < 2 else [done[0], step], statistics)
-                announce(line(shown, step.size))
-        curves.append(curve_of(done, statistics))
-        if out and distributed.rank() == 0:
-            save_curve(curves[-1], out)
-    return compare(curves)

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workbench.images import Images, Preprocessing, preprocessing_for
-from workbench.results import content_hash, whole
+from workbench.results import atomic_write, content_hash
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class Trainer:
             "seconds": self.seconds,
             "curve": self.curve,
         }
-        with whole(self.checkpoint) as unfinished:
+        with atomic_write(self.checkpoint) as unfinished:
             torch.save(state, unfinished)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -229,7 +229,7 @@ class Trainer:
         """Write the averaged weights as safetensors."""
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.cpu().contiguous() for k, v in self.average.items()}
-        with whole(path) as unfinished:
+        with atomic_write(path) as unfinished:
             save_file(tensors, unfinished, metadata=metadata)
         return path
 

@@ -8,7 +8,7 @@ import torch
 
 from workbench.app import session
 from workbench.app.click_map import Place
-from workbench.app.foreign import beside_the_model
+from workbench.app.repository import beside_the_model
 from workbench.app.session import Spec
 from workbench.app.sidebar import Choice
 from workbench.geometry import Grid, feature_map, grid_of, resolve_position, stages
@@ -47,7 +47,7 @@ def measure(spec: Spec, images: Images, config: ErfConfig, progress: Progress | 
     loaded = session.load(spec)
     with loaded.lock:
         result = run(
-            erf,
+            erf.method,
             loaded.model,
             images,
             config,

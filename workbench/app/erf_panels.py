@@ -8,9 +8,9 @@ import streamlit as st
 from workbench.app import overlay, session
 from workbench.app.click_map import Place, click_map
 from workbench.app.session import Spec
-from workbench.figures.erf import with_interval
 from workbench.figures.label import label
 from workbench.images import Images
+from workbench.methods.erf.figure import with_interval
 from workbench.results import Erf
 
 HINT = "Click anywhere on the photograph: the receptive field of that place appears here."

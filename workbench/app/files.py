@@ -11,8 +11,7 @@ from workbench import figures
 from workbench.app import session
 from workbench.figures.files import FORMATS, Sheet, figure_bytes
 from workbench.figures.label import label
-from workbench.results import Result
-from workbench.runner import file_name
+from workbench.results import Result, safe_name
 
 
 def drawn(sheet: Sheet, suffix: str) -> bytes:
@@ -66,7 +65,7 @@ def _data(results: Sequence[Result]) -> list[tuple]:
         (
             f"Data of {label(result)} (NPZ)" if several else "Data (NPZ)",
             partial(session.result_file, result),
-            "-".join(filter(None, (file_name(result.meta["model"]), result.kind, _hash(result))))
+            "-".join(filter(None, (safe_name(result.meta["model"]), result.kind, _hash(result))))
             + ".npz",
         )
         for result in results

@@ -11,9 +11,9 @@ import streamlit as st
 from workbench.app import overlay, session
 from workbench.app.resolution_chart import axis, chart
 from workbench.app.sensitivity_chart import SHARE, shares
-from workbench.figures.erf import shown
-from workbench.figures.scan_maps import MEANING, is_signed, largest, site_title
 from workbench.images import SAMPLES
+from workbench.methods.erf.figure import shown
+from workbench.methods.scan_maps.figure import MEANING, is_signed, largest, site_title
 from workbench.results import Erf, Resolution, Result, ScanMaps, Sensitivity
 
 EXAMPLES = SAMPLES.parent / "results"

@@ -7,8 +7,8 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from workbench.figures import scan_maps
-from workbench.figures.erf import COLOURS, scale, shown
+from workbench.methods.erf.figure import COLOURS, scale, shown
+from workbench.methods.scan_maps import figure as scan_maps
 from workbench.results import Erf
 
 TICKS = (0.0, 0.01, 0.1, 1.0)

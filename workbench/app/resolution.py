@@ -13,7 +13,7 @@ from workbench.app.resolution_measure import Task, distinct
 from workbench.app.session import Spec
 from workbench.app.sidebar import Choice
 from workbench.images import open_images
-from workbench.methods.resolution_curve import compare
+from workbench.methods.resolution.curve import compare
 from workbench.results import Resolution
 
 MODELS = 4  # at once, as many as the cache of loaded ones holds

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workbench.figures.resolution import COLOURS
-from workbench.methods.resolution_curve import UNITS
+from workbench.methods.resolution.curve import UNITS
+from workbench.methods.resolution.figure import COLOURS
 from workbench.results import Resolution
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")

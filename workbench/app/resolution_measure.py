@@ -10,14 +10,16 @@ from tempfile import TemporaryDirectory
 import streamlit as st
 
 from workbench.app import session
-from workbench.app.foreign import beside_the_model, repository_of
+from workbench.app.repository import beside_the_model, repository_of
 from workbench.app.session import Spec
-from workbench.figures import resolution as pictures
 from workbench.images import Images, Preprocessing
-from workbench.methods.resolution import ResolutionConfig, preprocessing_at
+from workbench.methods import resolution
+from workbench.methods.resolution import figure as pictures
+from workbench.methods.resolution.adapt import preprocessing_at
+from workbench.methods.resolution.config import PointConfig, ResolutionConfig
+from workbench.methods.resolution.sweep import Step, curve_of
 from workbench.results import Resolution
-from workbench.runner import Progress
-from workbench.sweep import Step, curve_of, sweep
+from workbench.runner import Progress, parts
 
 FIELDS = 4
 """Images that also give a receptive field, where there are so many; as on the command line."""
@@ -53,7 +55,11 @@ class Task:
 
     @property
     def config(self) -> ResolutionConfig:
-        return ResolutionConfig(object_size=self.object_size, native=self.spec.size)
+        return ResolutionConfig(
+            object_size=(self.object_size,),
+            native=self.spec.size,
+            erf_images=min(FIELDS, len(self.images)),
+        )
 
     @property
     def known(self) -> Known:
@@ -83,7 +89,8 @@ def measure(task: Task, progress: Progress, show: Callable[[], None]) -> None:
     try:
         if task.missing:
             folder = known.folder.name
-            _sweep(task.spec, task.images, task.missing, task.config, folder, progress, keep)
+            config = replace(task.config, sizes=tuple(task.missing))
+            _sweep(task.spec, task.images, config, folder, progress, keep)
     finally:
         known.lock.release()
 
@@ -92,7 +99,6 @@ def measure(task: Task, progress: Progress, show: Callable[[], None]) -> None:
 def _sweep(
     spec: Spec,
     images: Images,
-    sizes: Sequence[int],
     config: ResolutionConfig,
     folder: str,
     progress: Progress,
@@ -101,15 +107,9 @@ def _sweep(
     loaded = session.load(spec)
     with loaded.lock:
         model = copy.deepcopy(loaded.model)  # a sweep takes long; others' clicks need not wait
-    for step in sweep(
-        model,
-        images,
-        sizes,
-        config,
-        erf_images=min(FIELDS, len(images)),
-        out=folder,
-        progress=progress,
-        facts=session.facts(spec),
+    facts = session.facts(spec)
+    for step in parts(
+        resolution.method, model, images, config, out=folder, progress=progress, facts=facts
     ):
         if step.field is not None:  # the mean map is shown, those of the images fill the memory
             step = replace(step, field=replace(step.field, maps=step.field.maps[:0]))
@@ -118,7 +118,7 @@ def _sweep(
 
 @st.cache_data(max_entries=200, show_spinner=False)
 @beside_the_model
-def preprocessing(spec: Spec, size: int, config: ResolutionConfig) -> Preprocessing:
+def preprocessing(spec: Spec, size: int, config: PointConfig) -> Preprocessing:
     """How images are brought to `size` by the protocol."""
     return preprocessing_at(session.load(spec).model, size, config)
 
@@ -189,7 +189,7 @@ def command_of(curve: Resolution) -> str:
     words = ["--images" if curve.correct is None else "--data"]
     words += ["samples" if source == "built-in samples" else source]
     words += ["--limit", str(meta["images"]["count"])]
-    for entry in fields(ResolutionConfig):
+    for entry in fields(PointConfig):
         value = meta["config"][entry.name]
         if entry.name not in ("object_size", "native", "classes") and value != entry.default:
             words += [f"--{entry.name}", str(value).lower()]

@@ -9,10 +9,10 @@ from workbench.app import overlay, resolution_measure
 from workbench.app.class_names import class_names
 from workbench.app.resolution_chart import NUMBERS, axis, chart, written
 from workbench.app.resolution_measure import Task
-from workbench.figures.erf import shown, with_interval
-from workbench.methods.resolution_numbers import log_softmax
+from workbench.methods.erf.figure import shown, with_interval
+from workbench.methods.resolution.metrics import log_softmax
+from workbench.methods.resolution.sweep import Step
 from workbench.results import Resolution
-from workbench.sweep import Step
 
 WIDTH = 150  # of a picture, in CSS pixels
 ABSENT = {
@@ -81,7 +81,7 @@ def one_picture(task: Task) -> None:
 
 def _one_size(task: Task, size: int, step: Step | None, trained: Step | None) -> None:
     spec, name = task.spec, task.images.names[0]
-    preprocessing = resolution_measure.preprocessing(spec, size, task.config)
+    preprocessing = resolution_measure.preprocessing(spec, size, task.config.point)
     picture = preprocessing.picture(task.images.load(0))
     side = size * max(1, round(256 / size))  # whole blocks, so that pixels are seen as pixels
     title = f"{size} px" + (", trained" if size == spec.size else "")

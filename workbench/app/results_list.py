@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from workbench import catalogue
+from workbench import methods
 from workbench.app import session
 from workbench.results import Resolution, Result, ScanMaps, Sensitivity, load
 
@@ -54,7 +54,7 @@ def stored() -> tuple[list[Entry], list[str]]:
         except (ValueError, OSError) as error:
             refused.append(str(error))
             continue
-        if entry.row["kind"] in catalogue.names():  # others are steps on the way, such as points
+        if entry.row["kind"] in methods.METHODS:  # others are steps on the way, such as points
             found.append(entry)
     return found, refused
 
@@ -66,7 +66,7 @@ def uploaded(files: Sequence[UploadedFile]) -> tuple[list[Entry], list[str]]:
         stamp = (file.file_id,)
         try:
             row = _row(stamp, file)
-            if row["kind"] not in catalogue.names():
+            if row["kind"] not in methods.METHODS:
                 raise ValueError(
                     f"{file.name} holds one {row['kind']} of a longer run; open the result of that "
                     "run instead."
@@ -106,7 +106,7 @@ def _row(stamp: tuple, _source: Path | UploadedFile) -> dict[str, Any]:
     """A line of the table. Raises ValueError, also where a result says too little of itself."""
     result = _load(_source)
     try:
-        drawn = result.kind in catalogue.names()
+        drawn = result.kind in methods.METHODS
         return {"kind": result.kind, **(_described(result) if drawn else {})}
     except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
         raise ValueError(

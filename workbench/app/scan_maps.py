@@ -9,7 +9,9 @@ from workbench.app.files import files
 from workbench.app.place import place, remember
 from workbench.app.scan_walk import scan_walk
 from workbench.app.sidebar import Choice
-from workbench.figures.scan_maps import (
+from workbench.images import Images
+from workbench.methods.scan_maps import ScanMapsConfig
+from workbench.methods.scan_maps.figure import (
     MEANING,
     POWER,
     is_signed,
@@ -19,8 +21,6 @@ from workbench.figures.scan_maps import (
     site_note,
     site_title,
 )
-from workbench.images import Images
-from workbench.methods.scan_maps import ScanMapsConfig
 from workbench.results import ScanMaps
 
 VIEWS = {

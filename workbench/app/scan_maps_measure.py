@@ -7,13 +7,13 @@ import streamlit as st
 import torch
 
 from workbench.app import session
-from workbench.app.foreign import beside_the_model
+from workbench.app.repository import beside_the_model
 from workbench.app.session import Spec
 from workbench.images import Images
 from workbench.methods import scan_maps
-from workbench.methods.hidden_attention import HiddenAttention
-from workbench.methods.scan_layers import ScanLayer, layer_names, scan_layers
 from workbench.methods.scan_maps import ScanMapsConfig
+from workbench.mixing.hidden_attention import HiddenAttention
+from workbench.mixing.layers import ScanLayer, layer_names, scan_layers
 from workbench.results import ScanMaps
 from workbench.runner import run
 
@@ -34,7 +34,7 @@ def measure(spec: Spec, fingerprint: str, config: ScanMapsConfig, _images: Image
     loaded = session.load(spec)
     with loaded.lock:
         result = run(
-            scan_maps,
+            scan_maps.method,
             loaded.model,
             _images,
             config,

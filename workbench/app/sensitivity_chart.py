@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from workbench.figures.sensitivity import COLOURS, RANKED
+from workbench.methods.sensitivity.figure import COLOURS, RANKED
 from workbench.results import Sensitivity
 
 SHARE = "share of first-order sensitivity (%)"

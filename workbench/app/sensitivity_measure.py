@@ -9,15 +9,15 @@ import streamlit as st
 import torch
 
 from workbench.app import session
-from workbench.app.foreign import beside_the_model
+from workbench.app.repository import beside_the_model
 from workbench.app.session import Spec
 from workbench.images import Batch, Images
 from workbench.methods import sensitivity
-from workbench.methods.scan_layers import Direction, ScanLayer, scan_layers
-from workbench.methods.scan_statistics import token_statistics
 from workbench.methods.sensitivity import SensitivityConfig
+from workbench.methods.sensitivity.patching import NARROW, SETS, Transplant, margins_with
 from workbench.methods.sensitivity.subject import Case, Subject
-from workbench.methods.sensitivity.transplant import NARROW, SETS, Transplant, margins_with
+from workbench.mixing.layers import Direction, ScanLayer, scan_layers
+from workbench.mixing.statistics import token_statistics
 from workbench.results import Sensitivity
 from workbench.runner import run
 from workbench.trace import scans as scan_sites
@@ -155,7 +155,7 @@ def result(setting: Setting, narrow: bool, images: Images, report: Report) -> Se
 
     with loaded.lock, session.each_pass(loaded.model, tell):
         found = run(
-            sensitivity,
+            sensitivity.method,
             loaded.model,
             images,
             config,

@@ -19,10 +19,11 @@ from typing import Any
 import streamlit as st
 from torch import nn
 
-from workbench import standin
-from workbench.app import foreign
-from workbench.app.foreign import beside_the_model
+from workbench import external
+from workbench.app import repository
+from workbench.app.repository import beside_the_model
 from workbench.images import SAMPLES, Images, Preprocessing, preprocessing_for
+from workbench.memory import keep_freed_memory
 from workbench.results import Result
 from workbench.results import load as read_result
 from workbench.weights import create_model, facts_of
@@ -69,7 +70,7 @@ class Spec:
     def words(self) -> list[str]:
         """The options of the command line that name the model, its weights and the seed."""
         found = ["--model", self.model]
-        if own := foreign.repository_of(self.model):
+        if own := repository.repository_of(self.model):
             found = ["--repo", short(own.folder), "--adapter", short(own.adapter)]
         if self.weights != "auto":
             found += ["--weights", short(self.source)]
@@ -81,7 +82,7 @@ class Spec:
         return self.weights not in ("random", "auto")
 
     def untrained(self) -> "Spec":
-        weights = "auto" if foreign.repository_of(self.model) else "random"
+        weights = "auto" if repository.repository_of(self.model) else "random"
         return replace(self, weights=weights, stamp=None)
 
 
@@ -108,9 +109,9 @@ def load(spec: Spec) -> Loaded:
     Raises:
         ValueError, OSError: in one sentence, as `create_model` does.
     """
-    if own := foreign.repository_of(spec.model):
+    if own := repository.repository_of(spec.model):
         weights = None if spec.weights == "auto" else spec.source
-        model = standin.load(
+        model = external.load(
             own.folder, own.adapter, size=spec.size, weights=weights, seed=spec.seed
         )
     else:
@@ -170,7 +171,8 @@ def each_pass(model: nn.Module, report: Callable[[int], None]) -> Iterator[None]
 
 @st.cache_resource(show_spinner="Preparing the scan; the first time takes up to 15 seconds ...")
 def warm_up() -> None:
-    """Compile the scan before the first map needs it."""
+    """Get the process ready: freed memory is kept, and the scan compiled before the first map."""
+    keep_freed_memory()
     try:
         from kernels import cpu
     except ImportError:

@@ -6,11 +6,11 @@ from typing import Literal
 import streamlit as st
 import timm
 
-from workbench.app import foreign
+from workbench.app import repository
 from workbench.app.session import Spec, sentences, weights_folder
-from workbench.checkpoints import OFFICIAL, PATTERNS
 from workbench.images import SAMPLES, BadImage, Images, open_images
 from workbench.models import FAMILIES
+from workbench.weights.files import OFFICIAL, PATTERNS
 
 BASELINES = (
     "resnet50",
@@ -35,7 +35,7 @@ class Choice:
 
 def model_names() -> list[str]:
     """The repository's, small models, then family by family, then some of timm's to compare."""
-    own = foreign.repository()
+    own = repository.current()
     families = [
         name for kind in ("vmamba", "vim", *FAMILIES) for name in timm.list_models(f"{kind}_*")
     ]
@@ -57,7 +57,7 @@ def checkpoints(model: str) -> list[str]:
 
 def weights_offered(model: str) -> list[str]:
     """What can be chosen as weights of a model, best first."""
-    if foreign.repository_of(model):
+    if repository.repository_of(model):
         return ["auto", *checkpoints(model)]
     official = model in OFFICIAL or model in BASELINES
     return [*checkpoints(model), "random", *(["official"] if official else [])]
@@ -87,7 +87,7 @@ def choose_model(
 
 
 def _described(name: str) -> str:
-    return f"your repository: {name}" if foreign.repository_of(name) else name
+    return f"your repository: {name}" if repository.repository_of(name) else name
 
 
 def spec(model: str, weights: str, seed: int, size: str) -> Spec:

@@ -1,14 +1,29 @@
-"""The `vssm` command: every method from the command line, with the same words everywhere."""
+"""The `vssm` command: every method from the command line, with the same words everywhere.
 
-import logging
+Nothing is imported before it is known to be needed: torch and timm take seconds.
+"""
+
+import difflib
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from workbench import methods
 
-COMMANDS = ("models", "paths", "train", "evaluate", "figures", "show", "app")
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+COMMANDS = {
+    "models": "list models",
+    "paths": "list scan paths, or draw them",
+    "train": "train a model; the same command goes on after a stop",
+    "evaluate": "accuracy of models on labelled images",
+    "figures": "all figures and tables of a paper from one YAML file",
+    "show": "print what result files hold, or draw them",
+    "app": "open the app in the browser",
+}
 """Modules of this package with `parser()` and `command(args)`; methods come before them."""
 
 INTERRUPTED = 130
@@ -16,15 +31,13 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `vssm`; returns the exit code: 0, 2 for input that cannot be used, 130 for Ctrl-C."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        args = parse(sys.argv[1:] if arguments is None else arguments)
-        name = args.subcommand
-        if name in COMMANDS:
-            return import_module(f"{__name__}.{name}").command(args[name])
-        from workbench.cli import methods
-
-        return methods.command(name, args[name])
+        _prepare_process()
+        name, args = parse(arguments)
+        if name is None:
+            return 0
+        return _module(name).command(*([name] if name in methods.METHODS else []), args)
     except KeyboardInterrupt:
         print("vssm: stopped; finished chunks are kept, the same command goes on", file=sys.stderr)
         return INTERRUPTED
@@ -37,23 +50,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def parser() -> ArgumentParser:
-    """The parser of all commands."""
-    from workbench import catalogue
-    from workbench.cli import methods
+def parse(arguments: Sequence[str]) -> tuple[str | None, Any]:
+    """A command and its options; None after --help or --version, which are answered here.
 
-    top = ArgumentParser(prog="vssm", description="See what a visual state-space model looks at.")
-    commands = top.add_subcommands(required=True, dest="subcommand")
-    for name in catalogue.names():
-        commands.add_subcommand(name, methods.parser(name))
-    for name in COMMANDS:
-        commands.add_subcommand(name, import_module(f"{__name__}.{name}").parser())
-    return top
+    Ends the process with exit code 2 for options that do not exist.
+
+    Raises:
+        ValueError: for a command that does not exist, naming the nearest.
+    """
+    name, rest = command_of(arguments)
+    if name is None:
+        return None, None
+    return name, parser(name).parse_args(_underscored(rest))
 
 
-def parse(arguments: Sequence[str]) -> Namespace:
-    """The options of a command; ends the process with exit code 2 for options that do not exist."""
-    return parser().parse_args(_underscored(arguments))
+def command_of(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The command and its arguments, see `parse`."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return None, []
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"vssm-workbench {version('vssm-workbench')}")
+        return None, []
+    name, rest = arguments[0], list(arguments[1:])
+    known = {**methods.METHODS, **COMMANDS}
+    spelt = name.replace("_", "-")
+    if spelt not in known:
+        near = difflib.get_close_matches(spelt, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        what = "option" if name.startswith("-") else "command"
+        raise ValueError(f"there is no {what} {name!r}; {hint}")
+    return spelt, rest
+
+
+def usage() -> str:
+    """What `vssm --help` prints."""
+    lines = ["usage: vssm COMMAND [options]", "", "See what a visual state-space model looks at."]
+    for title, table in (("methods", methods.METHODS), ("more commands", COMMANDS)):
+        lines += ["", f"{title}:", *(f"  {name:12}  {text}" for name, text in table.items())]
+    return "\n".join([*lines, "", "vssm COMMAND --help lists the options of a command."])
+
+
+def parser(name: str) -> "ArgumentParser":
+    """The parser of one command."""
+    made = _module(name).parser(*([name] if name in methods.METHODS else []))
+    made.prog = f"vssm {name}"
+    return made
+
+
+def _module(name: str) -> Any:
+    return import_module(f"{__name__}.{'measure' if name in methods.METHODS else name}")
+
+
+def _prepare_process() -> None:
+    """What a process that measures wants of its environment; no business of a library's."""
+    import logging
+
+    # Threads of OpenMP that go on spinning after each operation take the cores from everything else
+    # on a busy machine (a browser is enough); a short wait costs an idle one little. Read when
+    # torch loads.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
 
 
 def _underscored(arguments: Sequence[str]) -> list[str]:

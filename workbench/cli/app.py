@@ -7,11 +7,13 @@ import sys
 import time
 import urllib.request
 import webbrowser
+from dataclasses import fields
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from workbench.cli.options import add_repository, check_repository
+from workbench.cli.options import add_fields
+from workbench.study import Study
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -22,7 +24,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--port", type=int, default=8501, help="port on this machine")
     made.add_argument("--weights", default=None, help="folder with checkpoints to choose from")
     made.add_argument("--results", default=None, help="folder with result files to show")
-    add_repository(made)
+    add_fields(made, Study, skip={field.name for field in fields(Study)} - {"repo", "adapter"})
     made.add_argument("--headless", action="store_true", help="do not open a browser window")
     return made
 
@@ -36,7 +38,8 @@ def command(args: Namespace) -> int:
             if not Path(folder).is_dir():
                 raise ValueError(f"--{option} {folder} is not a folder")
             environment[variable] = str(Path(folder).resolve())
-    if check_repository(args):
+    if args.repo is not None or args.adapter is not None:
+        Study(repo=args.repo, adapter=args.adapter).check_models()
         environment["VSSM_REPO"] = str(Path(args.repo).resolve())
         environment["VSSM_ADAPTER"] = str(Path(args.adapter).resolve())
     _check_port(args.port)

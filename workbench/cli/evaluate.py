@@ -1,19 +1,24 @@
 """`vssm evaluate`: accuracy on labelled images."""
 
+import dataclasses
 import json
 import sys
 
 from jsonargparse import ArgumentParser, Namespace
 
-from workbench.cli.options import add_models, read_size
+from workbench.cli.options import add_fields, read_fields
+from workbench.fields import read_size
 
 
 def parser() -> ArgumentParser:
     """Its options."""
     made = ArgumentParser(description="Accuracy of models on labelled images, one crop each.")
-    add_models(made)
-    made.add_argument("--data", required=True, help="an .npz pack or a folder of class folders")
-    made.add_argument("--size", nargs="+", type=str, default=None, help="one or many sizes")
+    from workbench.study import Study
+
+    keep = ("model", "weights", "images", "data", "limit", "seed", "device")
+    add_fields(made, Study, skip={f.name for f in dataclasses.fields(Study)} - {*keep})
+    made.add_argument("--json", action="store_true", help="print JSON")
+    made.add_argument("--size", nargs="+", type=str, default=[], help="one or many sizes")
     return made
 
 
@@ -21,17 +26,19 @@ def command(args: Namespace) -> int:
     """Print top-1 of every model at every size."""
     from tqdm import tqdm
 
-    from workbench.images import open_images, preprocessing_for
-    from workbench.study import pairs
+    from workbench.images import preprocessing_for
+    from workbench.study import Study, pairs
     from workbench.train import accuracy
-    from workbench.weights import create_model, facts_of
+    from workbench.weights import facts_of
 
-    images = open_images(args.data, args.limit)
+    study = read_fields(args, Study)
+    images = study.open_images()
     rows = []
-    for name, weights in pairs(args.model, args.weights):
-        for size in [read_size(size) for size in args.size or [None]]:
-            model = create_model(name, weights, seed=args.seed, img_size=size)
-            model.to(args.device or "cpu")
+    for name, weights in pairs(study.model, study.weights):
+        one = dataclasses.replace(study, model=(name,), weights=(weights,))
+        for size in [read_size(size) for size in args.size] or [None]:
+            (model,) = one.subjects(size)
+            model.to(study.device or "cpu")
             preprocessing = preprocessing_for(model, size)
             with tqdm(total=len(images), desc=f"{name} {size or ''}", file=sys.stderr) as bar:
                 correct, count = accuracy(

@@ -19,8 +19,10 @@ def parser() -> ArgumentParser:
 def command(args: Namespace) -> int:
     """Make what is not there yet."""
     from workbench import distributed
+    from workbench.memory import keep_freed_memory
     from workbench.paper import make, read
 
+    keep_freed_memory()
     out = Path(args.out)
     results = Path(args.results) if args.results else None
     files = make(read(args.file), out, results, args.device, args.force)

@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from workbench import figures
-from workbench.cli.methods import summary
+from workbench.cli.measure import summary
 from workbench.results import load
 
 

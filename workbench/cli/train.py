@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from workbench.cli.options import add_config, read_config
+from workbench.cli.options import add_fields, read_fields
 
 
 def parser() -> ArgumentParser:
@@ -23,7 +23,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--data", required=True, help="an .npz pack or a folder of class folders")
     made.add_argument("--out", default="out/train", help="folder for checkpoint, curve, weights")
     made.add_argument("--device", default=None, help="cpu, cuda, cuda:1; a GPU if there is one")
-    add_config(made, TrainConfig)
+    add_fields(made, TrainConfig)
     return made
 
 
@@ -36,7 +36,7 @@ def command(args: Namespace) -> int:
     from workbench.train import TrainConfig, Trainer, read_data
     from workbench.weights import create_model
 
-    config = read_config(args, TrainConfig)
+    config = read_fields(args, TrainConfig)
     images = open_images(args.data)
     print(f"reading {images.describe()}", file=sys.stderr)
     data = read_data(images, config.load_size)

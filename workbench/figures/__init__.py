@@ -1,14 +1,19 @@
-"""Results to pictures, tables and words: a module for each kind of result, of the same name.
+"""Results to pictures, tables and words: `figure.py` in the folder of each method.
 
 Each of them has
 
     sheets(results) -> Iterator[Sheet]      its figures, with file names and captions
     tables(results) -> dict[str, str]       file name -> text of a CSV or LaTeX file
     report(result) -> str                   what a terminal shows
+
+and `sheets` may take further arguments with defaults, which become options of the command line.
+Here is what they share: files, sizes, colours, cells of tables.
 """
 
 from importlib import import_module
 from types import ModuleType
+
+from workbench import methods
 
 
 def of(kind: str) -> ModuleType:
@@ -17,7 +22,6 @@ def of(kind: str) -> ModuleType:
     Raises:
         ValueError: when there is none.
     """
-    try:
-        return import_module(f"{__name__}.{kind.replace('-', '_')}")
-    except ModuleNotFoundError as error:
-        raise ValueError(f"results of the kind {kind} are not drawn") from error
+    if kind not in methods.METHODS:
+        raise ValueError(f"results of the kind {kind} are not drawn")
+    return import_module(f"{methods.folder(kind)}.figure")

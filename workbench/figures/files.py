@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from workbench import figures
 from workbench.figures.width import scaled
-from workbench.results import Result, whole
+from workbench.results import Result, atomic_write
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
 FORMATS = ("pdf", "png", "svg")
@@ -71,7 +71,7 @@ def save_figure(
     paths = []
     for suffix in formats:
         paths.append(stem.parent / f"{stem.name}.{suffix}")
-        with whole(paths[-1]) as unfinished:
+        with atomic_write(paths[-1]) as unfinished:
             unfinished.write_bytes(figure_bytes(figure, suffix))
     if caption is not None:
         paths.append(save_text(caption, stem.parent / f"{stem.name}.txt"))
@@ -80,7 +80,7 @@ def save_figure(
 
 def save_text(text: str, path: Path) -> Path:
     """Write a caption or a table, with the same line ends everywhere."""
-    with whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(text.encode())
     return path
 

@@ -13,122 +13,26 @@ bounds: what one scan's output can do at most (`sensitivity.bounds`).
 horizon: memory and decay of the scans under attack (`sensitivity.horizon`).
 """
 
-from dataclasses import asdict
+from collections.abc import Sequence
 
-import numpy as np
-from torch import Tensor, nn
-
-from workbench.images import Batch
-from workbench.methods.sensitivity import (
-    bounds,
-    cut,
-    gradient,
-    horizon,
-    numbers,
-    perturb,
-    transplant,
-)
-from workbench.methods.sensitivity.claims import claims
-from workbench.methods.sensitivity.config import VIEWS, SensitivityConfig, settled
+from workbench.methods.method import Method
+from workbench.methods.sensitivity.config import SensitivityConfig
+from workbench.methods.sensitivity.measure import combine, measure
 from workbench.methods.sensitivity.sizes import compare
-from workbench.methods.sensitivity.subject import Case, Subject
-from workbench.results import Sensitivity
-
-__all__ = ["VIEWS", "SensitivityConfig", "combine", "compare", "measure", "name"]
-
-name = "sensitivity"
-
-_MEASURES = {
-    "gradient": gradient.measure,
-    "perturb": perturb.measure,
-    "cut": cut.measure,
-    "transplant": transplant.measure,
-    "bounds": bounds.measure,
-    "horizon": horizon.measure,
-}
-_ATTACKED = {"transplant", "horizon"}
-_ARRAYS = (
-    "gradient", "perturbed", "random", "flipping", "cut", "alignment", "transplant", "bounds",
-    "horizon", "adversarial",
-)  # fmt: skip
+from workbench.results import Sensitivity as Result
 
 
-def measure(model: nn.Module, batch: Batch, config: SensitivityConfig) -> dict[str, np.ndarray]:
-    """The arrays of `Sensitivity`, image by image, and the names of their rows.
+class Sensitivity(Method):
+    """See the module."""
 
-    Where an image has no label the model's own prediction takes its place. Runs in float32.
+    name = "sensitivity"
+    Config = SensitivityConfig
+    measure = staticmethod(measure)
+    combine = staticmethod(combine)
 
-    Raises:
-        ValueError: for a model without a selective scan.
-    """
-    config = settled(config)
-    subject = Subject.of(model)
-    case = Case(subject, batch, config)
-    found: dict[str, Tensor] = {"labelled": case.labelled, "clean": case.margins()}
-    if _ATTACKED & set(config.views):
-        found["adversarial"] = case.margins(case.twin)
-    for view in config.views:
-        found |= _MEASURES[view](case)
-    rows = {
-        "sites": [(site.name,) for site in subject.sites],
-        "perturb": perturb.rows(subject, config),
-        "cut": [(row.name, row.scope) for row in cut.rows(subject, config)],
-        "transplant": [(row.name, row.scope) for row in transplant.rows(subject, config)],
-    }
-    names = {
-        f"rows:{key}": np.tile(np.array(value, dtype=str), (len(case.x), 1, 1))
-        for key, value in rows.items()
-    }
-    parameters = np.full(len(case.x), sum(p.numel() for p in model.parameters()))
-    arrays = {key: value.detach().cpu().numpy() for key, value in found.items()}
-    return {**arrays, **names, "parameters": parameters}
+    def compare(self, results: Sequence[Result]) -> list[Result]:
+        """The claim on size across the sizes of a family, see `sizes.compare`."""
+        return compare(results)
 
 
-def combine(
-    partials: list[dict[str, np.ndarray]], config: SensitivityConfig, meta: dict
-) -> Sensitivity:
-    """One `Sensitivity` from the partial results of all chunks."""
-    used = settled(config)
-    rows = {
-        key.removeprefix("rows:"): partials[0][key][0].tolist()
-        for key in partials[0]
-        if key.startswith("rows:")
-    }
-    sites = [site for (site,) in rows["sites"]]
-    whole = {
-        key: np.concatenate([partial[key] for partial in partials])
-        for key in ("clean", "labelled", *_ARRAYS)
-        if key in partials[0]
-    }
-    arrays = {key: value.astype(np.float64) for key, value in whole.items()}
-    clean = arrays["clean"]
-    draw = numbers.Resamples(len(clean), used.resamples, used.confidence, used.seed)
-    views = {
-        "gradient": lambda: numbers.of_gradient(arrays["gradient"], sites, draw),
-        "perturb": lambda: numbers.of_perturb(
-            clean, arrays["perturbed"], arrays["random"], arrays["flipping"], rows["perturb"], draw
-        ),
-        "cut": lambda: numbers.of_cut(arrays["cut"], arrays["alignment"], rows["cut"], draw),
-        "transplant": lambda: numbers.of_transplant(
-            clean, arrays["adversarial"], arrays["transplant"], rows["transplant"], draw
-        ),
-        "bounds": lambda: numbers.of_bounds(arrays["bounds"], sites, draw),
-        "horizon": lambda: numbers.of_horizon(arrays["horizon"], sites, draw),
-    }
-    trained = meta["facts"].get("training") != "before training"
-    meta = {
-        **meta,
-        "config": asdict(config),
-        "used": asdict(used),
-        "rows": rows,
-        "labelled": int(whole["labelled"].sum()),
-        "clean": draw.share(clean >= 0),
-        "trained": trained,
-        "parameters": int(partials[0]["parameters"][0]),
-        "views": {view: views[view]() for view in used.views},
-        "claims": claims(arrays, rows, draw, trained),
-    }
-    if "adversarial" in arrays:
-        meta["attacked"] = draw.share(arrays["adversarial"] >= 0)
-    kept = {key: arrays[key].astype(np.float32) for key in _ARRAYS if key in arrays}
-    return Sensitivity(meta=meta, clean=clean.astype(np.float32), **kept)
+method = Sensitivity()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from workbench.methods.sensitivity.gradient import LOSSES, MEASURES, TENSORS
-from workbench.methods.sensitivity.numbers import Resamples, restored
+from workbench.methods.sensitivity.metrics import Resamples, restored
 from workbench.methods.sensitivity.perturb import HIGHEST
 from workbench.methods.sensitivity.subject import RANKED
 

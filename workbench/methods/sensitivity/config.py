@@ -1,12 +1,15 @@
 """What is asked of the scans, and how strong the attacks are."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
+
+from workbench.methods.method import Config
 
 VIEWS = ("gradient", "perturb", "cut", "transplant", "bounds", "horizon")
 
 
 @dataclass(frozen=True)
-class SensitivityConfig:
+class SensitivityConfig(Config):
     """What is asked of the scans, and how strong the attacks are.
 
     Attributes:
@@ -34,7 +37,9 @@ class SensitivityConfig:
         chunk: images measured at a time.
     """
 
-    views: tuple[str, ...] = VIEWS
+    views: tuple[
+        Literal["gradient", "perturb", "cut", "transplant", "bounds", "horizon", "all"], ...
+    ] = VIEWS
     eps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     narrow_eps: float = 0.1
     steps: int = 10
@@ -54,11 +59,9 @@ class SensitivityConfig:
     chunk: int = 25
 
     def __post_init__(self) -> None:
-        unknown = [view for view in self.views if view not in (*VIEWS, "all")]
-        if unknown or not self.views:
-            raise ValueError(
-                f"views must be some of {', '.join(VIEWS)}, not {', '.join(unknown) or 'none'}"
-            )
+        super().__post_init__()
+        if not self.views:
+            raise ValueError(f"views must be some of {', '.join(VIEWS)}, not none")
         budgets = (*self.eps, self.narrow_eps)
         if not self.eps or min(budgets) <= 0:
             raise ValueError("eps must be positive: a budget relative to the RMS of each row")
@@ -71,10 +74,8 @@ class SensitivityConfig:
             value = getattr(self, field)
             if not 0 < value <= 255:
                 raise ValueError(f"{field} counts in 1/255 and must lie in (0, 255], not {value:g}")
-        lowest = {"steps": 1, "restarts": 1, "draws": 1, "attack_steps": 1, "attack_seeds": 1}
-        for field, least in {**lowest, "chunk": 1, "halvings": 0, "resamples": 1}.items():
-            if getattr(self, field) < least:
-                raise ValueError(f"{field} must be at least {least}, not {getattr(self, field)}")
+        self.at_least(steps=1, restarts=1, draws=1, attack_steps=1, attack_seeds=1)
+        self.at_least(chunk=1, halvings=0, resamples=1)
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence must lie between 0 and 1, not {self.confidence:g}")
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from workbench.methods.scan_statistics import token_statistics
 from workbench.methods.sensitivity.subject import Case
+from workbench.mixing.statistics import token_statistics
 
 MEASURES = ("horizon", "log_radius")
 

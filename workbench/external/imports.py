@@ -1,0 +1,188 @@
+"""`stand_in`: inside the block, a repository's imports find its own modules and our stand-ins."""
+
+import copy
+import importlib
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import timm.layers
+import timm.models._registry as registry
+import torch
+
+from workbench.external.names import content, is_leaf, refused, stands_in
+from workbench.external.redirect import redirected
+
+
+class StandIns(MetaPathFinder, Loader):
+    """Finds the stand-ins.
+
+    Attributes:
+        installed: whether packages that are installed and work come first.
+        imported: names of the stand-ins that were imported.
+    """
+
+    def __init__(self, installed: bool) -> None:
+        self.installed = installed
+        self.imported: list[str] = []
+        self._working: dict[str, bool] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if not stands_in(name) or (not is_leaf(name) and self._real(name, path)):
+            return None
+        return ModuleSpec(name, self, is_package=True)
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
+        inside = content(name)
+        if inside is not None:
+            vars(module).update(inside)
+        else:
+            module.__getattr__ = refused(name)  # pyright: ignore[reportAttributeAccessIssue]
+        self.imported.append(name)
+
+    def _real(self, name: str, path: Sequence[str] | None) -> bool:
+        """Whether there is a module of that name that is to be used: a fork, or what works."""
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next((s for f in others if (s := f.find_spec(name, path)) is not None), None)
+        if spec is None or spec.origin is None:  # none, or a folder without any code
+            return False
+        if not is_installed(spec.origin) or name.startswith("fvcore"):
+            return True
+        return self.installed and self._works(name.partition(".")[0])
+
+    def _works(self, package: str) -> bool:
+        """Whether there is a GPU, and an installed package of GPU code can be imported."""
+        if not torch.cuda.is_available():
+            return False
+        if package not in self._working:
+            self._working[package] = True  # while it is tried
+            try:
+                importlib.import_module(package)
+            except Exception:
+                self._working[package] = False
+                for name in [n for n in sys.modules if n.partition(".")[0] == package]:
+                    del sys.modules[name]
+        return self._working[package]
+
+
+def is_installed(file: str) -> bool:
+    """Whether a file is one of Python's or of an installed package."""
+    folders = {sysconfig.get_path(kind) for kind in ("purelib", "platlib", "stdlib")}
+    folders |= {*site.getsitepackages(), site.getusersitepackages()}
+    return any(Path(file).is_relative_to(folder) for folder in folders)
+
+
+def check_folder(repo: str | Path) -> None:
+    """Raises ValueError when there is no such folder."""
+    if not Path(repo).is_dir():
+        raise ValueError(f"there is no folder {repo}; clone the repository there")
+
+
+@contextmanager
+def stand_in(repo: str | Path | None = None, *, installed: bool = True) -> Iterator[StandIns]:
+    """Stand in for mamba_ssm, its forks' compiled modules and what else needs CUDA.
+
+    Afterwards everything is as it was, also after an exception: modules, import path, torch's
+    functions, timm's registry. Objects made inside go on working.
+
+    Args:
+        repo: the folder that the repository's own scripts are run from; first on the import path.
+        installed: use installed packages of those names where they work. Their scans cannot be
+            followed, so `load` does not.
+
+    Raises:
+        ValueError: when there is no such folder.
+    """
+    if repo is not None:
+        check_folder(repo)
+    finder = StandIns(installed)
+    folder = None if repo is None else str(Path(repo).resolve())
+    path, modules = list(sys.path), dict(sys.modules)
+    hidden = {name for name in modules if stands_in(name) or _clashes(name, folder)}
+    for name in hidden:
+        del sys.modules[name]
+    sys.meta_path.insert(0, finder)
+    if folder is not None:
+        sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    try:
+        with _process_state(), redirected():
+            yield finder
+    finally:
+        sys.meta_path.remove(finder)
+        added = [entry for entry in sys.path if entry not in path]
+        sys.path[:] = path
+        new = [(name, module) for name, module in sys.modules.items() if name not in modules]
+        for name in [name for name, module in new if _belongs(module, finder, added)]:
+            del sys.modules[name]
+        sys.modules.update({name: modules[name] for name in hidden})
+
+
+def _clashes(name: str, folder: str | None) -> bool:
+    """Whether a loaded module hides one of the repository's: both are called `models`, perhaps."""
+    if folder is None:
+        return False
+    top = name.partition(".")[0]
+    there = Path(folder, top).is_dir() or Path(folder, f"{top}.py").is_file()
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return there and file is not None and not is_installed(file)
+
+
+def _belongs(module: ModuleType, finder: StandIns, folders: list[str]) -> bool:
+    """Whether a module is a stand-in, or comes from the folders that were on the path."""
+    if getattr(getattr(module, "__spec__", None), "loader", None) is finder:
+        return True
+    places = [getattr(module, "__file__", None), *list(getattr(module, "__path__", ()))]
+    return any(
+        Path(place).is_relative_to(folder) and not is_installed(place)
+        for place in places
+        if place
+        for folder in folders
+    )
+
+
+@contextmanager
+def _process_state() -> Iterator[None]:
+    """Put back what imports of model code are known to change for the whole process."""
+    tables = {
+        name: _copied(table)
+        for name, table in vars(registry).items()
+        if name.startswith("_") and name != "__builtins__" and isinstance(table, dict | set)
+    }
+    drop_path = dict(vars(timm.layers.DropPath))
+    flags = {name: getattr(torch.backends.cudnn, name) for name in _FLAGS}
+    try:
+        yield
+    finally:
+        for name, table in tables.items():
+            live: Any = getattr(registry, name)
+            live.clear()
+            live.update(table)
+        for name in {*vars(timm.layers.DropPath), *drop_path}:
+            if name not in drop_path:
+                delattr(timm.layers.DropPath, name)
+            elif vars(timm.layers.DropPath).get(name) is not drop_path[name]:
+                setattr(timm.layers.DropPath, name, drop_path[name])
+        for name, value in flags.items():
+            setattr(torch.backends.cudnn, name, value)
+
+
+def _copied(table: dict | set) -> dict | set:
+    """A copy of a table of timm's registry and of the lists and sets in it."""
+    if isinstance(table, set):
+        return set(table)
+    inner = dict | list | set
+    return {k: copy.copy(v) if isinstance(v, inner) else v for k, v in table.items()}
+
+
+_FLAGS = ("benchmark", "deterministic", "enabled", "allow_tf32")

@@ -1,0 +1,175 @@
+"""Stand-ins for mamba_ssm's Python: `selective_scan_fn`, inner functions and the block `Mamba`."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels import selective_scan
+from workbench.external.native import convolve
+from workbench.external.sites import scan
+
+
+def selective_scan_fn(
+    u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
+    return_last_state=False,
+):  # fmt: skip
+    """mamba_ssm's `selective_scan_fn`: see `kernels.selective_scan`."""
+    # one caller passes None for the last
+    return scan("selective_scan_fn", u, delta, A, B, C, D, z, delta_bias, delta_softplus,
+                bool(return_last_state))  # fmt: skip
+
+
+def selective_scan_ref(
+    u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
+    return_last_state=False,
+):  # fmt: skip
+    """The same by the plain loop over time."""
+    return selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state,
+                          backend="reference")  # fmt: skip
+
+
+def selective_scan_without_gate(
+    u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=False, nrows=1, backnrows=-1
+):
+    """`selective_scan.selective_scan_fn` of VMamba's own package, which has no z."""
+    return scan("selective_scan.selective_scan_fn", u, delta, A, B, C, D, None, delta_bias,
+                delta_softplus)  # fmt: skip
+
+
+def mamba_inner_fn_no_out_proj(
+    xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B=None, C=None, D=None,
+    delta_bias=None, B_proj_bias=None, C_proj_bias=None, delta_softplus=True,
+):  # fmt: skip
+    """From xz (b, 2 d, l) after the input projection to the gated output (b, d, l)."""
+    u, delta, B, C, z = _coefficients(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
+        C_proj_bias,
+    )  # fmt: skip
+    return scan("mamba_inner_fn_no_out_proj", u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+
+
+def mamba_inner_fn(
+    xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight,
+    out_proj_bias, A, B=None, C=None, D=None, delta_bias=None, B_proj_bias=None, C_proj_bias=None,
+    delta_softplus=True,
+):  # fmt: skip
+    """The same with the output projection: (b, l, d)."""
+    y = mamba_inner_fn_no_out_proj(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, D, delta_bias,
+        B_proj_bias, C_proj_bias, delta_softplus,
+    )  # fmt: skip
+    return F.linear(y.transpose(1, 2), out_proj_weight, out_proj_bias)
+
+
+def bimamba_inner_fn(
+    xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight,
+    out_proj_bias, A, A_b, B=None, C=None, D=None, delta_bias=None, B_proj_bias=None,
+    C_proj_bias=None, delta_softplus=True,
+):  # fmt: skip
+    """Forward and backward scan of the same coefficients, with A and with A_b (Vim's "v1")."""
+    u, delta, B, C, z = _coefficients(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
+        C_proj_bias,
+    )  # fmt: skip
+    name, rest = "bimamba_inner_fn", (delta_bias, delta_softplus)
+    y = scan(name, u, delta, A, B, C, D, z, *rest)
+    u, delta, B, C, z = (x.flip(-1) for x in (u, delta, B, C, z))
+    y = y + scan(name, u, delta, A_b, B, C, D, z, *rest).flip(-1)
+    return F.linear(y.transpose(1, 2), out_proj_weight, out_proj_bias)
+
+
+def _coefficients(
+    xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_bias, C_bias
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """u, delta (before bias and softplus), B, C and z, all with the sequence last."""
+    x, z = xz.chunk(2, dim=1)
+    u = convolve(x, conv1d_weight.squeeze(1), conv1d_bias, silu=True)
+    rank, state = delta_proj_weight.shape[1], A.shape[1]
+    projected = F.linear(u.transpose(1, 2), x_proj_weight)  # (b, l, rank [+ n] [+ n])
+    delta = F.linear(projected[..., :rank], delta_proj_weight).transpose(1, 2)
+
+    def taken(part: Tensor, bias: Tensor | None) -> Tensor:
+        return (part if bias is None else part + bias).transpose(1, 2)
+
+    B = taken(projected[..., rank : rank + state], B_bias) if B is None else B
+    C = taken(projected[..., -state:], C_bias) if C is None else C
+    return u, delta, B, C, z
+
+
+class Mamba(nn.Module):
+    """mamba_ssm's block (Gu & Dao 2023, arXiv 2312.00752, figure 3): (b, l, dim) -> (b, l, dim).
+
+    Names and shapes of its weights are those of mamba_ssm 1 and 2.
+
+    Raises:
+        ValueError: for arguments of a fork, such as `bimamba_type`.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: float = 2,
+        dt_rank: int | str = "auto",
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_init: str = "random",
+        dt_scale: float = 1.0,
+        dt_init_floor: float = 1e-4,
+        conv_bias: bool = True,
+        bias: bool = False,
+        use_fast_path: bool = True,
+        layer_idx: int | None = None,
+        device=None,
+        dtype=None,
+        **fork: object,
+    ) -> None:
+        if fork:
+            raise ValueError(
+                f"mamba_ssm's Mamba has no argument {next(iter(fork))!r}: the model needs the "
+                "fork of mamba_ssm that its repository ships; add that folder to sys.path in the "
+                "adapter"
+            )
+        super().__init__()
+        inner = int(expand * d_model)
+        rank = math.ceil(d_model / 16) if dt_rank == "auto" else int(dt_rank)
+        made = {"device": device, "dtype": dtype}
+        self.in_proj = nn.Linear(d_model, 2 * inner, bias=bias, **made)
+        self.conv1d = nn.Conv1d(
+            inner, inner, d_conv, groups=inner, padding=d_conv - 1, bias=conv_bias, **made
+        )
+        self.x_proj = nn.Linear(inner, rank + 2 * d_state, bias=False, **made)
+        self.dt_proj = nn.Linear(rank, inner, **made)
+        self.out_proj = nn.Linear(inner, d_model, bias=bias, **made)
+        states = torch.arange(1, d_state + 1, dtype=torch.float32, device=device)
+        self.A_log = nn.Parameter(states.log().repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner, device=device))
+        with torch.no_grad():
+            bound = rank**-0.5 * dt_scale
+            if dt_init == "constant":
+                self.dt_proj.weight.fill_(bound)
+            else:
+                self.dt_proj.weight.uniform_(-bound, bound)
+            step = torch.rand(inner, **made) * (math.log(dt_max) - math.log(dt_min))
+            step = (step + math.log(dt_min)).exp().clamp(min=dt_init_floor)
+            self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))  # softplus^-1
+        self.dt_proj.bias._no_reinit = True
+
+    def forward(
+        self, hidden_states: Tensor, inference_params: object = None, **_: object
+    ) -> Tensor:
+        return mamba_inner_fn(
+            self.in_proj(hidden_states).transpose(1, 2),
+            self.conv1d.weight,
+            self.conv1d.bias,
+            self.x_proj.weight,
+            self.dt_proj.weight,
+            self.out_proj.weight,
+            self.out_proj.bias,
+            -self.A_log.float().exp(),
+            D=self.D.float(),
+            delta_bias=self.dt_proj.bias.float(),
+        )

@@ -1,0 +1,116 @@
+"""Which token each step of a scan reads, learned bit by bit.
+
+With scans that return zeros and depthwise convolutions that pass on what they get, a step depends
+on one token at most. Noise on all tokens with a bit of their number set, and then on the others,
+tells this bit of the token at every step: 2 log2(tokens) passes, and exact.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import torch
+from torch import Tensor, nn
+
+from workbench.external.sites import Call, watching
+from workbench.external.tokens import Tokens
+
+PAD = -1
+"""A step that reads no token."""
+
+_CHANNELS = 16
+"""Channels of a direction that are looked at: noise on a token changes all of them."""
+
+
+class _Enough(Exception):
+    """Ends a pass when the last scan has been seen."""
+
+
+def probe(
+    module: nn.Module, tokens: Tokens, scanning: nn.Module, calls: Sequence[Call]
+) -> list[Tensor] | str:
+    """The token read at each step of each direction, or why there is no such token.
+
+    Args:
+        module: what is given the tokens; its depthwise convolutions are replaced meanwhile.
+        scanning: the module in it that calls the scans.
+        calls: what it calls.
+
+    Returns:
+        (groups, l) int64 for every call; `PAD` where no token is read.
+    """
+    with _identity(module):
+        nowhere = torch.zeros(tokens.count, dtype=torch.bool, device=tokens.tensor.device)
+        plain = _sequences(module, *tokens.with_noise(nowhere), scanning, len(calls))
+        if [u.shape[-1] for u in plain] != [call.u.shape[-1] for call in calls]:
+            return "its scans have another length when it runs alone"
+        number = torch.arange(tokens.count, device=tokens.tensor.device)
+        ones, zeros = [], []
+        for bit in range(max(1, (tokens.count - 1).bit_length())):
+            chosen = (number >> bit) & 1 == 1
+            for found, mask in ((ones, chosen), (zeros, ~chosen)):
+                args, kwargs = tokens.with_noise(mask)
+                moved = _sequences(module, args, kwargs, scanning, len(calls))
+                found.append([_moved(u, v) for u, v in zip(plain, moved, strict=True)])
+    found = []
+    for k in range(len(calls)):
+        one, zero = (torch.stack([bits[k] for bits in part]) for part in (ones, zeros))
+        either = one | zero  # (bits, groups, l)
+        if (one & zero).any() or (either.any(0) != either.all(0)).any():
+            return "a step of its scans reads several tokens, or a token that depends on others"
+        weights = 2 ** torch.arange(len(one), device=one.device)
+        token = (one * weights[:, None, None]).sum(0)
+        found.append(torch.where(either.any(0), token, PAD).cpu())
+    return found
+
+
+def _moved(u: Tensor, other: Tensor) -> Tensor:
+    """(groups, l): where sequences (1, groups, channels, l) differ by more than rounding."""
+    size = (other - u).abs().amax(dim=(0, 2))
+    return size > 1e-4 * u.abs().max()
+
+
+def _sequences(
+    module: nn.Module, args: tuple, kwargs: dict, scanning: nn.Module, expected: int
+) -> list[Tensor]:
+    seen: list[Tensor] = []
+
+    def watch(call: Call) -> None:
+        if call.module is scanning:
+            seen.append(call.u.unflatten(1, (call.groups, -1))[:, :, :_CHANNELS].clone())
+            if len(seen) == expected:
+                raise _Enough
+
+    with watching(watch), suppress(_Enough):
+        module(*args, **kwargs)
+    return seen
+
+
+@contextmanager
+def _identity(module: nn.Module) -> Iterator[None]:
+    """Depthwise convolutions pass on what they get inside the block."""
+    saved = []
+    try:
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == layer.in_channels > 1:
+                saved.append((layer, layer.weight))
+                layer.weight = nn.Parameter(_passing_on(layer), requires_grad=False)
+        yield
+    finally:
+        for layer, weight in saved:
+            layer.weight = weight
+
+
+def _passing_on(layer: nn.Conv1d | nn.Conv2d) -> Tensor:
+    """The kernel with a one where the output's own place is: at the padding before it.
+
+    A causal convolution pads k - 1 before, so that is its last tap; one that is padded by its
+    caller is taken as centred.
+    """
+    weight = torch.zeros_like(layer.weight)
+    taps = []
+    for axis in range(weight.ndim - 2):
+        padding, middle = layer.padding, (layer.kernel_size[axis] - 1) // 2
+        steps = 0 if isinstance(padding, str) else padding[axis] // layer.dilation[axis]
+        taps.append(steps or middle)
+    weight[(slice(None), slice(None), *taps)] = 1.0
+    return weight

@@ -1,0 +1,77 @@
+"""Values of typed fields, from the texts and lists that a command line or a YAML file gives."""
+
+import functools
+import types
+import typing
+from typing import Any
+
+from workbench.methods.method import check_choice, choices
+
+
+def read_option(name: str, value: Any, hint: Any) -> Any:
+    """A value of the type that a field has, from a text, or a list of texts or values.
+
+    Raises:
+        ValueError: for texts that are no numbers where numbers are meant, and for what is none of
+            the type's choices.
+    """
+    if value is None:
+        return None
+    if hint in READERS:
+        return READERS[hint](value)
+    if inner := several(hint):
+        value = _listed(value, name, inner)
+    check_choice(name, value, hint)
+    return value
+
+
+def read_size(text: Any) -> int | tuple[int, int]:
+    """224 -> 224, "224,320" -> (224, 320)."""
+    parts = text if isinstance(text, list | tuple) else str(text).replace("x", ",").split(",")
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or min(numbers, default=0) < 1:
+        raise ValueError(f"size {text!r} is not a number of pixels such as 224 or 224,320")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+READERS = {int | tuple[int, int] | None: read_size}
+
+
+@functools.cache
+def several(hint: Any) -> type | None:
+    """x of a type tuple[x, ...], alone or among others; None for another type."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        inner = typing.get_args(option)
+        if typing.get_origin(option) is tuple and inner[-1] is Ellipsis:
+            literal = choices(inner[0])
+            return type(literal[0]) if literal else inner[0]
+    return None
+
+
+def _listed(values: Any, name: str, kind: type) -> tuple:
+    """Names may hold commas (files do), so only brackets tell where a list of them ends; numbers
+    and choices may be parted by commas alone.
+    """
+    texts = values if isinstance(values, list | tuple) else [values]
+    parts: list[Any] = []
+    for text in texts:
+        if not isinstance(text, str):
+            parts.append(text)
+        elif text.startswith("[") and text.endswith("]"):
+            parts += [part.strip().strip("\"'") for part in text[1:-1].split(",")]
+        elif name in _NAMES:
+            parts.append(text)
+        else:
+            parts += [part for part in text.split(",") if part]
+    try:
+        return tuple(kind(part) if isinstance(part, str) else part for part in parts if part != "")
+    except ValueError:
+        shown = " ".join(map(str, parts))
+        raise ValueError(f"{name} must be numbers, not {shown}") from None
+
+
+_NAMES = ("model", "weights", "images")

@@ -1,0 +1,18 @@
+"""Images in, batches out: sources, safe decoding, and a model's preprocessing."""
+
+from workbench.images.decoding import MEGAPIXELS, BadImage
+from workbench.images.preprocessing import Preprocessing, preprocessing_for
+from workbench.images.sources import SAMPLES, SUFFIXES, Batch, Images, Source, open_images
+
+__all__ = [
+    "MEGAPIXELS",
+    "SAMPLES",
+    "SUFFIXES",
+    "BadImage",
+    "Batch",
+    "Images",
+    "Preprocessing",
+    "Source",
+    "open_images",
+    "preprocessing_for",
+]

@@ -1,0 +1,191 @@
+"""How an image becomes a model's input, in the numbers of timm and torchvision."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.config import resolve_model_data_config
+from torch import Tensor, nn
+
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the model's input; the numbers equal timm's and torchvision's.
+
+    size: (h, w) in pixels.
+    crop_pct: in (0, 1], the part of the resized image that the crop keeps.
+    crop_mode: "center" scales the image to cover size / crop_pct and keeps its proportions;
+        "squash" scales it to exactly that, whatever its proportions; "border" fits the whole image
+        in and fills up with the mean colour; "resize" is "center" with crop_pct 1.
+    interpolation: "bicubic", "bilinear" or "lanczos".
+    object_size: (h, w) that sets the scale of the image in place of `size`, so that things keep
+        their size in pixels; `size` then cuts off, or shows more of the image and around it the
+        mean colour. None for `size` itself.
+    mean, std: per channel, of values in [0, 1].
+    note: a remark for `describe`, of no influence.
+
+    Raises `ValueError` for values outside these.
+    """
+
+    size: tuple[int, int]
+    crop_pct: float = 0.875
+    crop_mode: str = "center"
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = _MEAN
+    std: tuple[float, float, float] = _STD
+    note: str = field(default="", compare=False)
+    object_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.crop_mode == "resize":
+            object.__setattr__(self, "crop_mode", "center")
+            object.__setattr__(self, "crop_pct", 1.0)
+        if self.crop_mode not in ("center", "squash", "border"):
+            raise ValueError(
+                f'crop_mode is "{self.crop_mode}"; use "center", "squash", "border" or "resize".'
+            )
+        if self.interpolation not in _FILTERS:
+            raise ValueError(
+                f'interpolation is "{self.interpolation}"; use "bicubic", "bilinear" or "lanczos".'
+            )
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(f"crop_pct is {self.crop_pct}; it must be above 0 and at most 1.")
+        for name, size in (("size", self.size), ("object_size", self.object_size or self.size)):
+            if len(size) != 2 or not all(isinstance(x, int) and x > 0 for x in size):
+                raise ValueError(f"{name} is {size}; give (height, width) in pixels, from 1 up.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError("mean and std need three numbers each, those of std above 0.")
+
+    def picture(self, image: Image.Image) -> np.ndarray:
+        """(h, w, 3) uint8: the part of an RGB image that the model sees, before normalisation."""
+        h, w = self.object_size or self.size
+        scaled = (math.floor(h / self.crop_pct), math.floor(w / self.crop_pct))
+        if self.crop_mode == "center":
+            image = _less_elongated(image, self.size)
+        resized = image.resize(self._resized(image, scaled), _FILTERS[self.interpolation])
+        fill = (0, 0, 0)
+        if self.crop_mode == "border" or self.object_size:
+            fill = tuple(round(255 * v) for v in self.mean)
+        return np.array(_centre(resized, self.size, fill))
+
+    def _resized(self, image: Image.Image, scaled: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) after scaling; `scaled` is the (height, width) to cover or to fit."""
+        h, w = scaled
+        if self.crop_mode == "squash":
+            return w, h
+        if self.crop_mode == "center" and h == w:
+            # torchvision: the short side exact, the long side rounded down
+            short = min(image.size)
+            width, height = (int(h * side / short) for side in image.size)
+            return (h, height) if image.width == short else (width, h)
+        choose = max if self.crop_mode == "border" else min
+        ratio = choose(image.height / h, image.width / w)
+        return max(1, round(image.width / ratio)), max(1, round(image.height / ratio))
+
+    def tensor(self, pictures: np.ndarray | Sequence[np.ndarray]) -> Tensor:
+        """(n, 3, h, w) float32, normalised, from pictures (n, h, w, 3) uint8."""
+        stacked = torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2)
+        mean, std = self._moments(torch.device("cpu"), torch.float32)
+        return (stacked.contiguous().float() / 255).sub_(mean).div_(std)
+
+    def denormalise(self, tensor: Tensor) -> Tensor:
+        """The way back: (n, 3, h, w) normalised -> values that are in [0, 1] for real pictures.
+
+        Differentiable, on the tensor's device and of its dtype; nothing is clipped.
+        """
+        mean, std = self._moments(tensor.device, tensor.dtype)
+        return tensor * std + mean
+
+    def _moments(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(v, device=device, dtype=dtype) for v in (self.mean, self.std))
+        return mean.view(3, 1, 1), std.view(3, 1, 1)
+
+    def describe(self) -> str:
+        """One line for captions and reports."""
+        h, w = self.size
+        shown = {
+            "center": f"short side to size / {self.crop_pct:g}, centre crop",
+            "squash": f"squashed to size / {self.crop_pct:g}, centre crop",
+            "border": f"fitted into size / {self.crop_pct:g}, mean colour around",
+        }[self.crop_mode]
+        if self.crop_mode == "center" and self.crop_pct == 1:
+            shown = "short side to size, centre crop"
+        mean, std = (" ".join(f"{v:.3g}" for v in values) for values in (self.mean, self.std))
+        if self.object_size:
+            shown += f", scaled as for {self.object_size[0]} x {self.object_size[1]} px"
+        text = f"{h} x {w} px, {shown}, {self.interpolation}, mean {mean}, std {std}"
+        return f"{text} ({self.note})" if self.note else text
+
+    def as_dict(self) -> dict[str, Any]:
+        """What decides the numbers, for `meta` and hashes."""
+        scale = {"object_size": list(self.object_size)} if self.object_size else {}
+        return {
+            **scale,
+            "size": list(self.size),
+            "crop_pct": self.crop_pct,
+            "crop_mode": self.crop_mode,
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+
+def preprocessing_for(model: nn.Module, size: int | tuple[int, int] | None = None) -> Preprocessing:
+    """The preprocessing a model was trained for, at its own size or at another.
+
+    Without a pretrained configuration on the model: ImageNet mean and std, 224 px, crop_pct 0.875,
+    and a note that says so.
+    """
+    given = (size, size) if isinstance(size, int) else size
+    if not getattr(model, "pretrained_cfg", None):
+        h, w = given or (224, 224)
+        return Preprocessing(
+            (h, w), note="ImageNet default, as the model has no pretrained configuration"
+        )
+    cfg: dict[str, Any] = resolve_model_data_config(model)
+    h, w = given or cfg["input_size"][-2:]
+    return Preprocessing(
+        size=(h, w),
+        crop_pct=cfg["crop_pct"],
+        crop_mode=cfg["crop_mode"] or "center",
+        interpolation=cfg["interpolation"],
+        mean=tuple(cfg["mean"]),
+        std=tuple(cfg["std"]),
+    )
+
+
+def _less_elongated(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Cut the far ends off a strip that the centre crop drops anyway.
+
+    Scaling up a strip of 10 x 1,000,000 pixels would need gigabytes.
+    """
+    keep = math.ceil(16 * min(image.size) * max(size) / min(size))
+    if max(image.size) <= keep:
+        return image
+    w, h = min(image.width, keep), min(image.height, keep)
+    left, top = (image.width - w) // 2, (image.height - h) // 2
+    return image.crop((left, top, left + w, top + h))
+
+
+def _centre(image: Image.Image, size: tuple[int, int], fill: tuple[int, ...]) -> Image.Image:
+    """Crop to (h, w) around the centre, or fill up to it, by torchvision's rounding."""
+    h, w = size
+    across, down = max(w - image.width, 0), max(h - image.height, 0)
+    if across or down:
+        full = Image.new("RGB", (image.width + across, image.height + down), fill)
+        full.paste(image, (across // 2, down // 2))
+        image = full
+    left, top = round((image.width - w) / 2), round((image.height - h) / 2)
+    return image.crop((left, top, left + w, top + h))

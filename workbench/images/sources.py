@@ -1,0 +1,414 @@
+"""Where images come from: folders, files, packs, uploads; read one at a time."""
+
+import csv
+import functools
+import hashlib
+import io
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from timm.data.imagenet_info import ImageNetInfo
+from torch import Tensor
+
+from workbench.images.decoding import BadImage, decode, decoding_reason
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+"""File name endings that count as images, in upper or lower case."""
+
+SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "images"
+
+# the decoders behind SUFFIXES; others (EPS starts a program) are never tried
+Source = Any
+"""What `open_images` takes; see there."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images as a method gets them.
+
+    tensor: (n, 3, h, w) normalised, on the model's device and of its dtype.
+    pictures: (n, h, w, 3) uint8, the same images before normalisation.
+    names: n texts.
+    labels: n class indices in the numbering of the model (-1: not one of its classes), or None
+        when nothing is known.
+    indices: n places of the images in their source.
+    """
+
+    tensor: Tensor
+    pictures: np.ndarray
+    names: tuple[str, ...]
+    labels: tuple[int, ...] | None
+    indices: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """The images start ... stop - 1."""
+        return Batch(
+            self.tensor[start:stop],
+            self.pictures[start:stop],
+            self.names[start:stop],
+            None if self.labels is None else self.labels[start:stop],
+            self.indices[start:stop],
+        )
+
+
+class Images:
+    """A list of images that are read one at a time.
+
+    names: n texts, all different; "class/file" for class folders.
+    labels: n indices into `classes`, or None.
+    classes: class names, or None.
+    imagenet_index: n ImageNet-1k class indices (0 ... 999; -1: none), or None.
+    empty_classes: classes without an image in the whole source, of which this may be a part.
+    notes: what was done to images on loading beyond decoding them, one sentence each.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        names: Sequence[str],
+        contents: Sequence[Any],
+        labels: Sequence[int] | None = None,
+        classes: Sequence[str] | None = None,
+        imagenet_index: Sequence[int] | None = None,
+    ) -> None:
+        """`contents` holds a Path or a bytes-like object for each name."""
+        self.title = title
+        self.names = _distinct(names)
+        self.labels = None if labels is None else list(labels)
+        self.classes = None if classes is None else list(classes)
+        self.imagenet_index = None if imagenet_index is None else list(imagenet_index)
+        named = set(self.labels or ())
+        self.empty_classes = [c for k, c in enumerate(self.classes or ()) if k not in named]
+        self._contents = list(contents)
+        self._notes: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def notes(self) -> list[str]:
+        return list(self._notes)
+
+    def load(self, i: int) -> Image.Image:
+        """Image i upright in mode RGB; the first frame of an animation, transparency on white.
+
+        Adds to `notes`. Raises `BadImage` for an image that is empty, too large, truncated or not
+        an image.
+        """
+        image, notes = self.read(i)
+        self._notes.update(dict.fromkeys(notes))
+        return image
+
+    def read(self, i: int) -> tuple[Image.Image, list[str]]:
+        """What `load` returns, and the notes on this image, which are kept nowhere."""
+        name, content = self.names[i], self._contents[i]
+        try:
+            size = content.stat().st_size if isinstance(content, Path) else len(content)
+            if size == 0:
+                raise BadImage(name, "is empty")
+            file = content if isinstance(content, Path) else io.BytesIO(bytes(content))
+            return decode(file, name)
+        except (BadImage, MemoryError):
+            raise
+        except Exception as error:  # decoders raise a dozen types on damaged data
+            raise BadImage(name, decoding_reason(error)) from error
+
+    def targets(self, num_classes: int | None) -> list[int] | None:
+        """Labels in the numbering of a model with that many classes, or None when unknown.
+
+        The source's own labels when the model has as many classes as the source, the ImageNet-1k
+        indices when it has 1000.
+        """
+        if self.labels is not None and self.classes and len(self.classes) == num_classes:
+            return self.labels
+        return self.imagenet_index if num_classes == 1000 else None
+
+    def subset(self, indices: Sequence[int]) -> "Images":
+        """The images at these places, in this order."""
+
+        def pick(values: Sequence[Any] | None) -> list[Any] | None:
+            return None if values is None else [values[i] for i in indices]
+
+        names, contents = [self.names[i] for i in indices], [self._contents[i] for i in indices]
+        part = Images(
+            self.title,
+            names,
+            contents,
+            pick(self.labels),
+            self.classes,
+            pick(self.imagenet_index),
+        )
+        part.empty_classes = self.empty_classes
+        return part
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over count, names and bytes; reads every file once, a block at a time."""
+        digest = hashlib.sha256(f"{len(self)}\n".encode())
+        for name, content in zip(self.names, self._contents, strict=True):
+            inner = hashlib.sha256()
+            try:
+                for block in _blocks(content):
+                    inner.update(block)
+            except OSError:
+                inner.update(b"unreadable")
+            digest.update(f"{name}\0{inner.hexdigest()}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def describe(self) -> str:
+        """One line: where the images come from and how many there are."""
+        text = f"{self.title}: {_count(len(self), 'image')}"
+        if self.classes:
+            text += f" of {_count(len(self.classes), 'class', 'classes')}"
+        return text
+
+
+def open_images(source: Source, limit: int | None = None) -> Images:
+    """Open images without decoding them.
+
+    source: "samples" (the built-in images); a folder of images, sorted by name; a folder of class
+        folders (the label is the place of the folder in sorted order; wnid names such as
+        n01440764 give ImageNet indices); one file or a list of files; an `.npz` pack; bytes or a
+        list of (name, bytes), as uploads come. A `labels.csv` beside the images, with columns
+        `file` and `imagenet_index`, gives ImageNet indices. An `Images` is passed through.
+    limit: at most this many, the first ones; from class folders the first ones of every class in
+        turn, so that all classes are there.
+
+    Raises `ValueError` when there is nothing to read.
+    """
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"limit is {limit!r}; give a number of images from 1 up, or None for all.")
+    try:
+        images = _open(source)
+    except OSError as error:
+        raise ValueError(
+            f"{source} cannot be opened ({error.strerror or error}); check the path and its rights."
+        ) from error
+    if limit is None or limit >= len(images):
+        return images
+    return images.subset(_first(limit, images))
+
+
+def _open(source: Source) -> Images:
+    if isinstance(source, Images):
+        return source
+    if isinstance(source, bytes | bytearray | memoryview):
+        return Images("upload", ["upload"], [source])
+    if isinstance(source, list | tuple):
+        return _open_list(source)
+    if not isinstance(source, str | PurePath):
+        raise ValueError(
+            f"Images cannot come from {type(source).__name__}; give a folder, files, a pack, "
+            'bytes or "samples".'
+        )
+    if source == "samples":
+        return _open_folder(SAMPLES, "built-in samples")
+    if not str(source):
+        raise ValueError(
+            f'The path of the images is empty; give a folder, {_reads()} or "samples".'
+        )
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _open_folder(path, path.resolve().name or str(path))
+    if not path.exists():
+        raise ValueError(
+            f'There is nothing at {path}; give a folder of images, {_reads()} or "samples".'
+        )
+    if path.suffix.lower() == ".npz":
+        return _open_pack(path)
+    return Images(path.name, [path.name], [path])
+
+
+def _open_list(source: Sequence[Any]) -> Images:
+    if not source:
+        raise ValueError(f"The list of images is empty; give at least one file: {_reads()}.")
+    names, contents = [], []
+    for i, item in enumerate(source):
+        if isinstance(item, str | PurePath):
+            path = Path(item).expanduser()
+            if not path.is_file():
+                raise ValueError(f"There is no file {path}; a list of images holds {_reads()}.")
+            names.append(path.name)
+            contents.append(path)
+        elif isinstance(item, bytes | bytearray | memoryview):
+            names.append(f"upload {i + 1}")
+            contents.append(item)
+        elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+            names.append(item[0])
+            contents.append(item[1])
+        else:
+            raise ValueError(
+                f"Image {i + 1} of the list is {type(item).__name__}; give file names, bytes or "
+                "pairs (name, bytes)."
+            )
+        if not isinstance(contents[-1], Path | bytes | bytearray | memoryview):
+            raise ValueError(
+                f"{names[-1]} comes with {type(contents[-1]).__name__}; give pairs (name, bytes)."
+            )
+    return Images("files" if isinstance(contents[0], Path) else "uploads", names, contents)
+
+
+def _open_folder(folder: Path, title: str) -> Images:
+    if not folder.is_dir():
+        raise ValueError(
+            f"The folder {folder} does not exist; give a folder of images, or install the project "
+            "from its repository to have the built-in samples."
+        )
+    files = _image_files(folder.iterdir())
+    if files:
+        names = [file.name for file in files]
+        return Images(title, names, files, imagenet_index=_listed_indices(folder, names))
+    folders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    labels: list[int] = []
+    for label, inner in enumerate(folders):
+        found = _image_files(inner.rglob("*"))
+        files += found
+        labels += [label] * len(found)
+    if not files:
+        raise ValueError(
+            f"{folder} holds no image, neither directly nor in class folders; put {_reads()} "
+            "there or give another folder."
+        )
+    classes = [inner.name for inner in folders]
+    names = [file.relative_to(folder).as_posix() for file in files]
+    index = _imagenet_numbers() if all(_WNID.fullmatch(name) for name in classes) else {}
+    numbers = [index.get(classes[label], -1) for label in labels] if index else None
+    return Images(title, names, files, labels, classes, numbers)
+
+
+def _open_pack(path: Path) -> Images:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            pack = {name: archive[name] for name in archive.files}
+    except Exception as error:  # a damaged zip raises a dozen types
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(
+            f"{path} is not a readable image pack ({reason}); give an .npz with the arrays jpeg "
+            "and offsets."
+        ) from error
+
+    def wrong(what: str) -> ValueError:
+        return ValueError(
+            f"{path} is not an image pack: {what}; it needs jpeg (bytes,) uint8 and "
+            "offsets (N + 1,), image i being jpeg[offsets[i]:offsets[i + 1]]."
+        )
+
+    for name in ("jpeg", "offsets"):
+        if name not in pack:
+            raise wrong(f"it has no array {name}")
+    data, offsets = pack["jpeg"], pack["offsets"]
+    if data.dtype != np.uint8 or data.ndim != 1:
+        raise wrong(f"jpeg is {data.dtype} {data.shape}")
+    if offsets.dtype.kind not in "iu" or offsets.ndim != 1 or len(offsets) < 2:
+        raise wrong(f"offsets is {offsets.dtype} {offsets.shape}")
+    ends = offsets.tolist()
+    if any(b < a for a, b in itertools.pairwise(ends)):
+        raise wrong("offsets do not rise")
+    if ends[0] < 0 or ends[-1] > len(data):
+        raise wrong(f"offsets reach from {ends[0]} to {ends[-1]}, but jpeg has {len(data)} bytes")
+    count = len(ends) - 1
+    names = _texts(pack["filename"]) if "filename" in pack else [f"{i:05d}" for i in range(count)]
+    if len(names) != count:
+        raise wrong(f"filename has {len(names)} entries for {count} images")
+    labels = classes = numbers = None
+    if "label" in pack:
+        labels = pack["label"].tolist()
+        known = len(pack["name"]) if "name" in pack else max(labels, default=0) + 1
+        if len(labels) != count or not all(isinstance(k, int) and 0 <= k < known for k in labels):
+            raise wrong(f"label needs {count} whole numbers from 0 to {known - 1}")
+        classes = _texts(pack.get("name", np.arange(known)))
+        if "imagenet_index" in pack:
+            index = pack["imagenet_index"].tolist()
+            if len(index) != known:
+                raise wrong(f"imagenet_index has {len(index)} entries for {known} classes")
+            numbers = [int(index[k]) for k in labels]
+    contents = [data[a:b] for a, b in itertools.pairwise(ends)]
+    return Images(path.name, names, contents, labels, classes, numbers)
+
+
+def _texts(array: np.ndarray) -> list[str]:
+    """Text of an array of text, bytes (UTF-8) or numbers."""
+    values = array.tolist()
+    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
+
+
+_WNID = re.compile(r"n\d{8}")
+
+
+@functools.cache
+def _imagenet_numbers() -> dict[str, int]:
+    return {wnid: i for i, wnid in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+
+
+def _listed_indices(folder: Path, names: Sequence[str]) -> list[int] | None:
+    """ImageNet indices of the files from `labels.csv`, where there is one that names some."""
+    path = folder / "labels.csv"
+    if not path.is_file():
+        return None
+    found: dict[str, int] = {}
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        for row in csv.DictReader(file):
+            # a hint may name further classes after the first: "282 (tiger cat); 281 also accepted"
+            text = row.get("imagenet_index") or row.get("imagenet_hint") or ""
+            number = re.match(r"\s*(\d{1,3})\b", text)
+            if number and row.get("file"):
+                found[str(row["file"])] = int(number[1])
+    return [found.get(name, -1) for name in names] if found else None
+
+
+def _image_files(paths: Iterator[Path]) -> list[Path]:
+    found = (p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in found if p.is_file())
+
+
+def _first(limit: int, images: Images) -> list[int]:
+    if images.labels is None:
+        return list(range(limit))
+    seen: dict[int, int] = {}
+    turns = []
+    for i, label in enumerate(images.labels):
+        turns.append((seen.get(label, 0), i))
+        seen[label] = seen.get(label, 0) + 1
+    # a shuffled pack stays a fair random subset; class folders, sorted by class, would not be one
+    if images.labels != sorted(images.labels):
+        return list(range(limit))
+    return sorted(i for _, i in sorted(turns)[:limit])
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, with " (2)", " (3)" ... behind those that came before."""
+    seen: set[str] = set()
+    result = []
+    for name in names:
+        unique, k = name, 2
+        while unique in seen:
+            unique, k = f"{name} ({k})", k + 1
+        seen.add(unique)
+        result.append(unique)
+    return result
+
+
+def _blocks(content: Any) -> Iterator[bytes]:
+    if not isinstance(content, Path):
+        yield bytes(content)
+        return
+    with content.open("rb") as file:
+        while block := file.read(1 << 20):
+            yield block
+
+
+def _count(n: int, one: str, many: str | None = None) -> str:
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def _reads() -> str:
+    return f"files ending in {', '.join(SUFFIXES)} (or an .npz pack)"

@@ -1,0 +1,385 @@
+"""Attribution: which pixels a prediction rests on, by captum's methods and by the maps of
+HiddenMambaAttn, and how faithful such a map is.
+
+Grad-CAM works on every family because a layer's tokens are brought to the grid by the model's own
+geometry (`workbench.geometry.as_map`).
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from workbench.geometry import as_map, stages
+from workbench.images import Batch
+from workbench.methods.attribution import faithfulness
+from workbench.methods.attribution.config import METHODS, AttributionConfig
+from workbench.methods.scan_maps.published_views import quirks, vim_maps
+from workbench.models.mambavision import MambaVision
+from workbench.results import Attribution
+
+_VIM = {"raw-attention": "raw", "rollout": "rollout", "mamba-attribution": "attribution"}
+
+
+def targets_of(model: nn.Module, batch: Batch, config: AttributionConfig) -> Tensor:
+    """The class asked about for every image, (n).
+
+    Raises:
+        ValueError: for a class that the model does not have, or labels that are not known.
+    """
+    with torch.no_grad():
+        logits = model(batch.tensor)
+    classes = logits.shape[1]
+    if config.target == "predicted":
+        return logits.argmax(dim=1)
+    if config.target == "label":
+        if batch.labels is None or min(batch.labels) < 0:
+            raise ValueError(
+                "these images have no labels in the model's classes; choose target predicted"
+            )
+        return torch.tensor(batch.labels, device=logits.device)
+    number = int(config.target)
+    if number >= classes:
+        raise ValueError(f"the model has classes 0 to {classes - 1}, so there is no class {number}")
+    return torch.full((len(logits),), number, device=logits.device)
+
+
+def explain(model: nn.Module, x: Tensor, targets: Tensor, config: AttributionConfig) -> Tensor:
+    """The attribution of every input value: (n, c, h, w), signed unless the method is not.
+
+    Methods that give one value for a pixel have it spread evenly over the colours.
+
+    Args:
+        x: (n, c, h, w), normalised. targets: (n), classes.
+
+    Raises:
+        ValueError: where the model does not fit the method.
+    """
+    from captum import attr  # here, because it takes a second to import
+
+    x = x.detach().requires_grad_()
+    base = faithfulness.baseline(model, x.detach(), config.baseline)
+    with torch.enable_grad():
+        if config.method == "saliency":
+            found = attr.Saliency(model).attribute(x, target=targets, abs=True)
+        elif config.method == "input-x-gradient":
+            found = attr.InputXGradient(model).attribute(x, target=targets)
+        elif config.method == "integrated-gradients":
+            found = attr.IntegratedGradients(model).attribute(
+                x, base, targets, n_steps=config.steps, internal_batch_size=max(8, len(x))
+            )
+        elif config.method == "occlusion":
+            found = _occlusion(model, x.detach(), base, targets, config)
+        elif config.method == "grad-cam":
+            found = _spread(grad_cam(model, x, targets, config.stage, config.layer), x)
+        else:
+            maps = vim_maps(
+                model,
+                x.detach(),
+                _VIM[config.method],
+                config.start,
+                targets,
+                config.as_published,
+            )
+            found = _spread(maps[:, None].to(x.device), x)
+    return torch.as_tensor(found).detach().to(x.dtype)
+
+
+def _spread(maps: Tensor, x: Tensor) -> Tensor:
+    """(n, 1, rows, columns) -> (n, c, h, w), bilinear, each colour an equal part."""
+    size = (x.shape[-2], x.shape[-1])
+    wide = F.interpolate(maps, size, mode="bilinear")
+    return wide.expand_as(x) / x.shape[1]
+
+
+def _occlusion(
+    model: nn.Module, x: Tensor, base: Tensor, targets: Tensor, config: AttributionConfig
+) -> Tensor:
+    from captum import attr  # here, because it takes a second to import
+
+    height, width = x.shape[-2:]
+    patch = config.patch or max(1, min(height, width) // 8)
+    if patch > min(height, width):
+        raise ValueError(f"patch {patch} is larger than the image of {height} x {width} pixels")
+    step = max(1, patch // 2)
+    with torch.no_grad():
+        found = attr.Occlusion(model).attribute(
+            x,
+            (x.shape[1], patch, patch),
+            (x.shape[1], step, step),
+            base,
+            targets,
+            perturbations_per_eval=8,
+        )
+    return torch.as_tensor(found)
+
+
+# Grad-CAM
+
+
+class _Tap(nn.Module):
+    """Where captum listens: a map (b, c, rows, columns) passes through it unchanged."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.clone()  # another tensor, so that it has a gradient of its own
+
+
+def grad_cam(
+    model: nn.Module,
+    x: Tensor,
+    targets: Tensor,
+    stage: int | None = None,
+    layer: str | None = None,
+) -> Tensor:
+    """Grad-CAM (Selvaraju et al., arXiv 1610.02391) of a stage or layer of any family.
+
+    Args:
+        x: (n, c, h, w). targets: (n), classes.
+        stage, layer: as in `AttributionConfig`.
+
+    Returns:
+        (n, 1, rows, columns), non-negative, on the layer's own grid.
+
+    Raises:
+        ValueError: for a stage or layer that the model does not have, that is no map, or that the
+            prediction does not depend on.
+    """
+    from captum import attr  # here, because it takes a second to import
+
+    module, label, before = _cam_layer(model, stage, layer)
+    tap = _Tap()
+    shape_of: dict[str, Tensor] = {}
+    reached = []
+
+    def replaced(output: Any) -> Any:
+        maps = as_map(model, output, shape_of["x"], label)
+        reached.append(maps)
+        return _put_back(model, output, tap(maps) - maps)
+
+    if before:
+        handle = module.register_forward_pre_hook(lambda _, args: (replaced(args[0]), *args[1:]))
+    else:
+        handle = module.register_forward_hook(lambda _, args, output: replaced(output))
+
+    def forward(x: Tensor) -> Tensor:
+        shape_of["x"] = x
+        logits = model(x)
+        if not reached:
+            raise ValueError(
+                f"layer {label!r} takes no part in the forward pass of {type(model).__name__}"
+            )
+        return logits
+
+    try:
+        found = attr.LayerGradCam(forward, tap).attribute(
+            x.detach().requires_grad_(), targets, relu_attributions=False
+        )
+    finally:
+        handle.remove()
+    cam = torch.as_tensor(found).detach()
+    if not cam.any():
+        raise ValueError(
+            f"the prediction does not depend on the map of {label}; choose an earlier one"
+        )
+    return cam.relu()
+
+
+def _cam_layer(
+    model: nn.Module, stage: int | None, layer: str | None
+) -> tuple[nn.Module, str, bool]:
+    """The module, its name, and whether the map is its input (else its output)."""
+    modules = dict(model.named_modules())
+    if layer is not None:
+        if layer not in modules:
+            raise ValueError(f"{type(model).__name__} has no layer {layer!r}")
+        return modules[layer], layer, False
+    known = stages(model)
+    if stage is not None and not 1 <= stage <= len(known):
+        raise ValueError(
+            f"{type(model).__name__} has stages 1 to {len(known)}, so there is no stage {stage}"
+        )
+    if isinstance(model, MambaVision):
+        # A stage is not a module there; its map is what the next module reads.
+        if stage is None or stage == len(known):
+            return model.norm, "norm", True
+        label = f"levels.{stage - 1}.downsample.reduction"
+        return modules[label], label, True
+    if not known:
+        raise ValueError(f"{type(model).__name__} has no stages known here; name a layer")
+    label = known[-1 if stage is None else stage - 1]
+    reads_token = getattr(model, "class_token", None) or (
+        getattr(model, "global_pool", None) == "token"
+    )
+    if stage is None and reads_token:
+        # After the last block only the class token is read, so no other token has a gradient.
+        stem, _, number = label.rpartition(".")
+        if number.isdecimal() and int(number) > 0:
+            label = f"{stem}.{int(number) - 1}"
+    return modules[label], label, False
+
+
+def _put_back(model: nn.Module, output: Any, change: Tensor) -> Any:
+    """Add a change (b, c, rows, columns) to a layer's output, whatever its layout."""
+    if isinstance(output, tuple | list):
+        return (_put_back(model, output[0], change), *output[1:])
+    if output.ndim == 4:
+        return output + (change if change.shape == output.shape else change.permute(0, 2, 3, 1))
+    tokens = change.flatten(2).transpose(1, 2)
+    extra = output.shape[1] - tokens.shape[1]
+    if extra:
+        place = getattr(model, "class_token_index", lambda cells: 0)(tokens.shape[1])
+        none = tokens.new_zeros(len(tokens), extra, tokens.shape[2])
+        tokens = torch.cat([tokens[:, :place], none, tokens[:, place:]], dim=1)
+    return output + tokens
+
+
+# The method
+
+
+def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> dict[str, np.ndarray]:
+    """Maps and faithfulness of a batch.
+
+    Returns:
+        maps: (n, h, w) float32, signed sum over colours; target (n); probability (n) of it;
+        deletion, insertion: (n, 4, fractions + 1), the probability of the target while pixels go
+        or come, by this map and by the maps of `faithfulness.REFERENCES`, or empty; infidelity and
+        sensitivity (n), nan where they are left out.
+    """
+    x = batch.tensor
+    targets = targets_of(model, batch, config)
+    attributions = explain(model, x, targets, config)
+    maps = attributions.sum(dim=1)
+    count = len(x)
+    with torch.no_grad():
+        probabilities = model(x).softmax(dim=1).gather(1, targets[:, None])[:, 0]
+    partial = {
+        "maps": maps.float().cpu().numpy(),
+        "pictures": batch.pictures,
+        "target": targets.cpu().numpy(),
+        "probability": probabilities.float().cpu().numpy(),
+        "deletion": np.empty((0,), np.float32),
+        "insertion": np.empty((0,), np.float32),
+        "infidelity": np.full(count, np.nan, np.float32),
+        "sensitivity": np.full(count, np.nan, np.float32),
+    }
+    if config.faithfulness:
+        base = faithfulness.baseline(model, x, config.baseline)
+        curves = faithfulness.compare(
+            model, x, maps, targets, base, config.fractions, config.seed, batch.indices
+        )
+        partial["deletion"], partial["insertion"] = curves
+    if config.perturbations:
+        for i in range(count):
+            own = slice(i, i + 1)
+            measured = _robustness(
+                model, x[own], attributions[own], targets[own], config, batch.indices[i]
+            )
+            partial["infidelity"][i], partial["sensitivity"][i] = measured
+    return partial
+
+
+def _robustness(
+    model: nn.Module,
+    x: Tensor,
+    attributions: Tensor,
+    target: Tensor,
+    config: AttributionConfig,
+    index: int,
+) -> tuple[float, float]:
+    """Infidelity and max-sensitivity (Yeh et al., arXiv 1901.09392) of one image's attribution.
+
+    Infidelity is of Gaussian noise of a tenth of a standard deviation, with the attribution scaled
+    to fit best; max-sensitivity is within 0.02 of every normalised value, relative to the map.
+    """
+    from captum import metrics  # here, because it takes a second to import
+
+    def noise(inputs: Any) -> tuple[Tensor, Tensor]:
+        inputs = inputs[0] if isinstance(inputs, tuple) else inputs
+        change = 0.1 * torch.randn(inputs.shape).to(inputs)
+        return change, inputs - change
+
+    def explained(inputs: Any) -> tuple[Tensor]:
+        inputs = inputs[0] if isinstance(inputs, tuple) else inputs
+        return (explain(model, inputs, target.expand(len(inputs)), config),)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed + index)
+        with torch.no_grad():
+            fidelity = metrics.infidelity(
+                model,
+                noise,
+                x,
+                attributions,
+                target=target,
+                n_perturb_samples=config.perturbations,
+                max_examples_per_batch=min(16, config.perturbations),
+                normalize=True,
+            )
+        sensitivity = metrics.sensitivity_max(
+            explained,
+            x,
+            n_perturb_samples=config.perturbations,
+            max_examples_per_batch=min(4, config.perturbations),
+        )
+    return float(fidelity), float(sensitivity)
+
+
+def combine(
+    partials: list[dict[str, np.ndarray]], config: AttributionConfig, meta: dict
+) -> Attribution:
+    """One `Attribution` from the partial results of all chunks."""
+    joined = {key: np.concatenate([partial[key] for partial in partials]) for key in partials[0]}
+    values: dict[str, tuple[np.ndarray, str]] = {}
+    for curve in ("deletion", "insertion"):
+        if joined[curve].size:
+            areas = faithfulness.area(joined[curve])
+            for k, of in enumerate((config.method, *faithfulness.REFERENCES)):
+                values[f"{curve}/{of}"] = (areas[:, k], "area")
+            values[f"{curve} - random"] = (areas[:, 0] - areas[:, 1], "area")
+    for key in ("infidelity", "sensitivity"):
+        if np.isfinite(joined[key]).any():
+            values[key] = (joined[key], "")
+    meta = {
+        **meta,
+        "config": asdict(config),
+        "shows": METHODS[config.method],
+        "quirks": _quirks(config),
+        "references": list(faithfulness.REFERENCES),
+        "fractions": np.linspace(0, 1, config.fractions + 1).tolist(),
+        "targets": joined["target"].tolist(),
+        "probabilities": joined["probability"].tolist(),
+        "numbers": {
+            key: {**_interval(value, config), "unit": unit} for key, (value, unit) in values.items()
+        },
+    }
+    return Attribution(
+        meta=meta,
+        maps=joined["maps"][: config.keep],
+        pictures=joined["pictures"][: config.keep],
+        deletion=joined["deletion"] if joined["deletion"].size else None,
+        insertion=joined["insertion"] if joined["insertion"].size else None,
+    )
+
+
+def _quirks(config: AttributionConfig) -> list[str]:
+    view = _VIM.get(config.method)
+    if view is None:
+        return []
+    published = (f"{view} as published", "vim as published") if config.as_published else ()
+    return quirks(view, *published)
+
+
+def _interval(values: np.ndarray, config: AttributionConfig) -> dict[str, float | None]:
+    """Mean over images and its bootstrap percentile interval."""
+    values = values[np.isfinite(values)].astype(np.float64)
+    found: dict[str, float | None] = {"value": float(values.mean()), "low": None, "high": None}
+    if len(values) > 1 and config.resamples > 1:
+        rng = np.random.default_rng(config.seed)
+        drawn = rng.choice(values, (config.resamples, len(values))).mean(axis=1)
+        tail = (1 - config.confidence) / 2
+        low, high = np.quantile(drawn, [tail, 1 - tail])
+        found |= {"low": float(low), "high": float(high)}
+    return found

@@ -1,0 +1,126 @@
+"""How an effective receptive field is measured, and the published protocols."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import nn
+
+from workbench.images import Preprocessing
+from workbench.methods.method import Config
+
+
+@dataclass(frozen=True)
+class ErfConfig(Config):
+    """How an effective receptive field is measured.
+
+    Attributes:
+        stage: the stage whose output is looked at, 1 to 4 (the last by default).
+        layer: the path of any module instead of a stage, such as layers.2.blocks.1.
+        position: the output unit: centre, a cell such as 3,3, or fractions such as 0.5,0.5.
+        score: what is differentiated: the sum of the unit's channels (sum) or of their positive
+            parts (relu).
+        measure: size of the gradient at a pixel, summed over colours: abs, square or relu (the
+            negative part dropped), or signed (absolute value after averaging over images).
+        norm: apply the model's final norm to the last stage first.
+        average: normalised lets every image weigh the same; raw averages gradients as they are.
+        split: none, direction (one scan direction keeps its gradient) or path (one of B, C, delta,
+            u, convolution, gate, residual).
+        split_layer: split at this scan only, exactly additive; all scans otherwise.
+        preset: a published protocol: luo2016, replknet, vmamba2024 or vmamba2025.
+        resamples: bootstrap resamples over images for the intervals.
+        confidence: level of the intervals.
+        seed: of the bootstrap.
+        chunk: images measured at a time.
+    """
+
+    stage: int | None = None
+    layer: str | None = None
+    position: str = "centre"
+    score: Literal["sum", "relu"] = "sum"
+    measure: Literal["abs", "square", "relu", "signed"] = "abs"
+    norm: bool = False
+    average: Literal["normalised", "raw"] = "normalised"
+    split: Literal["none", "direction", "path"] = "none"
+    split_layer: str | None = None
+    preset: Literal["luo2016", "replknet", "vmamba2024", "vmamba2025"] | None = None
+    resamples: int = 200
+    confidence: float = 0.95
+    seed: int = 0
+    chunk: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least(chunk=1)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published protocol: measurement, image preparation, and how it was shown and counted."""
+
+    changes: dict
+    resize: str
+    size: int
+    display: str
+    quirks: tuple[str, ...]
+
+
+_LEGACY = {"score": "relu", "measure": "relu", "average": "raw", "position": "legacy"}
+_H2 = "the unit and the square are taken at h // 2, which is off the true centre"
+PRESETS: dict[str, Preset] = {
+    "luo2016": Preset(
+        {"score": "sum", "measure": "signed", "average": "raw", "position": "legacy"},
+        "model",
+        224,
+        "linear",
+        ("gradients are averaged over images with their sign, so they can cancel",),
+    ),
+    "replknet": Preset(
+        _LEGACY,
+        "squash",
+        1024,
+        "log10(x + 1)",
+        (
+            _H2,
+            "negative gradients are dropped",
+            "log10(x + 1) depends on the gradient's magnitude, and r(t) is counted on it",
+        ),
+    ),
+    "vmamba2024": Preset(
+        {**_LEGACY, "norm": True},
+        "squash",
+        1024,
+        "x ** 0.25",
+        (_H2, "negative gradients are dropped", "r(t) is counted on the power-scaled map"),
+    ),
+    "vmamba2025": Preset(
+        _LEGACY,
+        "crop",
+        1024,
+        "x ** 0.2",
+        (_H2, "negative gradients are dropped", "Vim is taken after its final norm, others before"),
+    ),
+}
+
+
+def protocol(config: ErfConfig, model: nn.Module | None = None) -> ErfConfig:
+    """The configuration with its preset's settings filled in."""
+    if config.preset is None:
+        return config
+    changes = dict(PRESETS[config.preset].changes)
+    if config.preset == "vmamba2025" and type(model).__name__ == "Vim":
+        changes["norm"] = True
+    return replace(config, **changes)
+
+
+def own_size(config: ErfConfig) -> int | None:
+    """Side of the images in the preset's publication, in pixels; None without a preset."""
+    return PRESETS[config.preset].size if config.preset else None
+
+
+def prepared(preprocessing: Preprocessing, config: ErfConfig) -> Preprocessing:
+    """How images are brought to size: the model's way, or the preset's."""
+    resize = PRESETS[config.preset].resize if config.preset else "model"
+    if resize == "model":
+        return preprocessing
+    mode = "squash" if resize == "squash" else "center"
+    return replace(preprocessing, crop_mode=mode, crop_pct=1.0, interpolation="bicubic")

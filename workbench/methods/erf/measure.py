@@ -1,0 +1,207 @@
+"""Effective receptive field: which pixels one output unit depends on (Luo et al., NIPS 2016).
+
+A unit's map is the size of the gradient of its feature to every input pixel. What is summed, over
+what and how it is averaged is in `ErfConfig`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workbench.geometry import feature_map, grid_of, resolve_position
+from workbench.images import Batch
+from workbench.methods.erf.config import PRESETS, ErfConfig, protocol
+from workbench.methods.erf.metrics import THRESHOLDS, UNITS, bootstrap, legacy_square, numbers
+from workbench.methods.erf.routes import directions, only_direction, only_path, paths
+from workbench.results import Erf
+
+
+def display(p: np.ndarray, transform: str) -> np.ndarray:
+    """The map as a protocol shows it, divided by its maximum: values in [0, 1]."""
+    if transform == "log10(x + 1)":
+        shown = np.log10(p + 1)
+    elif transform.startswith("x ** "):
+        shown = p ** float(transform.removeprefix("x ** "))
+    else:
+        shown = p
+    return shown / shown.max() if shown.max() > 0 else shown
+
+
+def _score(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, dict]:
+    """The scalar of every image, summed, and where its unit lies."""
+    features = feature_map(model, x, config.stage, config.layer, config.norm)
+    size = (x.shape[-2], x.shape[-1])
+    grid = grid_of(model, features, size, x.shape[1])
+    if config.position == "legacy":
+        cell = (grid.cells[0] // 2, grid.cells[1] // 2)
+    else:
+        cell = resolve_position(config.position, grid, size)
+    values = features[:, :, cell[0], cell[1]]
+    values = values.relu() if config.score == "relu" else values
+    return values.sum(), {"cells": grid.cells, "cell": cell, "centre": grid.centre(cell)}
+
+
+def gradient(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, dict]:
+    """Gradient of the unit's score to the input: (n, 3, h, w) and where the unit lies."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        score, place = _score(model, x, config)
+        if not score.requires_grad:
+            return torch.zeros_like(x), place
+        (found,) = torch.autograd.grad(score, x, allow_unused=True)
+    return torch.zeros_like(x) if found is None else found, place
+
+
+def split_gradients(model: nn.Module, x: Tensor, config: ErfConfig) -> Iterator[tuple[str, Tensor]]:
+    """Yield (route, gradient (n, 3, h, w)) for each direction or path.
+
+    With `split_layer` the routes and the `rest`, which goes around that scan, sum to the whole
+    gradient. Without it a route is kept open in all layers at once; such maps do not add up.
+    """
+    layer = config.split_layer or "*"
+    if config.split == "direction":
+        names: list[str] = directions(model)
+        keep: Callable[[str | None], AbstractContextManager] = lambda route: only_direction(  # noqa: E731
+            model, route, layer
+        )
+        rest_route = None
+    elif config.split == "path":
+        names = [path for path in paths(model) if path != "residual" or layer == "*"]
+        keep = lambda route: only_path(model, route, layer)  # noqa: E731
+        rest_route = "residual"
+    else:
+        return
+    rest = None
+    if layer != "*":
+        with keep(rest_route):
+            rest, _ = gradient(model, x, config)
+        yield "rest", rest
+    for route in names:
+        with keep(route):
+            found, _ = gradient(model, x, config)
+        yield route, found if rest is None else found - rest
+
+
+def size_of(g: Tensor, measure: str) -> Tensor:
+    """(n, 3, h, w) gradient -> (n, h, w): its size at a pixel, summed over colours."""
+    if measure == "abs":
+        g = g.abs()
+    elif measure == "square":
+        g = g.square()
+    elif measure == "relu":
+        g = g.relu()
+    return g.sum(dim=1)
+
+
+def measure(model: nn.Module, batch: Batch, config: ErfConfig) -> dict[str, np.ndarray]:
+    """Maps of a batch: `maps` (n, h, w) float32, `split:<route>` alike, and the unit's place."""
+    config = protocol(config, model)
+    found, place = gradient(model, batch.tensor, config)
+    count = len(found)
+    partial = {
+        "maps": size_of(found, config.measure).cpu().numpy(),
+        # Only the first image is shown; the others would grow the memory with their number.
+        "pictures": batch.pictures if 0 in batch.indices else batch.pictures[:0],
+        **{key: np.tile(np.asarray(value), (count, 1)) for key, value in place.items()},
+    }
+    for route, g in split_gradients(model, batch.tensor, config):
+        partial[f"split:{route}"] = size_of(g, config.measure).cpu().numpy()
+    return partial
+
+
+def weights_of(maps: np.ndarray, config: ErfConfig) -> np.ndarray:
+    """What each image's map (n, h, w) is multiplied with before the mean: (n,) float64."""
+    if config.average == "raw":
+        return np.ones(len(maps))
+    totals = maps.sum(axis=(1, 2), dtype=np.float64)
+    return np.divide(1.0, totals, out=np.zeros(len(maps)), where=totals > 0)
+
+
+def mean_map(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean of maps (n, h, w), summing to 1, in float64; one map in memory at a time."""
+    mean = np.zeros(maps.shape[1:])
+    for p, weight in zip(maps, weights, strict=True):
+        mean += weight * p.astype(np.float64)
+    mean = np.abs(mean)  # only signed maps have anything negative
+    return mean / mean.sum() if mean.any() else mean
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict) -> Erf:
+    """One `Erf` from the partial results of all chunks.
+
+    Raises:
+        ValueError: when no image has a finite, non-zero map.
+    """
+    settled = protocol(config)
+    pictures = [partial["pictures"] for partial in partials if len(partial["pictures"])]
+    maps = np.concatenate([partial["maps"] for partial in partials])
+    good = np.array([bool(np.isfinite(p).all() and p.any()) for p in maps])
+    if not good.any():
+        raise ValueError(
+            "the unit's gradient is zero or not finite for every image, so there is no receptive "
+            "field to show; choose another position, layer or score"
+        )
+    maps = maps if good.all() else maps[good]
+    weights = weights_of(maps, settled)
+    mean = mean_map(maps, weights)
+    centre = tuple(float(value) for value in partials[0]["centre"][0])
+    values = numbers(mean, centre)
+    intervals = bootstrap(
+        maps,
+        weights,
+        centre,
+        values,
+        config.resamples,
+        config.confidence,
+        config.seed,
+    )
+    raw = maps.mean(axis=0, dtype=np.float64)
+    transform = PRESETS[config.preset].display if config.preset else "x ** 0.25"
+    legacy = display(np.abs(raw), transform if config.preset else "log10(x + 1)")
+    routes = [key for key in partials[0] if key.startswith("split:")]
+    splits = None
+    if routes:
+        stacked = {r: np.concatenate([p[r] for p in partials])[good] for r in routes}
+        whole = maps.sum(dtype=np.float64)
+        splits = np.stack([s.sum(axis=0, dtype=np.float64) / whole for s in stacked.values()])
+    meta = {
+        **meta,
+        "config": asdict(config),
+        "protocol": asdict(settled),
+        "cells": [int(n) for n in partials[0]["cells"][0]],
+        "cell": [int(n) for n in partials[0]["cell"][0]],
+        "centre": list(centre),
+        "images_used": int(good.sum()),
+        "images_without_map": int((~good).sum()),
+        "display": transform,
+        "quirks": list(PRESETS[config.preset].quirks) if config.preset else [],
+        "splits": [route.removeprefix("split:") for route in routes],
+        "numbers": {
+            key: {
+                "value": _finite(value),
+                "low": _finite(intervals[key][0]),
+                "high": _finite(intervals[key][1]),
+                "unit": UNITS[key],
+            }
+            for key, value in values.items()
+        },
+        "legacy": {
+            "map": transform if config.preset else "log10(x + 1)",
+            **{f"r{t * 100:.0f}": _finite(100 * legacy_square(legacy, t)) for t in THRESHOLDS},
+        },
+    }
+    return Erf(
+        meta=meta,
+        map=mean,
+        maps=maps,
+        splits=splits,
+        picture=pictures[0][0] if pictures else None,
+    )

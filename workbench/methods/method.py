@@ -1,0 +1,139 @@
+"""The contract of a method: everything that the runner, a study, the command line, the YAML files
+and the pages ask of one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
+
+import numpy as np
+from torch import nn
+
+from workbench.images import Batch, Images, Preprocessing
+from workbench.results import Result
+
+Partial = dict[str, np.ndarray]
+"""What a method measured on a batch: by name, arrays whose first axis is the images, or empty."""
+
+Run = Callable[..., Result]
+"""`run(method, model, images, config, *, preprocessing=None, facts=None, folder=None)`: one run over
+images, resumable, stored in `folder` below the place of all results."""
+
+
+class Config:
+    """Base of the methods' configurations: frozen dataclasses whose choices are `Literal`s.
+
+    A subclass with further conditions checks them in `__post_init__`, after `super()`'s.
+
+    Raises:
+        ValueError: for a value that is none of a field's choices.
+    """
+
+    def __post_init__(self) -> None:
+        for field, hint in get_type_hints(type(self)).items():
+            check_choice(field, getattr(self, field), hint)
+
+    def at_least(self, **lowest: int) -> None:
+        """Raise ValueError for a field below its lowest value; None is a default and passes."""
+        for field, least in lowest.items():
+            value = getattr(self, field)
+            if value is not None and value < least:
+                raise ValueError(f"{field} must be at least {least}, not {value}")
+
+
+def choices(hint: Any) -> tuple:
+    """The values that a type such as `Literal["a", "b"] | None` or `tuple[Literal[1, 2], ...]`
+    allows, None among them; empty when it allows more than its `Literal`s.
+    """
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if hint is type(None):
+        return (None,)
+    inner = [choices(part) for part in get_args(hint) if part is not Ellipsis]
+    if not any(part != (None,) for part in inner) or not all(inner):
+        return ()
+    return tuple(value for part in inner for value in part)
+
+
+def check_choice(name: str, value: Any, hint: Any) -> None:
+    """Raise ValueError for a value, or one of several, that its type's choices do not hold."""
+    allowed = choices(hint)
+    for one in value if isinstance(value, tuple | list) else (value,):
+        if allowed and one not in allowed:
+            listed = ", ".join(str(option) for option in allowed if option is not None)
+            raise ValueError(f"{name} must be one of {listed}, not {one!r}")
+
+
+class Method(Protocol):
+    """One question asked of any model on any images.
+
+    A subclass gives `name`, `Config`, `measure` and `combine`; what else it says of itself has the
+    answer that fits most methods. An object of it is `method` of `workbench.methods.<name>`, listed
+    in `workbench.methods.METHODS`; `figure.py` beside it draws the results.
+
+    Attributes:
+        name: as the command line spells it, such as `scan-maps`.
+        Config: its configuration, a frozen dataclass; a field `chunk`, if any, sets the images that
+            are measured at a time.
+        before_after: whether the command line measures trained models before training too.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type]
+    before_after: ClassVar[bool] = False
+
+    def measure(self, model: nn.Module, batch: Batch, config: Any) -> Partial:
+        """What is measured on some images: tensors in, arrays out."""
+        ...
+
+    def combine(self, partials: list[Partial], config: Any, meta: dict[str, Any]) -> Result:
+        """One result of all images."""
+        ...
+
+    def own_size(self, config: Any) -> int | None:
+        """Side of the images in pixels that a published protocol asks for; None for the model's."""
+        return None
+
+    def prepared(self, preprocessing: Preprocessing, config: Any) -> Preprocessing:
+        """How images are brought to size, given how the model has it."""
+        return preprocessing
+
+    def variants(self, config: Any) -> Sequence[Any]:
+        """The configurations that one stands for, each measured on its own."""
+        return (config,)
+
+    def parts(
+        self,
+        run: Run,
+        model: nn.Module,
+        images: Images,
+        config: Any,
+        preprocessing: Preprocessing,
+        labelled: bool = False,
+    ) -> Iterator[Any]:
+        """Everything that belongs to one result, yielded as it is measured.
+
+        What can be wrong with the input is looked for at the call, before the first part.
+
+        Args:
+            labelled: count right answers; else the images may have labels, but none are asked for.
+        """
+        return iter([run(self, model, images, config, preprocessing=preprocessing)])
+
+    def told(self, parts: Sequence[Any], config: Any) -> str | None:
+        """A line about the last of `parts`, for those who wait; None for nothing to say."""
+        return None
+
+    def join(self, parts: Sequence[Any], config: Any) -> Result:
+        """The result of all parts."""
+        (result,) = parts
+        return result
+
+    def file_name(self, result: Result) -> str | None:
+        """The file that a joined result is stored in; None where a part is the result itself."""
+        return None
+
+    def compare(self, results: Sequence[Any]) -> list[Any]:
+        """What results of several models say of each other. A subclass may take further arguments
+        with defaults: they become options of the command line.
+        """
+        return list(results)

@@ -1,0 +1,76 @@
+"""Resolution: what models predict at other image sizes, what it costs, how far scans remember.
+
+`point` measures one model at one size, `sweep` goes over sizes, `curve` makes the curve of their
+points.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from workbench.images import Images, Preprocessing
+from workbench.methods.method import Method, Run
+from workbench.methods.resolution.config import ResolutionConfig
+from workbench.methods.resolution.curve import Statistics, compare
+from workbench.methods.resolution.sweep import Step, curve_of, sweep
+from workbench.results import Resolution as Result
+from workbench.results import content_hash, safe_name
+
+
+class Resolution(Method):
+    """See the module."""
+
+    name = "resolution"
+    Config = ResolutionConfig
+
+    def variants(self, config: ResolutionConfig) -> Sequence[ResolutionConfig]:
+        """One for each protocol."""
+        return [replace(config, object_size=(one,)) for one in dict.fromkeys(config.object_size)]
+
+    def parts(
+        self,
+        run: Run,
+        model: nn.Module,
+        images: Images,
+        config: ResolutionConfig,
+        preprocessing: Preprocessing,
+        labelled: bool = False,
+    ) -> Iterator[Step]:
+        """A step for each size; what the model was built for is the native one."""
+        config = replace(config, native=config.native or preprocessing.size[0])
+        return sweep(run, model, images, config, labelled)
+
+    def told(self, parts: Sequence[Step], config: ResolutionConfig) -> str:
+        """The numbers of the last step."""
+        from workbench.methods.resolution.figure import line, missing
+
+        step = parts[-1]
+        if step.reason:
+            names = [part.point.meta["model"] for part in parts if part.point]
+            return missing(names[0] if names else "", step.size, step.reason)
+        # the native size is all that a point is compared with
+        return line(self.join(parts[:1] if len(parts) < 2 else [parts[0], step], config), step.size)
+
+    def join(self, parts: Sequence[Step], config: ResolutionConfig) -> Result:
+        """The curve of the steps."""
+        statistics = Statistics(config.confidence, config.resamples, config.seed)
+        return curve_of(parts, statistics)
+
+    def file_name(self, result: Result) -> str:
+        """`<model>-resolution-<hash8>.npz`; hash8 stands for model, images and protocol, not for
+        the sizes: more go to the same file.
+        """
+        meta = result.meta
+        hash8 = content_hash([meta["facts"], meta["config"], meta["images"], meta["dtype"]])
+        return f"{safe_name(meta['model'])}-resolution-{hash8}.npz"
+
+    def compare(self, results: Sequence[Result]) -> list[Result]:
+        """Differences of accuracy to the first model, protocol by protocol."""
+        groups: dict[str, list[Result]] = {}
+        for result in results:
+            groups.setdefault(result.meta["object_size"], []).append(result)
+        return [found for group in groups.values() for found in compare(group)]
+
+
+method = Resolution()

@@ -1,0 +1,126 @@
+"""How a model is measured at a size, and over which sizes."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from torch import nn
+
+from workbench.images import Images, preprocessing_for
+from workbench.methods.method import Config
+
+Protocol = Literal["grows", "constant"]
+
+
+@dataclass(frozen=True)
+class _Adaptation(Config):
+    native: int | None = None
+    positions: Literal["class-aware", "official"] = "class-aware"
+    windows: Literal["fixed", "scaled"] = "fixed"
+    kernels: Literal["resampled", "fixed"] = "resampled"
+    restrict: bool = True
+    classes: tuple[int, ...] | None = None
+    folds: int = 5
+    probes: int = 5
+    chunk: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least(native=1, folds=0, probes=0, chunk=1)
+        if self.folds == 1:
+            raise ValueError("folds must be 0 (no refitted head) or at least 2, not 1")
+
+
+@dataclass(frozen=True)
+class PointConfig(_Adaptation):
+    """How a model is measured at one size; the fields are those of `ResolutionConfig`."""
+
+    object_size: Protocol = "grows"
+
+
+@dataclass(frozen=True)
+class ResolutionConfig(_Adaptation):
+    """How a model is measured over sizes.
+
+    Resize protocols are never mixed: with object_size="grows" the whole picture is scaled to the
+    size, as the papers do, so that things appear larger at larger sizes (which helps by itself:
+    Touvron et al., FixRes, NeurIPS 2019); with "constant" things keep the pixels they have at the
+    training size.
+
+    Attributes:
+        sizes: in pixels, such as 32 64 128; by default from half to 3 times the native size.
+        object_size: grows (the picture is scaled to the size) or constant (its scale stays that of
+            the native size: less of it is seen at smaller sizes, and more of it, then the mean
+            colour, at larger ones), or both, each measured on its own.
+        native: the training size in pixels; the model's own by default.
+        positions: how Vim's position embedding is resized: class-aware, or official (the published
+            code, which takes a spatial row for the class token).
+        windows: of MambaVision: fixed (as published, padded to whole windows) or scaled with the
+            size.
+        kernels: of S4ND: resampled where objects grow, its own way to another size, or fixed.
+        restrict: let a head of 1000 ImageNet classes choose among the classes of the data only,
+            where those are known by their ImageNet numbers.
+        classes: the classes of the head to choose among, by number; by default all, or what
+            `restrict` says.
+        folds: groups of images for the refitted head, 0 for none.
+        probes: images, the first ones, that are also measured one by one: time, memory, FLOPs and
+            the scans' memory horizon.
+        chunk: images measured at a time.
+        erf_images: so many of the first images also give a receptive field, 0 for none.
+        confidence: level of the intervals.
+        resamples: bootstrap resamples over images.
+        seed: of the bootstrap.
+    """
+
+    object_size: tuple[Protocol, ...] = ("grows",)
+    sizes: tuple[int, ...] = ()
+    erf_images: int = 4
+    confidence: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.object_size, str):
+            object.__setattr__(self, "object_size", (self.object_size,))
+        super().__post_init__()
+        self.at_least(erf_images=0, resamples=1)
+        if not self.object_size:
+            raise ValueError("object_size must be grows, constant or both, not none")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
+        for size in self.sizes:
+            if size < 1:
+                raise ValueError(f"size {size} is not a number of pixels from 1 up")
+
+    @property
+    def point(self) -> PointConfig:
+        """What each of the sizes is measured with; of the first protocol."""
+        shared = {field.name: getattr(self, field.name) for field in fields(_Adaptation)}
+        return PointConfig(**shared, object_size=self.object_size[0])
+
+
+def native_size(model: nn.Module) -> int:
+    """Side of the images a model was made for, in pixels."""
+    return preprocessing_for(model).size[0]
+
+
+def settled(config: PointConfig, model: nn.Module, images: Images, labelled: bool) -> PointConfig:
+    """The configuration with `native` and `classes` filled in.
+
+    Raises:
+        ValueError: when the labels do not fit the head, or `classes` are none of the head's.
+    """
+    heads = getattr(model, "num_classes", None)
+    targets = images.targets(heads) if heads else images.labels
+    if labelled and not any(k >= 0 for k in targets or ()):
+        have = f"{len(images.classes)} classes" if images.classes else "no labels"
+        raise ValueError(
+            f"{type(model).__name__} tells {heads or 'unknown'} classes apart, but "
+            f"{images.title} has {have}, so right answers cannot be counted; give a model with the "
+            "classes of the data, or compare predictions over sizes without labels (--images)"
+        )
+    classes = config.classes
+    if labelled and config.restrict and not classes and heads == 1000 and images.classes:
+        classes = tuple(sorted({k for k in targets or () if k >= 0}))
+    if classes and heads and not all(0 <= k < heads for k in classes):
+        raise ValueError(f"classes {classes} are not all among the {heads} of the head")
+    return replace(config, native=config.native or native_size(model), classes=classes)

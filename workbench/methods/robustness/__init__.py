@@ -1,0 +1,32 @@
+"""Robustness: what predictions withstand of attacks, corruptions, lost and moved parts, and turns.
+
+Every condition is measured on every image and kept, so that differences can be paired.
+"""
+
+from collections.abc import Sequence
+
+from workbench.methods.method import Method
+from workbench.methods.robustness.config import RobustnessConfig
+from workbench.methods.robustness.corruption_errors import compare
+from workbench.methods.robustness.measure import combine, measure
+from workbench.results import Robustness as Result
+
+
+class Robustness(Method):
+    """See the module."""
+
+    name = "robustness"
+    Config = RobustnessConfig
+    measure = staticmethod(measure)
+    combine = staticmethod(combine)
+
+    def compare(self, results: Sequence[Result], baseline: str | None = None) -> list[Result]:
+        """Corruption errors against a baseline, see `corruption_errors.compare`.
+
+        Args:
+            baseline: the model whose errors count as 100 %: one of those measured, or a result file.
+        """
+        return compare(results, baseline)
+
+
+method = Robustness()

@@ -1,0 +1,22 @@
+"""Scan maps: which cells each scan direction carries to a place, exactly, layer by layer.
+
+For a query cell, the row of the hidden attention (what reaches the query) and the column (where the
+query goes), in image order, for every direction and for the sum of the directions; beside them the
+diagonal and the statistics of the scan's coefficients.
+"""
+
+from workbench.methods.method import Method
+from workbench.methods.scan_maps.config import ScanMapsConfig
+from workbench.methods.scan_maps.measure import combine, measure
+
+
+class ScanMaps(Method):
+    """See the module."""
+
+    name = "scan-maps"
+    Config = ScanMapsConfig
+    measure = staticmethod(measure)
+    combine = staticmethod(combine)
+
+
+method = ScanMaps()

@@ -1,0 +1,401 @@
+"""Scan maps: which cells each scan direction carries to a place, exactly, layer by layer.
+
+For a query cell, the row of the hidden attention (what reaches the query) and the column (where the
+query goes), in image order, for every direction and for the sum of the directions; beside them the
+diagonal and the statistics of the scan's coefficients. MambaVision's attention blocks give the same
+maps of their softmax weights.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workbench.geometry import Grid, grid_of, resolve_position
+from workbench.images import Batch
+from workbench.methods.scan_maps import published_views
+from workbench.methods.scan_maps.config import PUBLISHED, ScanMapsConfig
+from workbench.mixing.hidden_attention import (
+    VIEWS,
+    ChannelTotal,
+    HiddenAttention,
+    blocks_of,
+)
+from workbench.mixing.layers import Direction, ScanLayer, find_layers, scan_layers
+from workbench.mixing.statistics import horizon_quantiles, pixels, shares, token_statistics
+from workbench.paths import CLASS_TOKEN
+from workbench.results import ScanMaps
+from workbench.scan import to_image_order
+
+QUANTITIES = ("row", "column", "diagonal", "delta", "B", "C", "horizon", "output")
+"""What a result has maps of. `row`: influence of every cell on the query; `column`: influence of
+the query on every cell; `diagonal`: of every cell on itself; the others are the statistics of
+`scan_statistics.token_statistics`."""
+
+NUMBERS = {
+    "horizon_10": "tokens",
+    "horizon": "tokens",
+    "horizon_90": "tokens",
+    "horizon_along": "px",
+    "horizon_across": "px",
+    "delta": "mean",
+    "B": "norm",
+    "C": "norm",
+    "share": "% of layer",
+}
+"""Numbers of each direction, and their units. `horizon` is the median over channels and states."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """Where a layer is asked: a cell (row, column), or None for the class token."""
+
+    cell: tuple[int, int] | None
+    columns: int
+
+    def step(self, direction: Direction) -> tuple[int, int]:
+        """(window, step) of the query in a direction."""
+        if self.cell is None:
+            return 0, int(np.flatnonzero(direction.path.order == CLASS_TOKEN)[0])
+        found = direction.find(self.cell[0] * self.columns + self.cell[1])
+        if found is None:
+            raise ValueError(f"the path {direction.path.name!r} never visits the cell {self.cell}")
+        return found
+
+
+def resolve_query(query: str, layer: ScanLayer, grid: Grid, size: tuple[int, int]) -> Query:
+    """The cell that a query names in one layer.
+
+    Raises:
+        ValueError: when it cannot be read, lies outside the grid, or names a class token that the
+            layer does not scan.
+    """
+    columns = layer.cells[1]
+    if query != "class":
+        return Query(resolve_position(query, grid, size), columns)
+    if not all((direction.path.order == CLASS_TOKEN).any() for direction in layer.directions):
+        raise ValueError(f"no class token passes through {layer.name}; choose a query by position")
+    return Query(None, columns)
+
+
+def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> dict[str, np.ndarray]:
+    """Maps of a batch.
+
+    Returns:
+        maps: (b, quantities, total) float32, the maps of all sites one after the other;
+        outside: (b, 2, sites), what row and column give to the class token, or in sum to padding;
+        numbers: (b, sites, numbers); layout: (b) texts, the sites as JSON, all the same.
+    """
+    size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
+    names = find_layers(model, config.layer)
+    layers = scan_layers(model, batch.tensor, names, config.with_gate, config.with_convolution)
+    if config.view in PUBLISHED:
+        layers = [layer for layer in layers if layer.is_scan]
+        if not layers:
+            raise ValueError(f"the view {config.view} is of scans, and {names[0]} is attention")
+    sites, queries = [], []
+    for layer in layers:
+        like = torch.empty(1, 1, *layer.cells, device="meta")
+        grid = grid_of(model, like, size, batch.tensor.shape[1])
+        queries.append(resolve_query(config.query, layer, grid, size))
+        sites += _sites(layer, grid, queries[-1], config)
+    start = 0
+    for site in sites:
+        site["start"] = start
+        start += site["cells"][0] * site["cells"][1]
+    maps = np.full((len(batch), len(QUANTITIES), start), np.nan, np.float32)
+    outside = np.full((len(batch), 2, len(sites)), np.nan, np.float32)
+    numbers = np.full((len(batch), len(sites), len(NUMBERS)), np.nan, np.float32)
+    at = 0
+    for layer, query in zip(layers, queries, strict=True):
+        cells = layer.cells[0] * layer.cells[1]
+        for image in range(len(batch)):
+            found = _influence(layer, image, query, config)
+            for k, maps_of_site in enumerate(found):
+                begin = sites[at + k]["start"]
+                for q, values in enumerate(maps_of_site):
+                    maps[image, q, begin : begin + cells] = values[:cells]
+                outside[image, :, at + k] = [values[cells] for values in maps_of_site[:2]]
+            if layer.is_scan:
+                rest = _statistics(layer, image, sites[at : at + len(layer.directions)])
+                for k, (values, row) in enumerate(rest):
+                    begin = sites[at + k]["start"]
+                    maps[image, 3:, begin : begin + cells] = values
+                    numbers[image, at + k] = row
+        at += len(found)
+    return {
+        "maps": maps,
+        "outside": outside,
+        "numbers": numbers,
+        "layout": np.tile(np.array(json.dumps(sites)), len(batch)),
+        # Only the first image is shown; the others would grow the memory with their number.
+        "pictures": batch.pictures if 0 in batch.indices else batch.pictures[:0],
+    }
+
+
+def _sites(layer: ScanLayer, grid: Grid, query: Query, config: ScanMapsConfig) -> list[dict]:
+    """One entry for each direction, for their sum, and with `normalise` for their mean."""
+    names = [direction.name for direction in layer.directions]
+    if layer.is_scan and len(names) > 1:
+        names.append("all")
+        if config.normalise != "none":
+            names.append("nall")
+    return [
+        {
+            "name": f"{layer.name}/{direction}",
+            "layer": layer.name,
+            "direction": direction,
+            "kind": "scan" if layer.is_scan else "attention",
+            "cells": list(layer.cells),
+            "stride": list(grid.stride),
+            "offset": list(grid.offset),
+            "query": None if query.cell is None else list(query.cell),
+            "windows": layer.directions[0].windows,
+            "tokens": layer.directions[0].places.shape[1],
+        }
+        for direction in names
+    ]
+
+
+def _influence(
+    layer: ScanLayer, image: int, query: Query, config: ScanMapsConfig
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Row, column and diagonal of every site of a layer: (cells + 1) each, the last entry for the
+    class token or, summed, for padding.
+    """
+    if config.normalise != "none":
+        return _published(layer, image, query, config)
+    if not layer.is_scan:
+        return [_attention(layer.directions[0], layer, image, query, config)]
+    directions = layer.directions
+    steps = [query.step(direction) for direction in directions]
+
+    def matrices(windows: list[int]) -> list[HiddenAttention]:
+        found = [
+            direction.matrix_of(image, window, config.view, config.with_D)
+            for direction, window in zip(directions, windows, strict=True)
+        ]
+        return [matrix for matrix in found if isinstance(matrix, HiddenAttention)]
+
+    own = [window for window, _ in steps]
+    asked = matrices(own)
+    rows = _over_channels(
+        layer, own, config, asked, lambda k, c: asked[k].row(steps[k][1], "channels", c)
+    )
+    columns = _over_channels(
+        layer, own, config, asked, lambda k, c: asked[k].column(steps[k][1], "channels", c)
+    )
+    diagonals = [np.zeros_like(row) for row in rows]
+    for window in range(directions[0].windows):
+        same = [window] * len(directions)
+        # The diagonal is that of the scan alone.
+        plain = [replace(matrix, convolution=None) for matrix in matrices(same)]
+        found = _over_channels(
+            layer, same, config, plain, lambda k, c, plain=plain: plain[k].diagonal("channels", c)
+        )
+        for diagonal, part in zip(diagonals, found, strict=True):
+            diagonal += part
+    return list(zip(rows, columns, diagonals, strict=True))
+
+
+def _over_channels(
+    layer: ScanLayer,
+    windows: list[int],
+    config: ScanMapsConfig,
+    matrices: list[HiddenAttention],
+    take: Callable[[int, slice], Tensor],
+) -> list[np.ndarray]:
+    """Aggregate `take(direction, channels)` (c, l) over channels: (cells + 1) in image order for
+    every direction, and for the sum of all directions where there are several.
+
+    The sum is taken channel by channel, before the aggregation, because that is what the layer
+    does with the outputs of its directions.
+    """
+    directions, dim = layer.directions, matrices[0].dim
+    if config.channel is not None and not 0 <= config.channel < dim:
+        raise ValueError(
+            f"{layer.name} has {dim} channels, 0 to {dim - 1}, so there is no channel "
+            f"{config.channel}"
+        )
+    if config.channel is None:
+        aggregate, chosen = config.aggregate, range(dim)
+    else:
+        aggregate, chosen = "mean", range(config.channel, config.channel + 1)
+    totals = [ChannelTotal(aggregate) for _ in directions]
+    merged = ChannelTotal(aggregate)
+    cells = layer.cells[0] * layer.cells[1]
+    for channels in blocks_of(chosen, matrices[0].length):
+        parts = [take(k, channels) for k in range(len(directions))]
+        for total, part in zip(totals, parts, strict=True):
+            total.add(part)
+        if len(directions) > 1:
+            images = [
+                _in_image(part, direction, window, cells)
+                for part, direction, window in zip(parts, directions, windows, strict=True)
+            ]
+            merged.add(functools.reduce(torch.add, images))
+    found = [
+        _in_image(total.value[None], direction, window, cells)[0]
+        for total, direction, window in zip(totals, directions, windows, strict=True)
+    ]
+    if len(directions) > 1:
+        found.append(merged.value)
+    return [values.numpy() for values in found]
+
+
+def _in_image(values: Tensor, direction: Direction, window: int, cells: int) -> Tensor:
+    """(c, l) of one window -> (c, cells + 1): in image order, then the sum of what lies outside."""
+    if direction.windows == 1 and direction.path.covers and len(direction.path) == cells:
+        image = to_image_order(values[None], direction.path)[0].flatten(1)
+        return torch.nn.functional.pad(image, (0, 1))
+    places = torch.from_numpy(direction.places[window].astype(np.int64))
+    places = torch.where(places < 0, cells, places)
+    return values.new_zeros(len(values), cells + 1).index_add_(1, places, values)
+
+
+def _attention(
+    direction: Direction, layer: ScanLayer, image: int, query: Query, config: ScanMapsConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    cells = layer.cells[0] * layer.cells[1]
+    window, step = query.step(direction)
+    asked = direction.matrix_of(image, window, config.view)
+    row = asked.row(step, config.channels)
+    column = asked.column(step, config.channels)
+    diagonal = torch.zeros(cells + 1)
+    for w in range(direction.windows):
+        part = direction.matrix_of(image, w, config.view).diagonal(config.channels)
+        diagonal += _in_image(part[None], direction, w, cells)[0]
+    found = [_in_image(values[None], direction, window, cells)[0] for values in (row, column)]
+    return found[0].numpy(), found[1].numpy(), diagonal.numpy()
+
+
+def _published(
+    layer: ScanLayer, image: int, query: Query, config: ScanMapsConfig
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The same of VMamba's panels, which are normalised over the whole matrix."""
+    if query.cell is None or not all(d.path.covers and d.windows == 1 for d in layer.directions):
+        raise ValueError(
+            f"VMamba's normalisations need paths through the whole image, and {layer.name} has "
+            "windows or a class token; use normalise none"
+        )
+    mode = {view: mode for mode, view in published_views.VMAMBA_MODES.items()}[config.view]
+    panels = published_views.vmamba_panels(
+        [direction.tensors for direction in layer.directions],
+        [direction.path for direction in layer.directions],
+        mode,
+        config.normalise,
+        image,
+    )
+    chosen = [f"a{k}" for k in range(len(layer.directions))]
+    if len(chosen) > 1:
+        chosen += ["all", "nall"]
+    cell = query.cell[0] * query.columns + query.cell[1]
+    found = []
+    for panel in chosen:
+        matrix = panels[panel]
+        maps = (matrix[cell], matrix[:, cell], matrix.diagonal())
+        row, column, diagonal = (np.append(values.numpy(), np.float32(0)) for values in maps)
+        found.append((row, column, diagonal))
+    return found
+
+
+def _statistics(
+    layer: ScanLayer, image: int, sites: list[dict]
+) -> list[tuple[np.ndarray, list[float]]]:
+    """For every direction: maps (quantities - 3, cells), and the values of `NUMBERS`."""
+    cells = layer.cells[0] * layer.cells[1]
+    parts = []
+    for direction in layer.directions:
+        own = slice(image * direction.windows, (image + 1) * direction.windows)
+        parts.append(
+            {
+                name: tensor if name in ("A", "D") else tensor[own]
+                for name, tensor in direction.tensors.items()
+            }
+        )
+    share = shares([part["y"] for part in parts])
+    found = []
+    for k, (direction, part) in enumerate(zip(layer.directions, parts, strict=True)):
+        statistics = token_statistics(part)
+        values = torch.stack([statistics[quantity] for quantity in QUANTITIES[3:]])
+        image_values = sum(
+            _in_image(values[:, window], direction, window, cells)
+            for window in range(direction.windows)
+        )
+        low, middle, high = horizon_quantiles(part["delta"], part["A"])
+        along, across = pixels(direction.path, middle, tuple(sites[k]["stride"]))
+        means = [float(statistics[quantity].mean()) for quantity in ("delta", "B", "C")]
+        numbers = [low, middle, high, along, across, *means, 100 * share[k]]
+        found.append((torch.as_tensor(image_values)[:, :cells].numpy(), numbers))
+    return found
+
+
+def combine(partials: list[dict[str, np.ndarray]], config: ScanMapsConfig, meta: dict) -> ScanMaps:
+    """One `ScanMaps` from the partial results of all chunks."""
+    maps = np.concatenate([partial["maps"] for partial in partials])
+    numbers = np.concatenate([partial["numbers"] for partial in partials]).astype(np.float64)
+    pictures = [partial["pictures"] for partial in partials if len(partial["pictures"])]
+    sites = json.loads(str(partials[0]["layout"][0]))
+    means, low, high = _intervals(numbers, config)
+    meta = {
+        **meta,
+        "config": asdict(config),
+        "quantities": list(QUANTITIES),
+        "view": VIEWS[config.view],
+        "sites": sites,
+        "numbers": {
+            site["name"]: {
+                key: {
+                    "value": _finite(means[i, j]),
+                    "low": _finite(low[i, j]),
+                    "high": _finite(high[i, j]),
+                    "unit": unit,
+                }
+                for j, (key, unit) in enumerate(NUMBERS.items())
+            }
+            for i, site in enumerate(sites)
+            if np.isfinite(means[i]).any()
+        },
+        "quirks": _quirks(config),
+    }
+    return ScanMaps(
+        meta=meta,
+        maps=maps[: config.keep],
+        mean=maps.mean(axis=0, dtype=np.float64),
+        outside=np.concatenate([partial["outside"] for partial in partials]),
+        picture=pictures[0][0] if pictures else None,
+    )
+
+
+def _quirks(config: ScanMapsConfig) -> list[str]:
+    if config.view not in PUBLISHED:
+        return []
+    return published_views.quirks(
+        *(["vmamba"] if config.aggregate == "mean" else []), f"vmamba {config.normalise}"
+    )
+
+
+def _intervals(
+    numbers: np.ndarray, config: ScanMapsConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means over images (n, sites, numbers) and their bootstrap percentile intervals."""
+    means = numbers.mean(axis=0)
+    if len(numbers) < 2 or config.resamples < 2:
+        none = np.full_like(means, np.nan)
+        return means, none, none
+    rng = np.random.default_rng(config.seed)
+    drawn = [
+        numbers[rng.integers(len(numbers), size=len(numbers))].mean(axis=0)
+        for _ in range(config.resamples)
+    ]
+    tail = (1 - config.confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    return means, low, high
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

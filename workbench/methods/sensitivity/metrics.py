@@ -1,0 +1,265 @@
+"""From values of every image to numbers with intervals, view by view.
+
+Intervals are percentile bootstraps over images, paired wherever two conditions are compared;
+accuracies of one condition have Wilson's.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from workbench.methods.resolution.metrics import wilson
+from workbench.methods.sensitivity.gradient import LOSSES, MEASURES, TENSORS
+from workbench.methods.sensitivity.patching import WAYS
+from workbench.methods.sensitivity.perturb import HIGHEST
+from workbench.methods.sensitivity.subject import RANKED
+
+Entry = dict[str, Any]
+
+
+class Resamples:
+    """The bootstrap samples of n images, the same for every number, so that all are paired."""
+
+    def __init__(self, n: int, resamples: int, confidence: float, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.confidence = confidence
+        self.weights = rng.multinomial(n, np.full(n, 1 / n), resamples) / n  # (resamples, n)
+
+    def mean(self, values: np.ndarray, unit: str) -> Entry:
+        """Mean of (n,) values."""
+        return self.entry(values.mean(), self.weights @ values, unit)
+
+    def ratio(self, above: np.ndarray, below: np.ndarray, unit: str) -> Entry:
+        """Mean of `above` over mean of `below`, both (n,)."""
+        if not below.any():
+            return {"value": None, "low": None, "high": None, "unit": unit}
+        return self.entry(above.mean() / below.mean(), self.ratios(above, below), unit)
+
+    def ratios(self, above: np.ndarray, below: np.ndarray) -> np.ndarray:
+        """The ratio of means in every bootstrap sample."""
+        under = self.weights @ below
+        return (self.weights @ above) / np.where(under > 0, under, np.nan)
+
+    def entry(self, value: float, samples: np.ndarray, unit: str) -> Entry:
+        samples = samples[np.isfinite(samples)]
+        low = high = None
+        if len(samples) and self.weights.shape[1] > 1:
+            tail = (1 - self.confidence) / 2
+            low, high = (float(q) for q in np.quantile(samples, [tail, 1 - tail]))
+        return {"value": float(value), "low": low, "high": high, "unit": unit}
+
+    def share(self, right: np.ndarray) -> Entry:
+        """Accuracy from (n,) answers, in %."""
+        low, high = wilson(int(right.sum()), len(right), self.confidence)
+        return {
+            "value": 100 * float(right.mean()), "low": 100 * low, "high": 100 * high, "unit": "%",
+        }  # fmt: skip
+
+
+def of_gradient(values: np.ndarray, sites: Sequence[str], draw: Resamples) -> dict[str, Any]:
+    """Shares of B, C and delta in their summed sensitivity, and the table over sites.
+
+    values: (n, losses, sites, tensors, measures).
+    """
+    measures = MEASURES[: values.shape[-1]]
+    ranked = [TENSORS.index(name) for name in RANKED]
+    shares = {}
+    for loss, name in enumerate(LOSSES):
+        for kind in ("elasticity", "linf", "l2"):
+            total = values[:, loss, :, :, measures.index(kind)].sum(axis=1)[:, ranked]
+            whole = total.sum(axis=1)
+            parts = total / np.where(whole > 0, whole, 1.0)[:, None]
+            shares[f"{name}, {kind}"] = {
+                tensor: draw.mean(100 * parts[:, i], "%") for i, tensor in enumerate(RANKED)
+            }
+    signed, size = (values[..., measures.index(kind)] for kind in ("signed", "elasticity"))
+    gap = np.abs(signed[..., 0] - signed[..., 1]) / np.maximum(size[..., 0], 1e-300)
+    table = values[:, LOSSES.index("margin")].mean(axis=0)
+    return {
+        "shares": shares,
+        "sites": list(sites),
+        "tensors": list(TENSORS),
+        "table": {kind: table[..., i].tolist() for i, kind in enumerate(measures)},
+        "identity_gap": float(gap.max()),
+    }
+
+
+def of_perturb(
+    clean: np.ndarray,
+    perturbed: np.ndarray,
+    random: np.ndarray,
+    flipping: np.ndarray,
+    rows: Sequence[Sequence[str]],
+    draw: Resamples,
+) -> dict[str, Any]:
+    """Accuracy and margin at every budget, beside the random control; smallest flipping budgets.
+
+    clean: (n,). perturbed: (n, rows, 2). random: (n, wide rows, draws). flipping: (n, 3).
+    """
+    found = []
+    for i, (tensor, scope, eps) in enumerate(rows):
+        single, many = perturbed[:, i, 0], perturbed[:, i, 1]
+        row: dict[str, Any] = {
+            "tensor": tensor,
+            "scope": scope,
+            "eps": float(eps),
+            "one_step": draw.share(single >= 0),
+            "accuracy": draw.share(many >= 0),
+            "drop": draw.mean(clean - many, "logits"),
+        }
+        if i < random.shape[1]:
+            drops = clean[:, None] - random[:, i]
+            row["random"] = draw.mean(100.0 * (random[:, i] >= 0).mean(axis=1), "%")
+            row["random_drop"] = draw.mean(drops.mean(axis=1), "logits")
+            usual = float(np.median(drops.mean(axis=0)))
+            row["gain"] = float((clean - many).mean() / usual) if usual > 0 else None
+        found.append(row)
+    smallest = {}
+    for i, tensor in enumerate(RANKED):
+        values = flipping[clean >= 0, i]
+        smallest[tensor] = {
+            "median": float(np.median(values)) if len(values) else None,
+            "flipped": int(np.isfinite(values).sum()),
+            "of": len(values),
+            "mean": _geometric_mean(flipping[:, i], (clean >= 0).astype(float), draw),
+        }
+        if not np.isfinite(smallest[tensor]["median"] or 0):
+            smallest[tensor]["median"] = None
+    return {"rows": found, "flipping": smallest}
+
+
+def _geometric_mean(budgets: np.ndarray, right: np.ndarray, draw: Resamples) -> Entry:
+    """Over images that are right; what the highest budget does not flip counts as flipped there."""
+    logs = np.log2(np.clip(budgets, HIGHEST / 1024, HIGHEST)) * right
+    unit = "of the RMS of a row"
+    if not right.any():
+        return {"value": None, "low": None, "high": None, "unit": unit}
+    return draw.entry(2 ** (logs.sum() / right.sum()), 2 ** draw.ratios(logs, right), unit)
+
+
+def of_cut(
+    cut: np.ndarray,
+    alignment: np.ndarray,
+    rows: Sequence[Sequence[str]],
+    draw: Resamples,
+) -> dict[str, Any]:
+    """Robust accuracy without the gradient of a path, and what is left when the worst is taken.
+
+    cut: (n, rows, seeds), nan where a seed was not run. alignment: (n, rows, 2).
+    """
+    right = answers(cut)
+    means, first = np.nanmean(right, axis=2), right[..., 0]
+    margins = np.nanmean(cut, axis=2)
+    found = []
+    for i, (tensors, scope) in enumerate(rows):
+        narrow = scope != "all"  # with the first seed only
+        more = means[:, i] - (first[:, 0] if narrow else means[:, 0])
+        left = margins[:, i] - (cut[:, 0, 0] if narrow else margins[:, 0])
+        found.append(
+            {
+                "tensors": tensors,
+                "scope": scope,
+                "accuracy": draw.mean(100 * means[:, i], "%"),
+                "difference": draw.mean(100 * more, "points"),
+                "margin_difference": draw.mean(left, "logits"),
+                "cosine": draw.mean(alignment[:, i, 0], ""),
+                "cut_off": draw.mean(alignment[:, i, 1], "of the norm"),
+            }
+        )
+    wide = [i for i, row in enumerate(rows) if row[1] == "all"]
+    return {
+        "rows": found,
+        "withstands": draw.share(np.nanmin(right, axis=(1, 2)) > 0),
+        "seeds": {found[i]["tensors"]: (100 * right[:, i].mean(axis=0)).tolist() for i in wide},
+    }
+
+
+def answers(margins: np.ndarray) -> np.ndarray:
+    """1 where a margin is not negative, 0 where it is, nan where there is none."""
+    return np.where(np.isnan(margins), np.nan, margins >= 0)
+
+
+def of_transplant(
+    clean: np.ndarray,
+    adversarial: np.ndarray,
+    margins: np.ndarray,
+    rows: Sequence[Sequence[str]],
+    draw: Resamples,
+) -> dict[str, Any]:
+    """Fractions of the lost margin that a transplant gives back, or takes.
+
+    Ratios of means over the images that are right when clean and wrong when attacked; the mean of
+    ratios would blow up where little was lost. margins: (n, rows, 4).
+    """
+    moved, lost = restored(clean, adversarial, margins)
+    found = [
+        {"tensors": tensors, "scope": scope}
+        | {way: draw.ratio(moved[:, i, w], lost, "") for w, way in enumerate(WAYS)}
+        for i, (tensors, scope) in enumerate(rows)
+    ]
+    wide = {tensors: i for i, (tensors, scope) in enumerate(rows) if scope == "all"}
+    interactions = {}
+    for name in wide:
+        parts = name.split(" + ")
+        if len(parts) > 1:
+            for w in (0, 2):
+                alone = moved[:, [wide[part] for part in parts], w].sum(axis=1)
+                beyond = moved[:, wide[name], w] - alone
+                interactions[f"{WAYS[w]}: {name}"] = draw.ratio(beyond, lost, "")
+    return {"rows": found, "images": int((lost > 0).sum()), "interactions": interactions}
+
+
+def restored(
+    clean: np.ndarray, adversarial: np.ndarray, margins: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Margin that a transplant gives back or takes, (n, rows, 4), and the margin lost, (n,).
+
+    Both 0 for images that do not count.
+    """
+    lost = np.where((clean > 0) & (adversarial < 0), clean - adversarial, 0.0)
+    back = margins[..., :2] - adversarial[:, None, None]
+    taken = clean[:, None, None] - margins[..., 2:]
+    moved = np.concatenate([back, taken], axis=2)
+    return np.where(lost[:, None, None] > 0, moved, 0.0), lost
+
+
+def of_bounds(values: np.ndarray, sites: Sequence[str], draw: Resamples) -> dict[str, Any]:
+    """Ceiling and reached change of every scan's output, in parts of its size.
+
+    values: (n, sites, 3, 3). `exceeded` counts images and tensors beyond the ceiling by more than
+    rounding (1e-5 of it): none, or something is wrong.
+    """
+    rows = [
+        {
+            "site": site,
+            "tensor": tensor,
+            "bound": draw.mean(values[:, i, j, 0], "of mean |C h|"),
+            "attack": draw.mean(values[:, i, j, 1], "of mean |C h|"),
+            "random": draw.mean(values[:, i, j, 2], "of mean |C h|"),
+        }
+        for i, site in enumerate(sites)
+        for j, tensor in enumerate(RANKED)
+    ]
+    beyond = values[..., 1:] > values[..., :1] * (1 + 1e-5)
+    return {"rows": rows, "exceeded": int(beyond.sum())}
+
+
+def of_horizon(values: np.ndarray, sites: Sequence[str], draw: Resamples) -> dict[str, Any]:
+    """Half-life and log spectral radius, clean and under attack. values: (n, 2, sites, 2)."""
+    rows = []
+    for i, site in enumerate(sites):
+        clean, there = values[:, 0, i], values[:, 1, i]
+        longer = np.log2(there[:, 0] / clean[:, 0])
+        rows.append(
+            {
+                "site": site,
+                "horizon": draw.mean(clean[:, 0], "steps"),
+                "horizon_attacked": draw.mean(there[:, 0], "steps"),
+                "shift": draw.mean(longer, "doublings"),
+                "log_radius": draw.mean(clean[:, 1], ""),
+                "log_radius_attacked": draw.mean(there[:, 1], ""),
+                "log_radius_shift": draw.mean(there[:, 1] - clean[:, 1], ""),
+            }
+        )
+    return {"rows": rows}

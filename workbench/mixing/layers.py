@@ -1,0 +1,320 @@
+"""The layers of a model that mix tokens by scans (or by attention in windows), after one forward
+pass: their tensors, where each step lies in the image, and the matrices they are.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from workbench.mixing.hidden_attention import Convolution, HiddenAttention, hidden_attention
+from workbench.mixing.window_attention import WindowAttention
+from workbench.models.mambavision import Attention, MambaVision, MambaVisionMixer
+from workbench.models.vim import BidirectionalMixer
+from workbench.paths import ScanPath, scan_path
+from workbench.scan import SelectiveScan, to_scan_order
+from workbench.trace import record
+
+OUTSIDE = -1
+"""The place of a step that reads no cell of the image: a class token, or padding of a window."""
+
+
+@dataclass(eq=False)
+class Direction:
+    """One direction of a layer.
+
+    Attributes:
+        name: the direction's name; "attention" for an attention block.
+        path: the path through one window, or through the whole image.
+        places: (windows, l) the cell `row * columns + column` of the image read at each step, or
+            `OUTSIDE`.
+        tensors: of all images and windows, as `workbench.record` gives them, windows of an image
+            next to each other; `q`, `k`, `v` (b, heads, l, c) for an attention block.
+        gate: (b, d, l) in scan order, or None.
+        weight, before, slope: of the convolution before the scan, see `Convolution`; slope is
+            (b, d, l).
+    """
+
+    name: str
+    path: ScanPath
+    places: np.ndarray
+    tensors: Mapping[str, Tensor]
+    gate: Tensor | None = None
+    weight: Tensor | None = None
+    before: int = 0
+    slope: Tensor | None = None
+
+    @property
+    def windows(self) -> int:
+        return len(self.places)
+
+    @property
+    def is_scan(self) -> bool:
+        return "delta" in self.tensors
+
+    def find(self, cell: int) -> tuple[int, int] | None:
+        """(window, step) at which a cell is read first; None when it never is."""
+        windows, steps = np.nonzero(self.places == cell)
+        return (int(windows[0]), int(steps[0])) if len(windows) else None
+
+    def matrix_of(
+        self, image: int, window: int = 0, view: str = "alpha", with_D: bool = False
+    ) -> HiddenAttention | WindowAttention:
+        """What this direction does to one window of one image, as a matrix."""
+        at = image * self.windows + window
+        if not self.is_scan:
+            q, k, v = (self.tensors[name][at] for name in ("q", "k", "v"))
+            return WindowAttention(q, k, v, view)
+        convolution = None
+        if self.weight is not None and self.slope is not None:
+            path = self.path if self.weight.ndim == 4 else None
+            convolution = Convolution(self.weight, self.slope[at], self.before, path)
+        gate = None if self.gate is None else self.gate[at]
+        return hidden_attention(self.tensors, at, view, with_D, gate=gate, convolution=convolution)
+
+
+@dataclass(eq=False)
+class ScanLayer:
+    """One layer: `name` is the module path of the scan or attention, `cells` its grid."""
+
+    name: str
+    cells: tuple[int, int]
+    directions: list[Direction] = field(default_factory=list)
+
+    @property
+    def is_scan(self) -> bool:
+        return self.directions[0].is_scan
+
+
+def layer_names(model: nn.Module) -> list[str]:
+    """Module paths of the layers, in the order of the network."""
+    kinds = (SelectiveScan, Attention)
+    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+
+
+def find_layers(model: nn.Module, pattern: str) -> list[str]:
+    """The layers that a pattern names.
+
+    Args:
+        pattern: a number, counted from 0 (negative from the end); a module path or the beginning
+            of one, such as `layers.2.blocks.1`; or a pattern with `*` and `?`.
+
+    Raises:
+        ValueError: when there is none; the message lists the nearest names.
+    """
+    known = layer_names(model)
+    kind = type(model).__name__
+    if not known:
+        raise ValueError(f"{kind} has no selective scan, so there are no scan maps of it")
+    try:
+        number = int(pattern)
+    except ValueError:
+        found = [
+            name for name in known if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
+        ]
+        if not found:
+            near = get_close_matches(pattern, known, n=3, cutoff=0.3) or known[:3]
+            raise ValueError(
+                f"{kind} has no scan layer {pattern!r}; near are {', '.join(near)}"
+            ) from None
+        return found
+    if not -len(known) <= number < len(known):
+        raise ValueError(
+            f"{kind} has {len(known)} layers, 0 to {len(known) - 1}, so there is no layer {number}"
+        )
+    return [known[number]]
+
+
+def scan_layers(
+    model: nn.Module,
+    x: Tensor,
+    names: Sequence[str],
+    gate: bool = False,
+    convolution: bool = False,
+) -> list[ScanLayer]:
+    """Run `model` on x (b, 3, h, w), as far as needed, and return what the layers `names` did.
+
+    Scans that take no known path over the image are left out; a external model may have some.
+
+    Args:
+        names: as `find_layers` gives them.
+        gate: keep the factor that multiplies the output of a scan.
+        convolution: keep the convolution before a scan.
+
+    Raises:
+        ValueError: for a gate where none multiplies the output of the scan directly, a convolution
+            where none is known, or when all are left out.
+    """
+    scans = [name for name in names if isinstance(model.get_submodule(name), SelectiveScan)]
+    others = [name for name in names if name not in scans]
+    for name in scans:
+        parent = _parent(model, name)
+        if gate and not isinstance(parent, BidirectionalMixer):
+            raise ValueError(
+                f"no gate multiplies the output of {name} directly, so its maps have no gate"
+            )
+        if convolution and not hasattr(parent, "in_proj"):
+            raise ValueError(
+                f"the convolution before {name} is not known, so its maps begin after it; leave "
+                "with_convolution out"
+            )
+    needed = [f"{name}.qkv" if name in others else name for name in names]
+    with ExitStack() as stack:
+        seen = stack.enter_context(_seen(model, scans, others, inputs=gate or convolution))
+        sites = {}
+        if scans:
+            sites = stack.enter_context(record(model, sites=[f"{name}/*" for name in scans]))
+        stack.enter_context(_stop_after([model.get_submodule(name) for name in needed]))
+        with torch.no_grad(), suppress(_Stop):
+            model(x)
+    layers = []
+    for name in names:
+        layer = ScanLayer(name, (0, 0))
+        if name in others:
+            window = _window(model, name)
+            path = scan_path("row", window, window)
+            layer.cells, places = _window_places(model, x, name, path)
+            heads = model.get_submodule(name).heads
+            qkv = seen[name]["qkv"].unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+            tensors = dict(zip("qkv", qkv, strict=True))
+            layer.directions = [Direction("attention", path, places, tensors)]
+        else:
+            for path in seen[name].get("paths", ()):
+                if isinstance(model, MambaVision):
+                    layer.cells, places = _window_places(model, x, name, path)
+                else:
+                    layer.cells, places = (path.height, path.width), path.order[None]
+                tensors = sites[f"{name}/{path.name}"]
+                direction = Direction(path.name, path, places, tensors)
+                if gate or convolution:
+                    _add_parts(direction, _parent(model, name), seen[name], gate, convolution)
+                layer.directions.append(direction)
+        if layer.directions:
+            layers.append(layer)
+    if not layers:
+        raise ValueError(
+            f"no path over the image is known of {names[0]}, so there are no scan maps of it; the "
+            "log says why, and paths() of an adapter can tell it"
+        )
+    return layers
+
+
+class _Stop(Exception):
+    """Ends a forward pass."""
+
+
+@contextmanager
+def _stop_after(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """End the forward pass when all of `modules` and the hooks that they have already are done."""
+    left = set(modules)
+
+    def stop(module: nn.Module, *_: object) -> None:
+        left.discard(module)
+        if not left:
+            raise _Stop
+
+    handles = [module.register_forward_hook(stop) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _parent(model: nn.Module, name: str) -> nn.Module:
+    return model.get_submodule(name.rpartition(".")[0])
+
+
+@contextmanager
+def _seen(
+    model: nn.Module, scans: Sequence[str], others: Sequence[str], inputs: bool
+) -> Iterator[dict[str, dict]]:
+    """Keep, by layer, the `paths` of a scan, `qkv` of an attention, and with `inputs` what the
+    input projection before a scan gave (`projected`).
+    """
+    seen: dict[str, dict] = {name: {} for name in (*scans, *others)}
+    handles = []
+
+    def keep(module: nn.Module, name: str, key: str) -> None:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+            seen[name][key] = output.detach().cpu()
+
+        handles.append(module.register_forward_hook(hook))
+
+    def keep_paths(name: str) -> None:
+        def hook(module: nn.Module, args: tuple, tensors: dict) -> None:
+            seen[name]["paths"] = tensors["paths"]
+
+        scan = model.get_submodule(name)
+        handles.append(scan.register_forward_pre_hook(hook, with_kwargs=True))
+
+    try:
+        for name in scans:
+            keep_paths(name)
+            if inputs:
+                keep(_parent(model, name).get_submodule("in_proj"), name, "projected")
+        for name in others:
+            keep(model.get_submodule(f"{name}.qkv"), name, "qkv")
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _window(model: nn.Module, name: str) -> int:
+    """Side of the windows of the MambaVision level that a layer lies in."""
+    level: Any = model.get_submodule(".".join(name.split(".")[:2]))
+    return level.window
+
+
+def _window_places(
+    model: Any, x: Tensor, name: str, path: ScanPath
+) -> tuple[tuple[int, int], np.ndarray]:
+    """The grid of a MambaVision layer, and the cell read at each step of each window."""
+    reduction = next(
+        entry["reduction"] for entry in model.feature_info if name.startswith(entry["module"])
+    )
+    rows, columns = (-(-n // reduction) for n in x.shape[-2:])
+    window = path.height
+    cells = np.arange(rows * columns).reshape(rows, columns)
+    cells = np.pad(cells, ((0, -rows % window), (0, -columns % window)), constant_values=OUTSIDE)
+    height, width = (n // window for n in cells.shape)
+    windows = cells.reshape(height, window, width, window).swapaxes(1, 2)
+    return (rows, columns), windows.reshape(-1, window * window)[:, path.order]
+
+
+def _add_parts(
+    direction: Direction, mixer: Any, seen: Mapping, gate: bool, convolution: bool
+) -> None:
+    """Give a direction its gate and convolution from what the input projection gave."""
+    projected = seen["projected"].movedim(-1, 1)  # (b, channels, l), or (b, channels, h, w)
+    dim = direction.tensors["delta"].shape[1]
+    x, z = projected[:, :dim], projected[:, dim:]
+    backward = direction.name.endswith("-reversed")
+    if gate:
+        z = F.silu(z)
+        direction.gate = z.flip(-1) if backward else z
+    if convolution:
+        conv: Any
+        if isinstance(mixer, BidirectionalMixer):
+            conv = mixer.conv1d_b if backward else mixer.conv1d
+            x, before = (x.flip(-1) if backward else x), conv.kernel_size[0] - 1
+        else:
+            conv = mixer.conv1d_x if isinstance(mixer, MambaVisionMixer) else mixer.conv2d
+            before = 0 if isinstance(conv, nn.Identity) else conv.kernel_size[0] // 2
+        if isinstance(conv, nn.Identity):
+            weight, c = torch.ones(dim, 1, 1, 1), x
+        else:
+            weight, bias = conv.weight.detach().cpu(), conv.bias
+            bias = None if bias is None else bias.detach().cpu()
+            convolve = F.conv1d if weight.ndim == 3 else F.conv2d
+            c = convolve(x, weight, bias, padding=before, groups=dim)[..., : x.shape[-1]]
+        c = to_scan_order(c, direction.path) if c.ndim == 4 else c
+        direction.weight, direction.before, direction.slope = weight, before, c.sigmoid()

@@ -1,0 +1,41 @@
+"""Results: numpy arrays and `meta` in one file; what methods, figures, scripts and the app exchange."""
+
+from workbench.results.kinds import (
+    Attribution,
+    Erf,
+    Resolution,
+    ResolutionPoint,
+    Robustness,
+    ScanMaps,
+    Sensitivity,
+)
+from workbench.results.provenance import canonical_json, content_hash, provenance
+from workbench.results.store import (
+    Result,
+    ResultError,
+    atomic_write,
+    load,
+    load_arrays,
+    safe_name,
+    save_arrays,
+)
+
+__all__ = [
+    "Attribution",
+    "Erf",
+    "Resolution",
+    "ResolutionPoint",
+    "Result",
+    "ResultError",
+    "Robustness",
+    "ScanMaps",
+    "Sensitivity",
+    "atomic_write",
+    "canonical_json",
+    "content_hash",
+    "load",
+    "load_arrays",
+    "provenance",
+    "safe_name",
+    "save_arrays",
+]

@@ -1,0 +1,287 @@
+"""The kinds of results: what each analysis found, as arrays and `meta`."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from workbench.results.store import Result, listed
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Erf(Result):
+    """The effective receptive field: which input pixels move the centre of the output, and how
+    much.
+
+    map: (h, w) float64, >= 0, sums to 1: the mean over the images.
+    maps: (n, h, w) float32, one map per image, as measured (not normalised).
+    splits: (k, h, w) float64, parts of the field, or None; their names are `meta["splits"]`.
+    picture: (h, w, 3) uint8, the first image as the model saw it, for overlays, or None.
+
+    Raises `ValueError` when a shape or the sum of `map` is wrong.
+    """
+
+    kind: ClassVar[str] = "erf"
+    map: np.ndarray
+    maps: np.ndarray
+    splits: np.ndarray | None = None
+    picture: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        size = self.map.shape
+        if self.map.ndim != 2 or self.maps.ndim != 3 or self.maps.shape[1:] != size:
+            raise ValueError(
+                f"map has the shape {size} and maps {self.maps.shape}; they must be (h, w) and "
+                "(n, h, w) with the same h and w."
+            )
+        total = float(self.map.sum())
+        if not (self.map >= 0).all() or not abs(total - 1) < 1e-6:
+            raise ValueError(
+                f"map has the sum {total:g} and the minimum {self.map.min():g}; "
+                "it must be non-negative and sum to 1."
+            )
+        if self.splits is not None and (self.splits.ndim != 3 or self.splits.shape[1:] != size):
+            raise ValueError(f"splits has the shape {self.splits.shape}; it must be (k, h, w).")
+        if self.picture is not None and self.picture.shape != (*size, 3):
+            raise ValueError(f"picture has the shape {self.picture.shape}; it must be (h, w, 3).")
+
+    @property
+    def numbers(self) -> dict[str, dict[str, Any]]:
+        """Name -> {"value", "low", "high", "unit"}; low and high bound the interval."""
+        return self.meta["numbers"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScanMaps(Result):
+    """Which cells each scan direction carries to a query, and what the scans' coefficients say.
+
+    A site is one direction of one layer, or the sum of a layer's directions. Sites have grids of
+    their own, so their maps lie one after the other, each in image order; `map` picks one out.
+    `meta["sites"]` lists the sites, `meta["quantities"]` the quantities.
+
+    maps: (n, quantities, total) float32, per image, of the first images only; nan where a site
+        lacks a quantity.
+    mean: (quantities, total) float64, the mean over all images.
+    outside: (images, 2, sites) float32, what row and column give to the class token, or in sum to
+        the padding of windows.
+    picture: (h, w, 3) uint8, the first image as the model saw it, or None.
+
+    Raises `ValueError` when shapes and sites do not fit together.
+    """
+
+    kind: ClassVar[str] = "scan-maps"
+    maps: np.ndarray
+    mean: np.ndarray
+    outside: np.ndarray
+    picture: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        total = sum(site["cells"][0] * site["cells"][1] for site in self.meta["sites"])
+        size = (len(self.meta["quantities"]), total)
+        if self.mean.shape != size or self.maps.ndim != 3 or self.maps.shape[1:] != size:
+            raise ValueError(
+                f"maps has the shape {self.maps.shape} and mean {self.mean.shape}; for these sites "
+                f"they must be (n, {size[0]}, {size[1]}) and {size}."
+            )
+
+    def map(self, site: str, quantity: str = "row", image: int | None = None) -> np.ndarray:
+        """(rows, columns) of a site by its name: the mean over images, or that of one image."""
+        names = [entry["name"] for entry in self.meta["sites"]]
+        if site not in names or quantity not in self.meta["quantities"]:
+            raise ValueError(
+                f"there is no {quantity} of {site}; sites are {listed(names)} and quantities "
+                f"{listed(self.meta['quantities'])}."
+            )
+        entry = self.meta["sites"][names.index(site)]
+        values = self.mean if image is None else self.maps[image]
+        rows, columns = entry["cells"]
+        begin = entry["start"]
+        row = values[self.meta["quantities"].index(quantity)]
+        return row[begin : begin + rows * columns].reshape(rows, columns)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attribution(Result):
+    """Which pixels predictions rest on, and how faithful the maps are.
+
+    maps: (n, h, w) float32, per image, of the first images only; signed where the method is.
+    pictures: (n, h, w, 3) uint8, these images as the model saw them.
+    deletion, insertion: (images, k, points) float32, the target's probability while pixels go or
+        come, by the map and then by the maps of `meta["references"]`, or None.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "attribution"
+    maps: np.ndarray
+    pictures: np.ndarray
+    deletion: np.ndarray | None = None
+    insertion: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.maps.ndim != 3 or self.pictures.shape != (*self.maps.shape, 3):
+            raise ValueError(
+                f"maps has the shape {self.maps.shape} and pictures {self.pictures.shape}; they "
+                "must be (n, h, w) and (n, h, w, 3)."
+            )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ResolutionPoint(Result):
+    """What a model says of images at one size, and what that costs; `meta["size"]` is the size.
+
+    logits: (n, k) float32, of the classes `meta["classes"]` where the head was restricted to some.
+    features: (n, c) float32, what the head reads.
+    labels: (n,) int64, columns of logits (-1: none of them), or None without labels.
+    refit: (n,) int64, what a head says that was fitted at this size to the other images, or None.
+    seconds: (n,) float64, of an image's share in its batch.
+    latency, cpu_seconds: (p,) float64, of one image alone: wall time, and processor time of all
+        threads.
+    horizons: (layers, 3) float64, quantiles 10, 50 and 90 % of the scans' memory in steps, mean
+        over images; lengths: (layers,), the steps there are.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "resolution-point"
+    logits: np.ndarray
+    features: np.ndarray
+    seconds: np.ndarray
+    latency: np.ndarray
+    cpu_seconds: np.ndarray
+    horizons: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray | None = None
+    refit: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.logits)
+        for name in ("features", "seconds", "labels", "refit"):
+            value = getattr(self, name)
+            if value is not None and len(value) != n:
+                raise ValueError(f"logits has {n} images and {name} {len(value)}.")
+        if self.horizons.shape != (len(self.lengths), 3):
+            raise ValueError(
+                f"horizons has the shape {self.horizons.shape} for {len(self.lengths)} layers."
+            )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Resolution(Result):
+    """One model over sizes: `points` holds the numbers of each size, `meta["missing"]` the sizes
+    that could not be measured and why, `meta["exponents"]` how cost grows with pixels.
+
+    sizes: (k,) int64, rising.
+    correct: (k, n) int8, per image: 1 right, 0 wrong, -1 no label; or None without labels.
+    agrees: (k, n) int8, 1 where the prediction is that at the native size; or None without a point
+        there.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "resolution"
+    sizes: np.ndarray
+    correct: np.ndarray | None = None
+    agrees: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        sizes = [point["size"] for point in self.points]
+        if list(self.sizes) != sizes or any(len(x) != len(sizes) for x in self._per_size()):
+            raise ValueError(f"arrays and points do not belong to the same sizes {sizes}.")
+
+    def _per_size(self) -> list[np.ndarray]:
+        return [x for x in (self.correct, self.agrees) if x is not None]
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """For each size {"size", "numbers", "layers"}; numbers as of `Erf`, by name."""
+        return self.meta["points"]
+
+    def number(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(value, low, high), each (k,) float64, of a number over the sizes; nan where missing."""
+        entries = [point["numbers"].get(name, {}) for point in self.points]
+        value, low, high = (
+            np.array([np.nan if e.get(k) is None else e[k] for e in entries], dtype=np.float64)
+            for k in ("value", "low", "high")
+        )
+        return value, low, high
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Robustness(Result):
+    """What a model says of images under attack, corrupted, cut up and turned.
+
+    `meta["conditions"]` describes the rows below: name, group, series, level and numbers of each;
+    the first is the clean images.
+
+    predictions: (k, n) int64, the class of each image under each condition.
+    margins: (k, n) float32, the label's logit minus the largest other one; nan without a label.
+    labels: (n,) int64, -1 where unknown; `meta["labels"]` says where they come from.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "robustness"
+    predictions: np.ndarray
+    margins: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        size = (len(self.meta["conditions"]), len(self.labels))
+        if self.predictions.shape != size or self.margins.shape != size:
+            raise ValueError(
+                f"predictions has the shape {self.predictions.shape} and margins "
+                f"{self.margins.shape}; for these conditions and labels both must be {size}."
+            )
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(k, n) int8: 1 right, 0 wrong, -1 no label."""
+        right = (self.predictions == self.labels).astype(np.int8)
+        return np.where(self.labels < 0, np.int8(-1), right)
+
+    def row(self, name: str) -> int:
+        """The place of a condition by its name, such as attack/pgd/2."""
+        names = [condition["name"] for condition in self.meta["conditions"]]
+        if name not in names:
+            raise ValueError(f"there is no condition {name}; there are {listed(names)}.")
+        return names.index(name)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sensitivity(Result):
+    """What an attack does through B, C, delta and u of the scans, image by image.
+
+    `meta["rows"]` names what the middle axes hold, `meta["views"]` has the numbers with intervals,
+    `meta["claims"]` the verdicts. Margins are the label's logit minus the largest other one; below
+    0 the model errs. Arrays of views that were not taken are None.
+
+    clean, adversarial: (n,) margins.
+    gradient: (n, losses, sites, tensors, measures).
+    perturbed: (n, rows, 2) margins after one and after all steps; random: (n, wide rows, draws);
+        flipping: (n, 3) smallest budgets of B, C, delta, infinite where none was found.
+    cut: (n, rows, seeds) margins, nan where not run; alignment: (n, rows, 2).
+    transplant: (n, rows, 4) margins.
+    bounds: (n, sites, 3, 3).
+    horizon: (n, 2, sites, 2).
+
+    Raises `ValueError` when arrays do not belong to the same images.
+    """
+
+    kind: ClassVar[str] = "sensitivity"
+    clean: np.ndarray
+    adversarial: np.ndarray | None = None
+    gradient: np.ndarray | None = None
+    perturbed: np.ndarray | None = None
+    random: np.ndarray | None = None
+    flipping: np.ndarray | None = None
+    cut: np.ndarray | None = None
+    alignment: np.ndarray | None = None
+    transplant: np.ndarray | None = None
+    bounds: np.ndarray | None = None
+    horizon: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.arrays().items():
+            if len(value) != len(self.clean):
+                raise ValueError(f"clean has {len(self.clean)} images and {name} {len(value)}.")

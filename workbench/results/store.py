@@ -1,0 +1,200 @@
+"""Result files: complete or absent, the same bytes for the same content.
+
+A file is a plain `.npz` that `numpy.load` reads without this package: arrays by field name, and
+`meta`, a JSON text.
+"""
+
+import dataclasses
+import json
+import re
+import secrets
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+
+from workbench.results.provenance import canonical_json
+
+SCHEMA = 1
+"""Version of the file layout; a file with a higher one is refused."""
+
+_KINDS: dict[str, type["Result"]] = {}
+
+
+class ResultError(ValueError):
+    """A result file that cannot be written or read; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result:
+    """What a method found: array fields added by the subclass, and `meta`.
+
+    A subclass names its `kind`, the word by which `load` finds it again, and declares one field
+    per array; a field that may be None is left out of the file when it is. `meta` holds only what
+    JSON holds (config, model, images, provenance ...): see `provenance`.
+    """
+
+    kind: ClassVar[str]
+    meta: dict[str, Any]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        kind = cls.__dict__.get("kind")
+        if not isinstance(kind, str) or not kind:
+            raise TypeError(f"{cls.__name__} needs a class attribute `kind`, a non-empty text.")
+        other = _KINDS.setdefault(kind, cls)
+        if other.__qualname__ != cls.__qualname__ or other.__module__ != cls.__module__:
+            raise TypeError(f'{cls.__name__} has the kind "{kind}" of {other.__name__}.')
+        _KINDS[kind] = cls
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The array fields that are not None, by field name."""
+        values = {name: getattr(self, name) for name in _array_fields(type(self))}
+        return {name: np.asarray(value) for name, value in values.items() if value is not None}
+
+    def save(self, path: str | PurePath) -> Path:
+        """Write one uncompressed `.npz` and return its path.
+
+        The file appears complete or not at all, and equal content gives equal bytes. Raises
+        `ResultError` where the file cannot be written.
+        """
+        return save_arrays(path, self.arrays(), {**self.meta, "kind": self.kind})
+
+
+def load(source: str | PurePath | BinaryIO) -> Result:
+    """Read a result file (a path, or an open binary file such as an upload).
+
+    The class is found by `kind`. Raises `ResultError` for a file that is missing, truncated, of
+    another program, of a newer version, or that holds pickled objects.
+    """
+    name = _name_of(source)
+    arrays, meta = load_arrays(source)
+    kind = meta.pop("kind", None)
+    cls = _KINDS.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        raise ResultError(
+            f'{name} holds a result of kind "{kind}", but this version knows {listed(_KINDS)}; '
+            "read it with the version that wrote it."
+        )
+    fields = _array_fields(cls)
+    absent = [field for field, required in fields.items() if required and field not in arrays]
+    if absent:
+        raise ResultError(f'{name} lacks the arrays {listed(absent)} of a "{kind}" result.')
+    try:
+        return cls(meta=meta, **{field: arrays[field] for field in fields if field in arrays})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ResultError(f'{name} holds a damaged "{kind}" result: {error}') from error
+
+
+def save_arrays(
+    path: str | PurePath, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+) -> Path:
+    """Write arrays and `meta` as one uncompressed `.npz`, making its folder where needed.
+
+    The bytes depend on the content only (fixed time stamps, sorted members, C order). Written
+    beside `path` and renamed, so no reader ever sees half a file. Raises `ResultError` where that
+    fails, `TypeError` for arrays of objects or a `meta` that JSON cannot hold.
+    """
+    path = Path(path)
+    text = canonical_json({**meta, "schema": SCHEMA})
+    members = {"meta": np.array(text)}
+    for name, value in arrays.items():
+        if name == "meta":
+            raise TypeError('An array cannot be called "meta": that member holds the JSON text.')
+        members[name] = np.asarray(value, order="C")
+        if members[name].dtype.hasobject:
+            raise TypeError(
+                f"The array {name} holds objects; a result file holds numbers and text."
+            )
+    try:
+        with atomic_write(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+            for name in sorted(members):
+                info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, whenever written
+                info.create_system = 3  # the same on Windows
+                info.external_attr = 0o644 << 16
+                with archive.open(info, "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, members[name], allow_pickle=False)
+    except OSError as error:
+        raise ResultError(
+            f"{path} cannot be written ({_reason(error)}); choose a folder that is writable and "
+            "has free space."
+        ) from error
+    return path
+
+
+@contextmanager
+def atomic_write(path: PurePath) -> Iterator[Path]:
+    """A place beside `path` to write to, which becomes `path` at the end: no reader sees half a
+    file, and an error leaves what was there.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_arrays(source: str | PurePath | BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read what `save_arrays` wrote: the arrays by name, and `meta` without the schema version.
+
+    Raises `ResultError` for anything else.
+    """
+    name = _name_of(source)
+    try:
+        with np.load(source, allow_pickle=False) as archive:
+            members = {member: archive[member] for member in archive.files}
+            meta = json.loads(str(members.pop("meta")))
+            schema = meta.pop("schema")
+            if not isinstance(schema, int):
+                raise ValueError("the schema version is not a number")
+    except FileNotFoundError as error:
+        raise ResultError(
+            f"There is no result file {name}; check the path, or run the analysis that writes it."
+        ) from error
+    except Exception as error:  # a damaged zip raises a dozen types; each means the same here
+        raise ResultError(
+            f"{name} is not a readable result file ({_reason(error)}); it may be truncated or "
+            "written by another program, so make it again."
+        ) from error
+    if schema > SCHEMA:
+        raise ResultError(
+            f"{name} was written by a newer version (file schema {schema}, this one reads up to "
+            f"{SCHEMA}); update vssm-workbench."
+        )
+    return members, meta
+
+
+def safe_name(name: str) -> str:
+    """A model's name, or any other, as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "model"
+
+
+def _array_fields(cls: type[Result]) -> dict[str, bool]:
+    """Names of the array fields, each with whether it must be there."""
+    return {
+        field.name: field.default is dataclasses.MISSING
+        for field in dataclasses.fields(cls)
+        if field.name != "meta"
+    }
+
+
+def _name_of(source: Any) -> str:
+    if isinstance(source, str | PurePath):
+        return str(source)
+    return str(getattr(source, "name", "The given file"))
+
+
+def _reason(error: BaseException) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return (text.splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def listed(names: Any) -> str:
+    return ", ".join(sorted(names))

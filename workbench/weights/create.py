@@ -1,0 +1,468 @@
+"""`create_model` is the door, and `load_into` what it does with a state dict."""
+
+import difflib
+import importlib
+import importlib.util
+import json
+import logging
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import timm
+import torch
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from workbench.models import FAMILIES, Vim
+from workbench.models.vim import resize_pos_embed
+from workbench.weights.files import (
+    LICENCES,
+    OFFICIAL,
+    fetch_official,
+    find_weights,
+    read_state_dict,
+    sha256,
+)
+from workbench.weights.identify import classifier_prefixes, clean_keys, variant_of
+
+logger = logging.getLogger("workbench")
+
+
+class WeightsMismatch(ValueError):
+    """The names or shapes in a file are not those of the model."""
+
+
+@dataclass
+class Report:
+    """What became of the entries of a state dict.
+
+    `missing` is in the model only, `unexpected` in the file only, `wrong_shape` in both; after a
+    successful load they hold what was tolerated, and `notes` says why. `resized` was made to fit.
+    """
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    wrong_shape: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def load_into(
+    model: nn.Module, state_dict: Mapping[str, Tensor], *, pos_embed: str = "class-aware"
+) -> Report:
+    """Put a state dict of any known layout into `model`; every name and shape must fit.
+
+    What may be absent: the counters of batch norms, computed rotary tables, and the classifier as
+    a whole (backbones of detectors and segmenters have none; it keeps its initial values).
+
+    Args:
+        pos_embed: how Vim's position embedding gets to the model's grid, "class-aware" or
+            "official"; see `resize_pos_embed`.
+
+    Raises:
+        WeightsMismatch: with the counts, the first names of each kind and the models that fit.
+    """
+    target = model.state_dict()
+    state = clean_keys(state_dict)
+    # A model of the user's may have a part that is called `model` or `encoder`.
+    if _fitting(state_dict, target) > _fitting(state, target):
+        state = dict(state_dict)
+    report = Report()
+    if isinstance(model, Vim) and "pos_embed" in state and "pos_embed" in target:
+        state["pos_embed"] = _fit_positions(model, state["pos_embed"], pos_embed, report)
+    if isinstance(model, VisionTransformer) and "pos_embed" in state:
+        state["pos_embed"] = _fit_vit_positions(model, state["pos_embed"], report)
+    head, _ = classifier_prefixes(model)
+    if head and not any(key.startswith(head) for key in target):
+        dropped = [key for key in state if key.startswith(head)]
+        state = {key: value for key, value in state.items() if not key.startswith(head)}
+        if dropped:
+            report.unexpected += dropped
+            report.notes.append("the model has no classifier: the one in the file is left out")
+    _check(model, state, target, report)
+    with torch.no_grad():
+        model.load_state_dict({k: v for k, v in state.items() if k in target}, strict=False)
+    return report
+
+
+def _fitting(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> int:
+    return sum(key in target and value.shape == target[key].shape for key, value in state.items())
+
+
+def _fit_positions(model: Vim, rows: Tensor, method: str, report: Report) -> Tensor:
+    """The rows (1, old cells + 1, c) of a square grid on the model's grid."""
+    old = rows.shape[1] - (model.class_token is not None)
+    new = math.prod(model.grid_size)
+    if old == new or rows.shape[2] != model.embed_dim:
+        return rows
+    side = math.isqrt(old)
+    if side * side != old:
+        raise WeightsMismatch(
+            f"the position embedding in the file has {old} cells, which is not a square grid: "
+            "build the model with the file's img_size="
+        )
+    grid = model.grid_size
+    if model.class_token == "middle":
+        rows = resize_pos_embed(rows, (side, side), grid, method)
+    elif model.class_token == "first":  # row 0 is the class token: the published way is right
+        rows = resize_pos_embed(rows, (side, side), grid, "official")
+    else:
+        padded = torch.cat([rows[:, :1], rows], dim=1)
+        rows = resize_pos_embed(padded, (side, side), grid, "official")[:, 1:]
+    report.resized.append("pos_embed")
+    report.notes.append(
+        f"position embedding resized from {side} x {side} to {grid[0]} x {grid[1]} cells ({method})"
+    )
+    return rows
+
+
+def _fit_vit_positions(model: VisionTransformer, rows: Tensor, report: Report) -> Tensor:
+    """The same for timm's ViT, by timm's own resampling."""
+    positions = model.pos_embed
+    if positions is None or rows.ndim != 3 or rows.shape[1:] == positions.shape[1:]:
+        return rows
+    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+    side = math.isqrt(rows.shape[1] - prefix)
+    if side * side != rows.shape[1] - prefix or rows.shape[2] != positions.shape[2]:
+        return rows  # of another kind: the shapes are told as they are
+    grid = model.patch_embed.grid_size
+    rows = resample_abs_pos_embed(rows, list(grid), num_prefix_tokens=prefix)
+    report.resized.append("pos_embed")
+    report.notes.append(
+        f"position embedding resized from {side} x {side} to {grid[0]} x {grid[1]} cells (timm)"
+    )
+    return rows
+
+
+def _check(
+    model: nn.Module, state: Mapping[str, Tensor], target: Mapping[str, Tensor], report: Report
+) -> None:
+    head, tail = classifier_prefixes(model)
+    missing = [key for key in target if key not in state]
+    unexpected = [key for key in state if key not in target]
+    wrong = [k for k, v in state.items() if k in target and v.shape != target[k].shape]
+    headless = bool(head) and not any(key.startswith(head) for key in state)
+    tolerated = [
+        key
+        for key in missing
+        if key.endswith("num_batches_tracked")
+        or (isinstance(model, Vim) and key.startswith("rope."))
+        or (headless and key.startswith((*head, *tail)))
+    ]
+    fatal = [key for key in missing if key not in set(tolerated)]
+    if not fatal and not unexpected and not wrong:
+        report.missing += tolerated
+        if any(key.startswith(head) for key in tolerated if head):
+            report.notes.append("no classifier in the file: the head keeps its initial values")
+        return
+    shapes = [f"{k} {_shape(state[k])}, not {_shape(target[k])}" for k in wrong]
+    only_classes = wrong and all(
+        key.startswith(head) and state[key].shape[1:] == target[key].shape[1:] for key in wrong
+    )
+    if head and only_classes and not fatal and not unexpected:
+        there, here = (len(tensors[wrong[0]]) for tensors in (state, target))
+        raise WeightsMismatch(
+            f"the classifier in the file has {there} classes, the model {here}: "
+            f"give num_classes={there}"
+        )
+    problems = ((fatal, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
+    parts = [f"{len(keys)} {word} ({_first(keys)})" for keys, word in problems if keys]
+    fitting = variant_of(state)
+    hint = f". These weights fit: {', '.join(fitting)}" if fitting else ""
+    raise WeightsMismatch(f"the weights do not fit {_title(model)}: {', '.join(parts)}{hint}")
+
+
+def _first(keys: list[str], count: int = 5) -> str:
+    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "scalar"
+
+
+def _title(model: nn.Module) -> str:
+    config = getattr(model, "pretrained_cfg", None)
+    name = config.get("architecture") if isinstance(config, Mapping) else None
+    return name or type(model).__name__
+
+
+def create_model(
+    name: str | None = None,
+    weights: str | Path | None = None,
+    *,
+    seed: int = 0,
+    num_classes: int | None = None,
+    entry: str | None = None,
+    pos_embed: str = "class-aware",
+    img_size: int | tuple[int, int] | None = None,
+    **kwargs,
+) -> nn.Module:
+    """Return a model in eval mode, with `model.provenance` saying where it comes from.
+
+    Args:
+        name: one of our models or any other of timm's; "local-dir:path" or "hf-hub:owner/name", a
+            folder or repository in timm's layout, with its weights; "module:factory" or
+            "path/file.py:factory", a callable of yours that returns a module; None to tell the
+            model from the weights.
+        weights: None or "random" for an initialisation from `seed` that leaves the global random
+            state alone (with local-dir: and hf-hub: None means their own weights), "official" for
+            the published file, "auto" for what ships with the project, else as None, or what
+            `find_weights` takes.
+        num_classes: by default that of the weights, without weights that of the model.
+        entry: the key of the checkpoint to use, such as "model_ema".
+        pos_embed: "class-aware" or "official": how Vim goes to another image size.
+        img_size: the size that the model is built for, where it is built for one.
+        kwargs: further arguments of the model's constructor.
+
+    Raises:
+        ValueError: unknown name, unreadable weights, or (`WeightsMismatch`) weights that do not
+            fit.
+        OSError: no such file (`FileNotFoundError`) or no network (`ConnectionError`).
+    """
+    if pos_embed not in ("class-aware", "official"):
+        raise ValueError(f"pos_embed must be 'class-aware' or 'official', not {pos_embed!r}")
+    if name is None and weights in (None, "random", "official", "auto"):
+        raise ValueError("give the name of a model, a weight file, or both")
+    if name is not None:
+        _check_name(name)
+        if weights == "auto":
+            weights = "official" if _ships(name) else None
+    notes: list[str] = []
+    path, pretrained = _locate(name, weights)
+    state, facts = None, {}
+    if path and pretrained:
+        kwargs["pretrained_cfg_overlay"] = {"file": str(path)}
+        facts = {"file": path.name, "sha256": sha256(path)}
+    elif path:
+        state, facts = read_state_dict(path, entry)
+    if name is None:
+        assert path is not None and state is not None
+        name = _infer(path, state, notes)
+    if state is not None and num_classes is None:
+        num_classes = _classes(name, state)
+    if num_classes is not None:
+        kwargs["num_classes"] = num_classes
+    model = _build(name, pretrained, seed, img_size, kwargs, notes)
+    published = getattr(model, "pretrained_cfg", None) or {}
+    if pretrained and num_classes and published.get("num_classes") != num_classes:
+        notes.append("the published weights have other classes: the classifier is random")
+    if isinstance(model, Vim):
+        model.pos_embed_resize = pos_embed
+    if state is not None:
+        notes += load_into(model, state, pos_embed=pos_embed).notes
+
+    random = state is None and not pretrained
+    source = "random" if random else str(weights or name)
+    licence = None
+    if not random:
+        licence = LICENCES[name.split("_")[0]] if name in OFFICIAL else _timm_licence(model)
+    model.provenance = {  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        "model": name,
+        "weights": source,
+        "weights_file": facts.get("file"),
+        "weights_sha256": facts.get("sha256"),
+        "entry": facts.get("entry"),
+        "licence": licence,
+        "seed": seed,
+        "classes": getattr(model, "num_classes", None),
+        "notes": notes,
+    }
+    for line in (f"{name}, weights: {facts.get('file') or source}", licence, *notes):
+        if line:
+            logger.info(line)
+    return model.eval()
+
+
+def _ships(name: str) -> bool:
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return config is not None and bool(config.file)
+
+
+def _locate(name: str | None, weights: str | Path | None) -> tuple[Path | None, bool]:
+    """The weight file, if one is known, and whether reading it is left to timm."""
+    if name is not None and weights in (None, "official"):
+        if name.startswith("local-dir:"):
+            return find_weights(name.removeprefix("local-dir:")), False
+        if name.startswith("hf-hub:"):
+            return None, True
+        if weights == "official":
+            return _published(name)
+    if weights is None or weights == "random":
+        return None, False
+    return find_weights(weights), False
+
+
+def _published(name: str) -> tuple[Path | None, bool]:
+    if name in OFFICIAL:
+        return fetch_official(name), False
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise ValueError(f"no published weights are known for {name}: give weights=PATH")
+    if config.file:
+        return Path(config.file), False
+    if config.hf_hub_id and not config.custom_load:
+        file = config.hf_hub_filename or "model.safetensors"
+        return find_weights(f"hf-hub:{config.hf_hub_id}/{file}"), True
+    return None, True
+
+
+def _check_name(name: str) -> None:
+    if ":" in name:
+        return
+    if timm.is_model(name):
+        try:
+            timm.get_pretrained_cfg(name)
+        except RuntimeError as error:  # it knows the model, but not the tag after the dot
+            raise ValueError(str(error)) from None
+        return
+    known = timm.list_models()
+    near = difflib.get_close_matches(name, known, n=5)
+    near += [other for other in known if name and name in other and other not in near]
+    hint = f"near it: {', '.join(near[:5])}" if near else "timm.list_models() lists the names"
+    raise ValueError(f"there is no model {name!r}; {hint}")
+
+
+def _timm_folder(folder: Path) -> dict:
+    """The content of config.json when timm wrote it, else nothing."""
+    try:
+        content = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    name = content.get("architecture") if isinstance(content, dict) else None
+    return content if isinstance(name, str) and timm.is_model(name) else {}
+
+
+def _infer(path: Path, state: Mapping[str, Tensor], notes: list[str]) -> str:
+    if _timm_folder(path.parent):
+        return f"local-dir:{path.parent}"
+    fitting = variant_of(state)
+    if not fitting:
+        raise ValueError(
+            f"no released model has the names and shapes in {path.name}: name the model as well"
+        )
+    if len(fitting) > 1:
+        notes.append(f"the weights fit {', '.join(fitting)} alike: taken as {fitting[0]}")
+    return fitting[0]
+
+
+def _classes(name: str, state: Mapping[str, Tensor]) -> int | None:
+    """The number of rows of the classifier in the weights of the model `name`."""
+    if name.startswith("local-dir:"):
+        name = _timm_folder(Path(name.removeprefix("local-dir:"))).get("architecture", name)
+    family = FAMILIES.get(name.split("_")[0])
+    if family is None and ":" in name:
+        return None
+    heads, _ = classifier_prefixes(family or timm.get_pretrained_cfg(name))
+    for tensors in (state, clean_keys(state)):
+        for head in heads:
+            if f"{head}weight" in tensors:
+                return len(tensors[f"{head}weight"])
+    return None
+
+
+def _build(
+    name: str,
+    pretrained: bool,
+    seed: int,
+    img_size: int | tuple[int, int] | None,
+    kwargs: dict,
+    notes: list[str],
+) -> nn.Module:
+    sized = kwargs if img_size is None else {**kwargs, "img_size": img_size}
+    # The CPU's generator alone: nothing is made on another device, whose state stays as it is.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            return _call(name, pretrained, sized)
+        except TypeError as error:
+            if img_size is None or "img_size" not in str(error):
+                raise ValueError(f"{name} cannot be built: {error}") from error
+        torch.default_generator.manual_seed(seed)
+        notes.append(f"{name} is not built for one image size: img_size has no effect")
+        try:
+            return _call(name, pretrained, kwargs)
+        except TypeError as error:
+            raise ValueError(f"{name} cannot be built: {error}") from error
+
+
+def _call(name: str, pretrained: bool, kwargs: dict) -> nn.Module:
+    if ":" in name and not name.startswith(("hf-hub:", "local-dir:")):
+        return _from_factory(name, kwargs)
+    try:
+        return timm.create_model(name, pretrained=pretrained, **kwargs)
+    except Exception as error:
+        if isinstance(error, TypeError) or not (pretrained or name.startswith("hf-hub:")):
+            raise
+        # timm and the hub's client let errors of several libraries through.
+        raise ConnectionError(
+            f"the pretrained weights of {name} could not be fetched ({type(error).__name__}): "
+            "fetch them where there is a network and give weights=PATH"
+        ) from error
+
+
+def _from_factory(name: str, kwargs: dict) -> nn.Module:
+    place, _, attribute = name.rpartition(":")
+    factory = getattr(_user_module(place), attribute, None)
+    if not callable(factory):
+        raise ValueError(f"{place} has no callable {attribute!r}")
+    try:
+        model = factory(**kwargs)
+    except TypeError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{name} returned a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _user_module(place: str) -> ModuleType:
+    path = Path(place).expanduser()
+    if path.suffix == ".py" and not path.is_file():
+        raise ValueError(f"there is no file {place}")
+    try:
+        return _run_file(path) if path.suffix == ".py" else importlib.import_module(place)
+    except Exception as error:
+        raise ValueError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _run_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"workbench_user_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)  # as if the file were run: it may import its neighbours
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(folder)
+    return module
+
+
+def _timm_licence(model: nn.Module) -> str | None:
+    config = getattr(model, "pretrained_cfg", None)
+    licence = config.get("license") if isinstance(config, Mapping) else None
+    return f"Published weights: {licence}." if licence else None
+
+
+def facts_of(model: nn.Module) -> dict[str, Any]:
+    """What a result says of a model from `create_model`: the same words from scripts and app."""
+    source: Any = model.provenance
+    random = source["weights"] == "random"
+    file = source["weights_file"] or Path(str(source["weights"])).name
+    return {
+        "model": source["model"],
+        "weights": "random" if random else file,
+        "weights_sha256": source["weights_sha256"],
+        "weights_label": f"random weights (seed {source['seed']})" if random else file,
+        "licence": source["licence"],
+        "seed": source["seed"],
+        "training": "before training" if random else "after training",
+    }
