@@ -641,7 +641,6 @@ def test_what_cannot_be_measured_is_said_before_measuring(
         (Colour(), [4, 32], {}, "cannot take images of 4 x 4 pixels .needs 8 pixels"),
         (Colour(), [0], {}, "size 0"),
         (Colour(10), [32], {}, "10 classes apart, but colours has 4 classes"),
-        (Colour(), [32], {"erf_images": 13}, "13 images.*12 images"),
         (timm.create_model("vim_nano", num_classes=4), [6], {}, "at least 8 x 8"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -8,6 +8,7 @@ from workbench.app import erf_measure, erf_panels, session, sidebar
 from workbench.app.click_map import Place
 from workbench.app.erf_panels import Panel
 from workbench.app.files import files, show_command
+from workbench.app.measure import command, measure, measure_once
 from workbench.app.place import place, remember
 from workbench.app.sidebar import Choice
 from workbench.images import Images, open_images
@@ -76,7 +77,7 @@ def over_samples(at: Place, panels: Sequence[Panel], split: str) -> None:
             def report(done: int, total: int, note: str | None, name: str = spec.model) -> None:
                 move(done / total, f"{name}: {done} of {total} images")
 
-            known[spec, config] = erf_measure.measure(spec, every, config, report)
+            known[spec, config] = measure(spec, "erf", every, config, report)
 
 
 def fields(choice: Choice, images: Images) -> None:
@@ -101,10 +102,11 @@ def fields(choice: Choice, images: Images) -> None:
                 result = known.get((panel.spec, config))
                 if result is None:
                     with st.spinner("Measuring ..."):
-                        result = erf_measure.measure_one(
-                            panel.spec, images.fingerprint, config, images
-                        )
-                commands.append(erf_measure.command(panel.spec, images, config, samples))
+                        result = measure_once(panel.spec, "erf", images.fingerprint, config, images)
+                shown = ["samples" if samples else session.picture(images)]
+                commands.append(
+                    command("erf", panel.spec.words, ["--images", *shown], panel.spec.size, config)
+                )
             erf_panels.pictures(panel, images, result, remember, f"click-{i}")
             found += [result] if result else []
     if not found:

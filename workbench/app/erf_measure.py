@@ -1,6 +1,5 @@
 """What the page about receptive fields asks of the engine, remembered between clicks."""
 
-import shlex
 from pathlib import Path
 
 import streamlit as st
@@ -12,11 +11,8 @@ from workbench.app.repository import beside_the_model
 from workbench.app.session import Spec
 from workbench.app.sidebar import Choice
 from workbench.geometry import Grid, feature_map, grid_of, resolve_position, stages
-from workbench.images import Images
-from workbench.methods import erf
 from workbench.methods.erf import ErfConfig
 from workbench.results import Erf, load
-from workbench.runner import Progress, run
 
 
 @beside_the_model
@@ -41,30 +37,6 @@ def config_at(spec: Spec, stage: int, place: Place, split: str) -> ErfConfig:
     return ErfConfig(stage=stage, position=f"{cell[0]},{cell[1]}", split=split, seed=spec.seed)
 
 
-@beside_the_model
-def measure(spec: Spec, images: Images, config: ErfConfig, progress: Progress | None = None) -> Erf:
-    """The field of one model over some images."""
-    loaded = session.load(spec)
-    with loaded.lock:
-        result = run(
-            erf.method,
-            loaded.model,
-            images,
-            config,
-            preprocessing=session.preprocessing(spec),
-            facts=session.facts(spec),
-            progress=progress,
-        )
-    assert isinstance(result, Erf)
-    return result
-
-
-@st.cache_data(max_entries=200, show_spinner=False)
-def measure_one(spec: Spec, fingerprint: str, config: ErfConfig, _images: Images) -> Erf:
-    """`measure`, remembered by the fingerprint of the image."""
-    return measure(spec, _images, config)
-
-
 def example_file() -> Path:
     return session.results_folder() / "erf.npz"
 
@@ -85,12 +57,3 @@ def example(choice: Choice, stage: int) -> Erf | None:
         and result.meta["images"]["names"][0] == choice.images.names[0]
     )
     return result if same else None
-
-
-def command(spec: Spec, images: Images, config: ErfConfig, samples: bool) -> str:
-    """The command line that measures the same."""
-    words = ["vssm", "erf", *spec.words, "--images"]
-    words += ["samples" if samples else session.picture(images), "--size", str(spec.size)]
-    words += ["--stage", str(config.stage), "--position", config.position]
-    words += ["--split", config.split] if config.split != "none" else []
-    return shlex.join([*words, "--out", "out"])

@@ -1,7 +1,6 @@
 """What the page about image sizes asks of the engine: curves that grow point by point."""
 
 import copy
-import shlex
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -10,6 +9,7 @@ from tempfile import TemporaryDirectory
 import streamlit as st
 
 from workbench.app import session
+from workbench.app.measure import command
 from workbench.app.repository import beside_the_model, repository_of
 from workbench.app.session import Spec
 from workbench.images import Images, Preprocessing
@@ -20,9 +20,6 @@ from workbench.methods.resolution.config import PointConfig, ResolutionConfig
 from workbench.methods.resolution.sweep import Step, curve_of
 from workbench.results import Resolution
 from workbench.runner import Progress, parts
-
-FIELDS = 4
-"""Images that also give a receptive field, where there are so many; as on the command line."""
 
 
 @dataclass
@@ -58,7 +55,6 @@ class Task:
         return ResolutionConfig(
             object_size=(self.object_size,),
             native=self.spec.size,
-            erf_images=min(FIELDS, len(self.images)),
         )
 
     @property
@@ -172,14 +168,14 @@ def commands(tasks: Sequence[Task]) -> list[str]:
     first = tasks[0]
     images = ["samples"]
     if len(first.images) == 1:
-        images = [session.picture(first.images), "--erf-images", "1"]
+        images = [session.picture(first.images)]
     specs = [task.spec for task in tasks]
     own = [spec for spec in specs if repository_of(spec.model) is None]
     groups = [[spec] for spec in specs if spec not in own] + ([own] if own else [])
-    return [
-        _command(_models(group), ["--images", *images], first.sizes, first.object_size)
-        for group in groups
-    ]
+    config = ResolutionConfig(object_size=(first.object_size,), sizes=first.sizes)
+    shown = ["--images", *images]
+    size = first.spec.size
+    return [command("resolution", _models(group), shown, size, config) for group in groups]
 
 
 def command_of(curve: Resolution) -> str:
@@ -189,16 +185,15 @@ def command_of(curve: Resolution) -> str:
     words = ["--images" if curve.correct is None else "--data"]
     words += ["samples" if source == "built-in samples" else source]
     words += ["--limit", str(meta["images"]["count"])]
-    for entry in fields(PointConfig):
-        value = meta["config"][entry.name]
-        if entry.name not in ("object_size", "native", "classes") and value != entry.default:
-            words += [f"--{entry.name}", str(value).lower()]
+    own = {entry.name: meta["config"][entry.name] for entry in fields(PointConfig)}
+    own |= {"native": None, "classes": None, "object_size": (meta["object_size"],)}
     weights = meta["facts"].get("weights", "auto")
     file = session.weights_folder() / weights
     model = ["--model", meta["model"], "--weights"]
     model += [session.short(file) if file.is_file() else weights]
     model += _seed(meta["facts"].get("seed", 0))
-    return _command(model, words, sizes([curve]), meta["object_size"])
+    config = ResolutionConfig(**own, sizes=tuple(sizes([curve])))
+    return command("resolution", model, words, meta["native"], config)
 
 
 def _models(specs: Sequence[Spec]) -> list[str]:
@@ -212,10 +207,3 @@ def _models(specs: Sequence[Spec]) -> list[str]:
 
 def _seed(seed: int) -> list[str]:
     return ["--seed", str(seed)] if seed else []
-
-
-def _command(
-    models: Sequence[str], images: Sequence[str], sizes: Sequence[int], object_size: str
-) -> str:
-    words = ["vssm", "resolution", *models, *images, "--sizes", *map(str, sizes)]
-    return shlex.join([*words, "--object-size", object_size, "--out", "out"])

@@ -6,6 +6,7 @@ import streamlit as st
 from workbench.app import overlay, scan_maps_measure, session, sidebar
 from workbench.app.click_map import click_map
 from workbench.app.files import files
+from workbench.app.measure import command, measure_once
 from workbench.app.place import place, remember
 from workbench.app.scan_walk import scan_walk
 from workbench.app.sidebar import Choice
@@ -239,7 +240,7 @@ def page(choice: Choice, images: Images) -> None:
         format_func=lambda name: MEANING[name],
     )
     with st.spinner("Measuring ..."):
-        result = scan_maps_measure.measure(choice.spec, images.fingerprint, config, images)
+        result = measure_once(choice.spec, "scan-maps", images.fingerprint, config, images)
     asked(choice, images, result, quantity)
     directions(result, quantity)
     one, two, three = st.tabs(
@@ -251,7 +252,8 @@ def page(choice: Choice, images: Images) -> None:
         orders(choice, images, result, config)
     with three:
         statistics(result)
-    files([result], [scan_maps_measure.command(choice.spec, images, config)])
+    shown = ["--images", session.picture(images)]
+    files([result], [command("scan-maps", choice.spec.words, shown, choice.spec.size, config)])
 
 
 @st.fragment

@@ -1,7 +1,5 @@
 """What the page about scan maps asks of the engine, remembered between clicks."""
 
-import shlex
-
 import numpy as np
 import streamlit as st
 import torch
@@ -10,12 +8,9 @@ from workbench.app import session
 from workbench.app.repository import beside_the_model
 from workbench.app.session import Spec
 from workbench.images import Images
-from workbench.methods import scan_maps
 from workbench.methods.scan_maps import ScanMapsConfig
 from workbench.mixing.hidden_attention import HiddenAttention
 from workbench.mixing.layers import ScanLayer, layer_names, scan_layers
-from workbench.results import ScanMaps
-from workbench.runner import run
 
 LARGEST = 1024
 """Steps of a scan whose whole matrix is drawn."""
@@ -25,24 +20,6 @@ LARGEST = 1024
 def layers(spec: Spec) -> list[str]:
     """Module paths of the model's scan layers; empty for a model without a scan."""
     return layer_names(session.load(spec).model)
-
-
-@st.cache_data(max_entries=200, show_spinner=False)
-@beside_the_model
-def measure(spec: Spec, fingerprint: str, config: ScanMapsConfig, _images: Images) -> ScanMaps:
-    """The scan maps of one image, remembered by its fingerprint."""
-    loaded = session.load(spec)
-    with loaded.lock:
-        result = run(
-            scan_maps.method,
-            loaded.model,
-            _images,
-            config,
-            preprocessing=session.preprocessing(spec),
-            facts=session.facts(spec),
-        )
-    assert isinstance(result, ScanMaps)
-    return result
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -76,12 +53,3 @@ def matrix_in_both_orders(
     order = spatial[np.argsort(places[spatial])]
     image = scan[np.ix_(order, order)]
     return scan, image, found[1], int(np.searchsorted(np.sort(places[spatial]), number))
-
-
-def command(spec: Spec, images: Images, config: ScanMapsConfig) -> str:
-    """The command line that measures the same."""
-    words = ["vssm", "scan-maps", *spec.words, "--images", session.picture(images)]
-    words += ["--size", str(spec.size), "--layer", config.layer]
-    words += ["--query", config.query, "--view", config.view, "--aggregate", config.aggregate]
-    words += ["--with-D"] if config.with_D else []
-    return shlex.join([*words, "--out", "out"])

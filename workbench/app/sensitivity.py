@@ -10,9 +10,11 @@ from PIL import Image
 from workbench.app import overlay, sensitivity_measure, session, sidebar
 from workbench.app.class_names import class_names
 from workbench.app.files import files
+from workbench.app.measure import command
 from workbench.app.sensitivity_measure import QUANTITIES, Attack, Setting
 from workbench.app.sidebar import Choice
 from workbench.images import Images
+from workbench.methods.sensitivity import SensitivityConfig
 
 MEANING = {"delta": "step size delta", "B": "size of B", "C": "size of C"}
 RANDOM = ":material/info: Random (untrained) weights: ranks of B, C and delta are no evidence."
@@ -243,8 +245,10 @@ def attacked(choice: Choice, images: Images) -> None:
     st.subheader("Step size, B and C before and after", anchor=False)
     maps(setting, layer, images)
     downloads(found, rows)
-    command = sensitivity_measure.command(spec, images, eps, steps)
-    controlled(setting, scope is not None, images, command)
+    config = SensitivityConfig(transplant_eps_255=eps, attack_steps=steps)
+    shown = ["--images", session.picture(images)]
+    line = command("sensitivity", spec.words, shown, spec.size, config)
+    controlled(setting, scope is not None, images, line)
 
 
 st.header("Sensitivity", anchor=False)

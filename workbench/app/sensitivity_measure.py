@@ -1,6 +1,5 @@
 """What the page about sensitivity asks of the engine, remembered between moves of the slider."""
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,17 +8,16 @@ import streamlit as st
 import torch
 
 from workbench.app import session
+from workbench.app.measure import measure
 from workbench.app.repository import beside_the_model
 from workbench.app.session import Spec
 from workbench.images import Batch, Images
-from workbench.methods import sensitivity
 from workbench.methods.sensitivity import SensitivityConfig
 from workbench.methods.sensitivity.patching import NARROW, SETS, Transplant, margins_with
 from workbench.methods.sensitivity.subject import Case, Subject
 from workbench.mixing.layers import Direction, ScanLayer, scan_layers
 from workbench.mixing.statistics import token_statistics
 from workbench.results import Sensitivity
-from workbench.runner import run
 from workbench.trace import scans as scan_sites
 
 QUANTITIES = ("delta", "B", "C")
@@ -140,28 +138,21 @@ def result(setting: Setting, narrow: bool, images: Images, report: Report) -> Se
 
     narrow: in every layer and direction alone too.
     """
-    loaded = session.load(setting.spec)
+    model = session.load(setting.spec).model
     config = SensitivityConfig(
         views=("transplant",),
         transplant_eps_255=setting.eps,
         attack_steps=setting.steps,
         narrow=narrow,
     )
-    scopes = Subject.of(loaded.model).narrow_scopes() if narrow else {}
+    scopes = Subject.of(model).narrow_scopes() if narrow else {}
     passes = setting.steps + 8 + 4 * (len(SETS) + len(NARROW) * len(scopes))
 
     def tell(number: int) -> None:
         report(number / passes, f"Measuring: {100 * number / passes:.0f} %")
 
-    with loaded.lock, session.each_pass(loaded.model, tell):
-        found = run(
-            sensitivity.method,
-            loaded.model,
-            images,
-            config,
-            preprocessing=session.preprocessing(setting.spec),
-            facts=session.facts(setting.spec),
-        )
+    with session.load(setting.spec).lock, session.each_pass(model, tell):
+        found = measure(setting.spec, "sensitivity", images, config)
     assert isinstance(found, Sensitivity)
     return found
 
@@ -189,11 +180,3 @@ def maps(layer: ScanLayer, direction: Direction) -> dict[str, np.ndarray]:
         image[places[inside]] = statistics[quantity].reshape(-1).numpy()[inside]
         found[quantity] = image.reshape(layer.cells)
     return found
-
-
-def command(spec: Spec, images: Images, eps: float, steps: int) -> str:
-    """The command line that takes all views of the image at this attack."""
-    words = ["vssm", "sensitivity", *spec.words, "--images", session.picture(images)]
-    words += ["--size", str(spec.size)]
-    words += ["--transplant-eps-255", f"{eps:g}", "--attack-steps", str(steps)]
-    return shlex.join([*words, "--out", "out"])

@@ -31,7 +31,7 @@ def command(args: Namespace) -> int:
     from workbench.train import accuracy
     from workbench.weights import facts_of
 
-    study = read_fields(args, Study)
+    study = read_fields(args, Study, size=None)
     images = study.open_images()
     rows = []
     for name, weights in pairs(study.model, study.weights):

@@ -15,8 +15,8 @@ Partial = dict[str, np.ndarray]
 """What a method measured on a batch: by name, arrays whose first axis is the images, or empty."""
 
 Run = Callable[..., Result]
-"""`run(method, model, images, config, *, preprocessing=None, facts=None, folder=None)`: one run over
-images, resumable, stored in `folder` below the place of all results."""
+"""`run(method, model, images, config, *, preprocessing=None, facts=None, folder=None)`: one run
+over images, resumable, stored in `folder` below the place of all results."""
 
 
 class Config:

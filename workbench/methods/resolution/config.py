@@ -65,7 +65,7 @@ class ResolutionConfig(_Adaptation):
         probes: images, the first ones, that are also measured one by one: time, memory, FLOPs and
             the scans' memory horizon.
         chunk: images measured at a time.
-        erf_images: so many of the first images also give a receptive field, 0 for none.
+        erf_images: so many of the first images (or all) also give a receptive field, 0 for none.
         confidence: level of the intervals.
         resamples: bootstrap resamples over images.
         seed: of the bootstrap.

@@ -104,19 +104,13 @@ def sweep(
             those at the native size.
 
     Raises:
-        ValueError: as `settled` and `check_sizes`, for fewer images than asked for, and for a class
-            without images.
+        ValueError: as `settled` and `check_sizes`, and for a class without images.
     """
     check_classes(images)
     if not labelled:
         images = _without_labels(images)
     at = settled(config.point, model, images, labelled)
     assert at.native is not None
-    if config.erf_images > len(images):
-        raise ValueError(
-            f"receptive fields of {config.erf_images} images were asked for, but there is only "
-            f"{images.describe()}"
-        )
     if labelled and at.folds > len(images):
         raise ValueError(
             f"{at.folds} folds cannot be made of {len(images)} images; give fewer folds, or 0"
@@ -125,7 +119,8 @@ def sweep(
     sizes = config.sizes or [round(native * factor) for factor in (0.5, 0.75, 1, 1.5, 2, 3)]
     ordered = [native, *(size for size in sorted(set(sizes)) if size != native)]
     check_sizes(model, ordered, at)
-    return _steps(run, model, images, ordered, at, images.subset(range(config.erf_images)))
+    seen = images.subset(range(min(config.erf_images, len(images))))
+    return _steps(run, model, images, ordered, at, seen)
 
 
 def _steps(
