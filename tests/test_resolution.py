@@ -37,7 +37,7 @@ from workbench.methods.resolution.metrics import (
     wilson,
 )
 from workbench.methods.resolution.point import measure
-from workbench.methods.resolution.sweep import Point, Step, curve_of
+from workbench.methods.resolution.sweep import Step, curve_of
 from workbench.models import S4ND
 from workbench.results import Resolution, ResolutionPoint, load
 from workbench.runner import joined, parts
@@ -399,7 +399,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(
     classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[tuple[int, int]] = []
-    original = Point.measure
+    original = resolution.measure
 
     def counted(model: nn.Module, batch: Batch, config: PointConfig) -> dict:
         if len(measured) == 4:
@@ -407,7 +407,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(
         measured.append((batch.tensor.shape[-1], batch.indices[0]))
         return original(model, batch, config)
 
-    monkeypatch.setattr(Point, "measure", staticmethod(counted))
+    monkeypatch.setattr(type(resolution), "measure", staticmethod(counted))
     options = {"labelled": True, "erf_images": 0, "out": tmp_path / "out", "facts": {"model": "m"}}
     model = Colour()
     arrived = []
@@ -417,7 +417,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(
     assert arrived == [32] and measured == [(32, 0), (32, 4), (32, 8), (16, 0)]
     measured.clear()
     monkeypatch.setattr(
-        Point, "measure", staticmethod(lambda *a: (measured.append(()), original(*a))[1])
+        type(resolution), "measure", staticmethod(lambda *a: (measured.append(()), original(*a))[1])
     )
     steps = list(sweep(model, open_images(classes), [16, 64], QUICK, **options))
     assert len(measured) == 2 + 3  # the rest of 16 px, and 64 px
@@ -447,14 +447,14 @@ def test_settings_are_told_apart_in_the_store(tmp_path: Path) -> None:
 def test_a_size_that_does_not_fit_in_memory_costs_no_other(
     classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Point.measure
+    original = resolution.measure
 
     def limited(model: nn.Module, batch: Batch, config: PointConfig) -> dict:
         if batch.tensor.shape[-1] >= 96:
             raise MemoryError
         return original(model, batch, config)
 
-    monkeypatch.setattr(Point, "measure", staticmethod(limited))
+    monkeypatch.setattr(type(resolution), "measure", staticmethod(limited))
     steps = list(sweep(Colour(), open_images(classes), [16, 96, 128], QUICK, erf_images=0))
     result = curve_of(steps)
     assert result.sizes.tolist() == [16, 32]
@@ -634,7 +634,9 @@ def test_the_published_table_has_a_value_for_each_size(name: str) -> None:
 def test_what_cannot_be_measured_is_said_before_measuring(
     classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Point, "measure", staticmethod(lambda *a: pytest.fail("measured")))
+    monkeypatch.setattr(
+        type(resolution), "measure", staticmethod(lambda *a: pytest.fail("measured"))
+    )
     images = open_images(classes)
     options = {"labelled": True, "erf_images": 0}
     for model, sizes, more, words in (

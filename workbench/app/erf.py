@@ -12,7 +12,6 @@ from workbench.app.measure import command, measure, measure_once
 from workbench.app.place import place, remember
 from workbench.app.sidebar import Choice
 from workbench.images import Images, open_images
-from workbench.results import Erf
 
 RANDOM = ":material/info: Random (untrained) weights: the map shows the architecture, not training."
 SPLIT = (
@@ -90,7 +89,7 @@ def fields(choice: Choice, images: Images) -> None:
         session.warm_up()
     asked = (at, panels, split)
     samples = at is not None and st.session_state.get("samples") == asked
-    found: list[Erf] = []
+    found = []
     commands: list[str] = []
     columns = st.columns(len(panels), gap="medium")
     for i, (panel, column) in enumerate(zip(panels, columns, strict=True)):

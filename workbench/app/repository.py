@@ -18,7 +18,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import streamlit as st
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 INSIDE = "VSSM_REPOSITORY_PROCESS"
 """Set in the environment of that process."""

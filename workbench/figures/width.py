@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.collections import Collection
@@ -28,7 +29,9 @@ def scaled(figure: Figure, width: float) -> Figure:
         if isinstance(artist, Text):
             artist.set_fontsize(factor * artist.get_fontsize())
         elif isinstance(artist, Collection):
-            artist.set_linewidth([factor * width for width in artist.get_linewidth()])
+            artist.set_linewidth(
+                [factor * width for width in np.atleast_1d(artist.get_linewidth())]
+            )
         elif isinstance(artist, Line2D | Patch):
             artist.set_linewidth(factor * artist.get_linewidth())
         if isinstance(artist, Line2D):

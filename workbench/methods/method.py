@@ -71,6 +71,8 @@ class Method(Protocol):
     in `workbench.methods.METHODS`; `figure.py` beside it draws the results.
 
     Attributes:
+        measure: (model, batch, config) -> what is measured on some images: tensors in, arrays out.
+        combine: (partials, config, meta) -> one result of all images.
         name: as the command line spells it, such as `scan-maps`.
         Config: its configuration, a frozen dataclass; a field `chunk`, if any, sets the images that
             are measured at a time.
@@ -80,14 +82,8 @@ class Method(Protocol):
     name: ClassVar[str]
     Config: ClassVar[type]
     before_after: ClassVar[bool] = False
-
-    def measure(self, model: nn.Module, batch: Batch, config: Any) -> Partial:
-        """What is measured on some images: tensors in, arrays out."""
-        ...
-
-    def combine(self, partials: list[Partial], config: Any, meta: dict[str, Any]) -> Result:
-        """One result of all images."""
-        ...
+    measure: Callable[[nn.Module, Batch, Any], Partial]
+    combine: Callable[[list[Partial], Any, dict[str, Any]], Result]
 
     def own_size(self, config: Any) -> int | None:
         """Side of the images in pixels that a published protocol asks for; None for the model's."""

@@ -13,6 +13,7 @@ from workbench.images import Images, Preprocessing
 from workbench.methods.method import Method, Run
 from workbench.methods.resolution.config import ResolutionConfig
 from workbench.methods.resolution.curve import Statistics, compare
+from workbench.methods.resolution.point import combine, measure
 from workbench.methods.resolution.sweep import Step, curve_of, sweep
 from workbench.results import Resolution as Result
 from workbench.results import content_hash, safe_name
@@ -23,6 +24,8 @@ class Resolution(Method):
 
     name = "resolution"
     Config = ResolutionConfig
+    measure = staticmethod(measure)  # of one size, with a `PointConfig`
+    combine = staticmethod(combine)
 
     def variants(self, config: ResolutionConfig) -> Sequence[ResolutionConfig]:
         """One for each protocol."""
@@ -39,7 +42,7 @@ class Resolution(Method):
     ) -> Iterator[Step]:
         """A step for each size; what the model was built for is the native one."""
         config = replace(config, native=config.native or preprocessing.size[0])
-        return sweep(run, model, images, config, labelled)
+        return sweep(run, self, model, images, config, labelled)
 
     def told(self, parts: Sequence[Step], config: ResolutionConfig) -> str:
         """The numbers of the last step."""

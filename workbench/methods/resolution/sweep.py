@@ -13,7 +13,6 @@ from workbench.memory import out_of_memory
 from workbench.methods import erf
 from workbench.methods.erf import ErfConfig
 from workbench.methods.method import Method, Run
-from workbench.methods.resolution import point
 from workbench.methods.resolution.adapt import adapted, preprocessing_at
 from workbench.methods.resolution.config import (
     PointConfig,
@@ -22,18 +21,6 @@ from workbench.methods.resolution.config import (
 )
 from workbench.methods.resolution.curve import Statistics, curve
 from workbench.results import Erf, Resolution, ResolutionPoint
-
-
-class Point(Method):
-    """A model at one size."""
-
-    name = "resolution"
-    Config = PointConfig
-    measure = staticmethod(point.measure)
-    combine = staticmethod(point.combine)
-
-
-POINT = Point()
 
 
 @dataclass(frozen=True)
@@ -89,6 +76,7 @@ def check_sizes(
 
 def sweep(
     run: Run,
+    method: Method,
     model: nn.Module,
     images: Images,
     config: ResolutionConfig,
@@ -99,6 +87,7 @@ def sweep(
     Everything that can be wrong with the input is looked for at the call, before the first step.
 
     Args:
+        method: measures a size.
         model: built for its native size, as `create_model` does.
         labelled: count right answers; else labels are left out, and predictions are compared with
             those at the native size.
@@ -120,11 +109,12 @@ def sweep(
     ordered = [native, *(size for size in sorted(set(sizes)) if size != native)]
     check_sizes(model, ordered, at)
     seen = images.subset(range(min(config.erf_images, len(images))))
-    return _steps(run, model, images, ordered, at, seen)
+    return _steps(run, method, model, images, ordered, at, seen)
 
 
 def _steps(
     run: Run,
+    method: Method,
     model: nn.Module,
     images: Images,
     sizes: Sequence[int],
@@ -139,7 +129,7 @@ def _steps(
         other = adapted(model, size, config)
         options = {"preprocessing": preprocessing_at(model, size, config), "folder": "points"}
         try:
-            found = run(POINT, other, images, config, **options)
+            found = run(method, other, images, config, **options)
         except MemoryError as error:
             full = size if full is None else min(full, size)
             yield Step(size, reason=str(error))
