@@ -1,6 +1,8 @@
 """Scan paths: as published, permutations with an inverse, and what a model makes of them."""
 
 import json
+import re
+from pathlib import Path
 
 import golden
 import numpy as np
@@ -21,8 +23,10 @@ from workbench.paths import (
     ScanPath,
     covering_paths,
     gallery,
+    register_path,
     scan_path,
     scan_set,
+    zoo,
 )
 from workbench.scan import cross_merge, cross_scan, to_image_order, to_scan_order
 
@@ -555,3 +559,48 @@ def test_the_command_refuses_in_one_sentence(
     assert main(["paths", *arguments]) == 2
     shown = capsys.readouterr().err
     assert message in shown and shown.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is registered in a test is gone after it."""
+    monkeypatch.setattr(zoo, "FAMILIES", list(zoo.FAMILIES))
+    for table in ("_TRAVERSALS", "ORDERS", "SETS", "SET_SOURCES"):
+        known = dict(getattr(zoo, table))
+        monkeypatch.setattr(zoo, table, known)
+
+
+def test_the_path_of_the_documentation_is_registered_from_outside(registry) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "add-a-path.md").read_text()
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "add-a-path.md", "exec"), names)
+    path = scan_path("inside-out", 3, 2)
+    assert path.order.tolist() == [2, 3, 0, 1, 4, 5] and path.covers
+    assert scan_path("inside-out-reversed", 3, 2).order.tolist() == path.order.tolist()[::-1]
+    families, _ = gallery(4, 4, "inside-out*")
+    assert [family.source for family in families] == ["this page"]
+    model = names["model"]
+    x = torch.randn(1, 3, 64, 64)
+    with record(model, "y") as seen:
+        model(x)
+    assert any(site.endswith("/inside-out") for site in seen)
+    assert seen.paths["layers.0.blocks.0.op.scan/inside-out"].name == "inside-out"
+
+
+@pytest.mark.parametrize(
+    ("name", "traversal", "message"),
+    [
+        ("row", np.ravel, "already"),
+        ("cross", np.ravel, "already"),
+        ("Mine", np.ravel, "small letters"),
+        ("mine-reversed", np.ravel, "small letters"),
+        ("twice", lambda cells: np.r_[cells.ravel(), 0], "at most once"),
+        ("outside", lambda cells: cells.ravel() + 1, "cells of its grid"),
+    ],
+)
+def test_a_path_that_cannot_be_is_not_registered(registry, name, traversal, message) -> None:
+    before = list(zoo.ORDERS)
+    with pytest.raises(ValueError, match=message):
+        register_path(name, traversal)
+    assert list(zoo.ORDERS) == before

@@ -14,6 +14,8 @@ from workbench.paths.zoo import (
     SETS,
     covering_paths,
     gallery,
+    register_path,
+    register_set,
     scan_path,
     scan_set,
 )
@@ -30,6 +32,8 @@ __all__ = [
     "ScanPath",
     "covering_paths",
     "gallery",
+    "register_path",
+    "register_set",
     "scan_path",
     "scan_set",
 ]

@@ -158,7 +158,7 @@ _LOCALMAMBA = "LocalMamba, 2024, arXiv 2403.09338"
 _EFFICIENT = "EfficientVMamba, 2024, arXiv 2403.09977"
 _VIVIM = "Vivim, 2024, arXiv 2401.14168"
 
-FAMILIES = (
+FAMILIES: list[Family] = [
     Family("along rows", f"{_VIM}; {_VMAMBA}", BIDIRECTIONAL),
     Family("along columns", _VMAMBA, ("column", "column-reversed")),
     Family("diagonals that wrap around", _RS_MAMBA, _DIAGONALS),
@@ -179,7 +179,7 @@ FAMILIES = (
     Family("local windows as used, with padding", _LOCALMAMBA, _as_used(_WINDOWS)),
     Family("every second row and column", _EFFICIENT, _ATROUS),
     Family("every second row and column as used, with padding", _EFFICIENT, _as_used(_ATROUS)),
-)
+]
 
 ORDERS: dict[str, Callable[[int, int], ndarray]] = {
     name: partial(_order, name) for family in FAMILIES for name in family.paths
@@ -233,6 +233,61 @@ SET_SOURCES = {
     "scans of one, three at the outer of two levels",
     "video-2": f"{_VIVIM}; video-T for T frames below one another, there averaged",
 }
+
+
+def register_path(
+    name: str,
+    traversal: Callable[[ndarray], ndarray],
+    *,
+    title: str = "registered",
+    source: str = "",
+) -> None:
+    """Make a path of one's own known under a name, with its way back, `NAME-reversed`.
+
+    It can then be used wherever paths are named: `scan_path`, sets, models, `vssm paths`.
+
+    Args:
+        name: small letters, digits and hyphens.
+        traversal: from the cells (rows, columns) of a grid, numbered row by row, to those that are
+            visited, in order: for every grid, each cell at most once.
+        title: what it does, in some words.
+        source: where it comes from.
+
+    Raises:
+        ValueError: for a name that is taken or misspelt, or a traversal that leaves the grid or
+            comes to a cell twice on a small one.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or name.endswith(
+        ("-reversed", "-as-used")
+    ):
+        raise ValueError(
+            f"a scan path cannot be called {name!r}: give small letters, digits and hyphens, "
+            "without -reversed or -as-used at the end"
+        )
+    if _parse(name) is not None or name in SETS:
+        raise ValueError(f"there is a scan path or a set called {name!r} already")
+    for height, width in ((2, 2), (4, 6)):
+        cells = np.arange(height * width).reshape(height, width)
+        visited = np.asarray(traversal(cells)).ravel()
+        if not np.isin(visited, cells).all() or len(np.unique(visited)) < len(visited):
+            raise ValueError(
+                f"scan path {name!r} must visit cells of its grid, each at most once, but over "
+                f"{height} x {width} cells it visits {visited.tolist()}"
+            )
+    _TRAVERSALS[name] = traversal
+    FAMILIES.append(Family(title, source, _and_reversed(name)))
+    ORDERS.update({path: partial(_order, path) for path in _and_reversed(name)})
+
+
+def register_set(name: str, paths: Sequence[str], *, source: str = "") -> None:
+    """Make a set of directions known under a name, for `scan_set` and models.
+
+    Raises:
+        ValueError: for a name that is taken, and as `scan_set`.
+    """
+    if name in SETS or _parse(name) is not None:
+        raise ValueError(f"there is a scan path or a set called {name!r} already")
+    SETS[name], SET_SOURCES[name] = scan_set(tuple(paths)), source
 
 
 @lru_cache(maxsize=256)
