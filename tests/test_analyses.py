@@ -22,6 +22,7 @@ def test_a_script_is_the_command_of_its_name(script, command, monkeypatch) -> No
     monkeypatch.setattr(sys, "argv", [script, "--some", "words"])
     importlib.import_module(f"analyses.{script}")
     assert not seen  # importing runs nothing
+    del sys.modules[f"analyses.{script}"]
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(f"analyses.{script}", run_name="__main__")
     assert ended.value.code == 0 and seen == [[command, "--some", "words"]]

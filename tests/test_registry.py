@@ -6,10 +6,23 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from workbench import figures, methods
+from workbench.attacks.projected_gradient import NORMS
+from workbench.methods.attribution.config import METHODS
+from workbench.methods.attribution.faithfulness import BASELINES
+from workbench.methods.erf.config import PRESETS
+from workbench.methods.method import choices
+from workbench.methods.resolution import figure as resolution_figure
+from workbench.methods.robustness.config import ATTACKS, PROBES
+from workbench.methods.scan_maps.config import PUBLISHED
+from workbench.methods.scan_maps.published_views import NORMALISATIONS
+from workbench.mixing.hidden_attention import AGGREGATES, VIEWS
+from workbench.perturbations.corruptions import SEVERITIES
+from workbench.perturbations.patches import FILLS
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,6 +36,26 @@ def test_every_method_has_a_configuration_a_title_and_pictures() -> None:
         assert len(methods.title(name)) < 40
         pictures = figures.of(name)
         assert all(callable(getattr(pictures, part)) for part in ("sheets", "tables", "report"))
+
+
+def choices_of(name: str, field: str) -> set:
+    found = choices(get_type_hints(methods.get(name).Config)[field])
+    return {choice for choice in found if choice is not None}
+
+
+def test_choices_of_the_configurations_are_those_of_the_mathematics() -> None:
+    assert choices_of("erf", "preset") == set(PRESETS)
+    assert choices_of("scan-maps", "view") == set(VIEWS) == {"alpha", "contribution", *PUBLISHED}
+    assert choices_of("scan-maps", "aggregate") == set(AGGREGATES) - {"channels"}
+    assert choices_of("scan-maps", "normalise") == set(NORMALISATIONS)
+    assert choices_of("attribution", "method") == set(METHODS)
+    assert choices_of("attribution", "baseline") == set(BASELINES)
+    assert choices_of("robustness", "attacks") == {*ATTACKS, "none"}
+    assert choices_of("robustness", "probes") == {*PROBES, "all", "none"}
+    assert choices_of("robustness", "severities") == set(SEVERITIES)
+    assert choices_of("robustness", "norm") == set(NORMS)
+    assert choices_of("robustness", "fill") == set(FILLS)
+    assert set(get_args(resolution_figure.Published)) == set(resolution_figure.PUBLISHED)
 
 
 def test_the_method_of_the_documentation_takes_a_folder_and_a_line(tmp_path: Path) -> None:

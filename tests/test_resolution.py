@@ -20,10 +20,11 @@ from workbench import resolution
 from workbench.cli import main
 from workbench.images import Batch, Preprocessing, open_images
 from workbench.methods.resolution import figure as pictures
-from workbench.methods.resolution.adapt import adapted, preprocessing_at
-from workbench.methods.resolution.config import PointConfig, ResolutionConfig, settled
+from workbench.methods.resolution.adapt import adapted, preprocessing_at, settled
+from workbench.methods.resolution.config import PointConfig, ResolutionConfig
 from workbench.methods.resolution.cost import count
 from workbench.methods.resolution.curve import compare, curve
+from workbench.methods.resolution.measure import measure
 from workbench.methods.resolution.metrics import (
     cka,
     difference,
@@ -36,7 +37,6 @@ from workbench.methods.resolution.metrics import (
     relative_change,
     wilson,
 )
-from workbench.methods.resolution.point import measure
 from workbench.methods.resolution.sweep import Step, curve_of
 from workbench.models import S4ND
 from workbench.results import Resolution, ResolutionPoint, load

@@ -4,16 +4,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from workbench import distributed
-from workbench.images import Images, open_images, preprocessing_for
 from workbench.methods.method import Method
 from workbench.results import Result
-from workbench.runner import joined, parts, tqdm_progress
-from workbench.weights import create_model, facts_of
+
+if TYPE_CHECKING:  # options are read before it is known that anything is measured
+    from torch import nn
+
+    from workbench.images import Images
 
 Size = int | tuple[int, int]
 
@@ -66,6 +65,8 @@ class Study:
         Raises:
             ValueError: when something of the input does not fit, in a sentence.
         """
+        from workbench import distributed
+
         distributed.join()
         config = method.Config() if config is None else config
         images = self.open_images()
@@ -79,20 +80,24 @@ class Study:
         ]
         return method.compare([finish() for finish in started], **compared)
 
-    def open_images(self) -> Images:
+    def open_images(self) -> "Images":
         """The images, at most `limit` of them."""
+        from workbench.images import open_images
+
         source = self.data or self.images
         if isinstance(source, tuple | list) and len(source) == 1:
             (source,) = source
         return open_images(source, self.limit)
 
-    def subjects(self, size: Size | None = None, both: bool = False) -> list[nn.Module]:
+    def subjects(self, size: Size | None = None, both: bool = False) -> "list[nn.Module]":
         """The models, built for a size, each after its untrained twin where `both` are asked for.
 
         Raises:
             ValueError: for neither or both of `model` and `repo`, for other than one weight for all
                 or one for each, and as `create_model`.
         """
+        from workbench.weights import facts_of
+
         names, build = self._models()
         found = []
         for name, source in pairs(names, self.weights):
@@ -106,7 +111,7 @@ class Study:
         """Raise ValueError when models are not named rightly; nothing is built."""
         self._models()
 
-    def _models(self) -> tuple[tuple[str, ...], Callable[..., nn.Module]]:
+    def _models(self) -> tuple[tuple[str, ...], "Callable[..., nn.Module]"]:
         """The models' names, and what builds one from name, weights, seed and img_size."""
         if (self.repo is None) != (self.adapter is None):
             raise ValueError("--repo and --adapter go together: the folder, and a file with make()")
@@ -115,6 +120,8 @@ class Study:
                 "give models by --model, or one of a repository by --repo and --adapter"
             )
         if self.repo is None or self.adapter is None:
+            from workbench.weights import create_model
+
             return self.model, create_model
         from workbench import external
 
@@ -123,7 +130,7 @@ class Study:
 
     def _external(
         self, name: str, weights: str, *, seed: int, img_size: Size | None = None
-    ) -> nn.Module:
+    ) -> "nn.Module":
         from workbench import external
 
         given = None if weights in ("auto", "random") else weights
@@ -132,9 +139,14 @@ class Study:
         )
 
     def _start(
-        self, method: Method, model: nn.Module, images: Images, config: Any
+        self, method: Method, model: "nn.Module", images: "Images", config: Any
     ) -> Callable[[], Result]:
         """Look at the input of one model, and give what measures it."""
+        from workbench import distributed
+        from workbench.images import preprocessing_for
+        from workbench.runner import joined, parts, tqdm_progress
+        from workbench.weights import facts_of
+
         facts = facts_of(model)
         preprocessing = preprocessing_for(model, self.size or method.own_size(config))
         preprocessing = method.prepared(preprocessing, config)
@@ -187,5 +199,7 @@ def pairs(models: Sequence[str], weights: Sequence[str]) -> list[tuple[str, str]
 
 def announce(text: str) -> None:
     """Tell the person at the terminal, once for all processes."""
+    from workbench import distributed
+
     if distributed.rank() == 0:
         print(text, file=sys.stderr)

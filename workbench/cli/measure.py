@@ -11,7 +11,7 @@ from typing import Any
 from docstring_parser import parse
 from jsonargparse import ArgumentParser, Namespace
 
-from workbench import distributed, figures, methods
+from workbench import figures, methods
 from workbench.cli.options import add_fields, add_option, read_fields
 from workbench.fields import read_option
 from workbench.memory import keep_freed_memory
@@ -37,6 +37,8 @@ def parser(name: str) -> ArgumentParser:
 
 def command(name: str, args: Namespace) -> int:
     """Measure, write figures and tables, print the numbers."""
+    from workbench import distributed
+
     keep_freed_memory()
     method, drawn = methods.get(name), figures.of(name)
     study = read_fields(args, Study)

@@ -19,8 +19,6 @@ def parser() -> ArgumentParser:
 
 def command(args: Namespace) -> int:
     """Print a line for each path, and draw."""
-    from workbench.figures import paths as pictures
-    from workbench.figures.files import save_figure
     from workbench.paths import PADDING, SET_SOURCES, SETS, gallery
 
     try:
@@ -70,6 +68,9 @@ def command(args: Namespace) -> int:
             for name, members in SETS.items():
                 print(f"{name:16} {len(members):5}  {SET_SOURCES[name]}")
     if file:
+        from workbench.figures import paths as pictures
+        from workbench.figures.files import save_figure
+
         sheet = pictures.sheet(families, refused)
         stem, formats = file.with_suffix(""), (file.suffix[1:],)
         written = save_figure(sheet.draw(), stem, sheet.caption, formats)

@@ -2,14 +2,29 @@
 and the pages ask of one.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
+from importlib import import_module
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
-from torch import nn
 
-from workbench.images import Batch, Images, Preprocessing
 from workbench.results import Result
+
+if TYPE_CHECKING:  # the command line reads contract and options, and torch takes seconds
+    from torch import nn
+
+    from workbench.images import Batch, Images, Preprocessing
 
 Partial = dict[str, np.ndarray]
 """What a method measured on a batch: by name, arrays whose first axis is the images, or empty."""
@@ -66,13 +81,12 @@ def check_choice(name: str, value: Any, hint: Any) -> None:
 class Method(Protocol):
     """One question asked of any model on any images.
 
-    A subclass gives `name`, `Config`, `measure` and `combine`; what else it says of itself has the
-    answer that fits most methods. An object of it is `method` of `workbench.methods.<name>`, listed
-    in `workbench.methods.METHODS`; `figure.py` beside it draws the results.
+    A subclass gives `name` and `Config`; what else it says of itself has the answer that fits most
+    methods. An object of it is `method` of `workbench.methods.<name>`, listed in
+    `workbench.methods.METHODS`; `measure.py` beside it has `measure` and `combine`, and `figure.py`
+    draws the results.
 
     Attributes:
-        measure: (model, batch, config) -> what is measured on some images: tensors in, arrays out.
-        combine: (partials, config, meta) -> one result of all images.
         name: as the command line spells it, such as `scan-maps`.
         Config: its configuration, a frozen dataclass; a field `chunk`, if any, sets the images that
             are measured at a time.
@@ -82,8 +96,18 @@ class Method(Protocol):
     name: ClassVar[str]
     Config: ClassVar[type]
     before_after: ClassVar[bool] = False
-    measure: Callable[[nn.Module, Batch, Any], Partial]
-    combine: Callable[[list[Partial], Any, dict[str, Any]], Result]
+
+    def measure(self, model: nn.Module, batch: Batch, config: Any) -> Partial:
+        """What is measured on some images: tensors in, arrays out."""
+        return self._file("measure").measure(model, batch, config)
+
+    def combine(self, partials: list[Partial], config: Any, meta: dict[str, Any]) -> Result:
+        """One result of all images."""
+        return self._file("measure").combine(partials, config, meta)
+
+    def _file(self, name: str) -> Any:
+        """A module of the method's folder, imported when it is needed."""
+        return import_module(f"{type(self).__module__}.{name}")
 
     def own_size(self, config: Any) -> int | None:
         """Side of the images in pixels that a published protocol asks for; None for the model's."""

@@ -3,7 +3,6 @@ HiddenMambaAttn, and how faithful such a map is.
 """
 
 from workbench.methods.attribution.config import AttributionConfig
-from workbench.methods.attribution.measure import combine, measure
 from workbench.methods.method import Method
 
 
@@ -12,8 +11,6 @@ class Attribution(Method):
 
     name = "attribution"
     Config = AttributionConfig
-    measure = staticmethod(measure)
-    combine = staticmethod(combine)
 
 
 method = Attribution()

@@ -4,10 +4,13 @@ A unit's map is the size of the gradient of its feature to every input pixel. Wh
 what and how it is averaged is in `ErfConfig`; `PRESETS` are the published protocols.
 """
 
-from workbench.images import Preprocessing
+from typing import TYPE_CHECKING
+
 from workbench.methods.erf.config import ErfConfig, own_size, prepared
-from workbench.methods.erf.measure import combine, measure
 from workbench.methods.method import Method
+
+if TYPE_CHECKING:
+    from workbench.images import Preprocessing
 
 
 class EffectiveReceptiveField(Method):
@@ -16,13 +19,11 @@ class EffectiveReceptiveField(Method):
     name = "erf"
     Config = ErfConfig
     before_after = True
-    measure = staticmethod(measure)
-    combine = staticmethod(combine)
 
     def own_size(self, config: ErfConfig) -> int | None:
         return own_size(config)
 
-    def prepared(self, preprocessing: Preprocessing, config: ErfConfig) -> Preprocessing:
+    def prepared(self, preprocessing: "Preprocessing", config: ErfConfig) -> "Preprocessing":
         return prepared(preprocessing, config)
 
 

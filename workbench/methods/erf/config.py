@@ -1,12 +1,14 @@
 """How an effective receptive field is measured, and the published protocols."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import nn
-
-from workbench.images import Preprocessing
 from workbench.methods.method import Config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from workbench.images import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def protocol(config: ErfConfig, model: nn.Module | None = None) -> ErfConfig:
+def protocol(config: ErfConfig, model: "nn.Module | None" = None) -> ErfConfig:
     """The configuration with its preset's settings filled in."""
     if config.preset is None:
         return config
@@ -117,7 +119,7 @@ def own_size(config: ErfConfig) -> int | None:
     return PRESETS[config.preset].size if config.preset else None
 
 
-def prepared(preprocessing: Preprocessing, config: ErfConfig) -> Preprocessing:
+def prepared(preprocessing: "Preprocessing", config: ErfConfig) -> "Preprocessing":
     """How images are brought to size: the model's way, or the preset's."""
     resize = PRESETS[config.preset].resize if config.preset else "model"
     if resize == "model":

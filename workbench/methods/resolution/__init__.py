@@ -1,22 +1,25 @@
 """Resolution: what models predict at other image sizes, what it costs, how far scans remember.
 
-`point` measures one model at one size, `sweep` goes over sizes, `curve` makes the curve of their
+`measure` looks at one model at one size, `sweep` goes over sizes, `curve` makes the curve of their
 points.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from workbench.images import Images, Preprocessing
 from workbench.methods.method import Method, Run
 from workbench.methods.resolution.config import ResolutionConfig
-from workbench.methods.resolution.curve import Statistics, compare
-from workbench.methods.resolution.point import combine, measure
-from workbench.methods.resolution.sweep import Step, curve_of, sweep
 from workbench.results import Resolution as Result
 from workbench.results import content_hash, safe_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from workbench.images import Images, Preprocessing
+    from workbench.methods.resolution.sweep import Step
 
 
 class Resolution(Method):
@@ -24,8 +27,6 @@ class Resolution(Method):
 
     name = "resolution"
     Config = ResolutionConfig
-    measure = staticmethod(measure)  # of one size, with a `PointConfig`
-    combine = staticmethod(combine)
 
     def variants(self, config: ResolutionConfig) -> Sequence[ResolutionConfig]:
         """One for each protocol."""
@@ -42,23 +43,24 @@ class Resolution(Method):
     ) -> Iterator[Step]:
         """A step for each size; what the model was built for is the native one."""
         config = replace(config, native=config.native or preprocessing.size[0])
-        return sweep(run, self, model, images, config, labelled)
+        return self._file("sweep").sweep(run, self, model, images, config, labelled)
 
     def told(self, parts: Sequence[Step], config: ResolutionConfig) -> str:
         """The numbers of the last step."""
-        from workbench.methods.resolution.figure import line, missing
-
-        step = parts[-1]
+        figure, step = self._file("figure"), parts[-1]
         if step.reason:
             names = [part.point.meta["model"] for part in parts if part.point]
-            return missing(names[0] if names else "", step.size, step.reason)
+            return figure.missing(names[0] if names else "", step.size, step.reason)
         # the native size is all that a point is compared with
-        return line(self.join(parts[:1] if len(parts) < 2 else [parts[0], step], config), step.size)
+        shown = parts[:1] if len(parts) < 2 else [parts[0], step]
+        return figure.line(self.join(shown, config), step.size)
 
     def join(self, parts: Sequence[Step], config: ResolutionConfig) -> Result:
         """The curve of the steps."""
-        statistics = Statistics(config.confidence, config.resamples, config.seed)
-        return curve_of(parts, statistics)
+        statistics = self._file("curve").Statistics(
+            config.confidence, config.resamples, config.seed
+        )
+        return self._file("sweep").curve_of(parts, statistics)
 
     def file_name(self, result: Result) -> str:
         """`<model>-resolution-<hash8>.npz`; hash8 stands for model, images and protocol, not for
@@ -73,6 +75,7 @@ class Resolution(Method):
         groups: dict[str, list[Result]] = {}
         for result in results:
             groups.setdefault(result.meta["object_size"], []).append(result)
+        compare = self._file("curve").compare
         return [found for group in groups.values() for found in compare(group)]
 
 

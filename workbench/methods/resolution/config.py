@@ -1,11 +1,8 @@
 """How a model is measured at a size, and over which sizes."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Literal
 
-from torch import nn
-
-from workbench.images import Images, preprocessing_for
 from workbench.methods.method import Config
 
 Protocol = Literal["grows", "constant"]
@@ -96,31 +93,3 @@ class ResolutionConfig(_Adaptation):
         """What each of the sizes is measured with; of the first protocol."""
         shared = {field.name: getattr(self, field.name) for field in fields(_Adaptation)}
         return PointConfig(**shared, object_size=self.object_size[0])
-
-
-def native_size(model: nn.Module) -> int:
-    """Side of the images a model was made for, in pixels."""
-    return preprocessing_for(model).size[0]
-
-
-def settled(config: PointConfig, model: nn.Module, images: Images, labelled: bool) -> PointConfig:
-    """The configuration with `native` and `classes` filled in.
-
-    Raises:
-        ValueError: when the labels do not fit the head, or `classes` are none of the head's.
-    """
-    heads = getattr(model, "num_classes", None)
-    targets = images.targets(heads) if heads else images.labels
-    if labelled and not any(k >= 0 for k in targets or ()):
-        have = f"{len(images.classes)} classes" if images.classes else "no labels"
-        raise ValueError(
-            f"{type(model).__name__} tells {heads or 'unknown'} classes apart, but "
-            f"{images.title} has {have}, so right answers cannot be counted; give a model with the "
-            "classes of the data, or compare predictions over sizes without labels (--images)"
-        )
-    classes = config.classes
-    if labelled and config.restrict and not classes and heads == 1000 and images.classes:
-        classes = tuple(sorted({k for k in targets or () if k >= 0}))
-    if classes and heads and not all(0 <= k < heads for k in classes):
-        raise ValueError(f"classes {classes} are not all among the {heads} of the head")
-    return replace(config, native=config.native or native_size(model), classes=classes)

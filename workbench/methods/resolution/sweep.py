@@ -13,12 +13,8 @@ from workbench.memory import out_of_memory
 from workbench.methods import erf
 from workbench.methods.erf import ErfConfig
 from workbench.methods.method import Method, Run
-from workbench.methods.resolution.adapt import adapted, preprocessing_at
-from workbench.methods.resolution.config import (
-    PointConfig,
-    ResolutionConfig,
-    settled,
-)
+from workbench.methods.resolution.adapt import adapted, preprocessing_at, settled
+from workbench.methods.resolution.config import PointConfig, ResolutionConfig
 from workbench.methods.resolution.curve import Statistics, curve
 from workbench.results import Erf, Resolution, ResolutionPoint
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from workbench.methods.method import Method
 from workbench.methods.robustness.config import RobustnessConfig
-from workbench.methods.robustness.corruption_errors import compare
-from workbench.methods.robustness.measure import combine, measure
 from workbench.results import Robustness as Result
 
 
@@ -17,8 +15,6 @@ class Robustness(Method):
 
     name = "robustness"
     Config = RobustnessConfig
-    measure = staticmethod(measure)
-    combine = staticmethod(combine)
 
     def compare(self, results: Sequence[Result], baseline: str | None = None) -> list[Result]:
         """Corruption errors against a baseline, see `corruption_errors.compare`.
@@ -26,6 +22,8 @@ class Robustness(Method):
         Args:
             baseline: the model whose errors count as 100 %: one measured here, or a result file.
         """
+        from workbench.methods.robustness.corruption_errors import compare
+
         return compare(results, baseline)
 
 

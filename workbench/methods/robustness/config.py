@@ -1,11 +1,13 @@
 """What a model can be put to, and the choice among it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from workbench.attacks.pixels import AttackConfig
 from workbench.methods.method import Config
 from workbench.perturbations.corruptions import SEVERITIES, chosen
+
+if TYPE_CHECKING:
+    from workbench.attacks.pixels import AttackConfig
 
 ATTACKS = ("fgsm", "pgd", "autoattack")
 PROBES = ("drop", "drop-scan", "information", "shuffle", "views")
@@ -85,8 +87,10 @@ class RobustnessConfig(Config):
                 )
             self.attack("pgd", eps)  # says what else is wrong with a distance
 
-    def attack(self, kind: str, eps_255: float) -> AttackConfig:
+    def attack(self, kind: str, eps_255: float) -> "AttackConfig":
         """The settings of one of the attacks."""
+        from workbench.attacks.pixels import AttackConfig
+
         return AttackConfig(
             kind=kind,
             eps_255=eps_255,

@@ -7,7 +7,6 @@ diagonal and the statistics of the scan's coefficients.
 
 from workbench.methods.method import Method
 from workbench.methods.scan_maps.config import ScanMapsConfig
-from workbench.methods.scan_maps.measure import combine, measure
 
 
 class ScanMaps(Method):
@@ -15,8 +14,6 @@ class ScanMaps(Method):
 
     name = "scan-maps"
     Config = ScanMapsConfig
-    measure = staticmethod(measure)
-    combine = staticmethod(combine)
 
 
 method = ScanMaps()

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from workbench.methods.method import Config
-from workbench.mixing.hidden_attention import VIEWS
 
-PUBLISHED = tuple(view for view in VIEWS if view not in ("alpha", "contribution"))
+PUBLISHED = ("QK", "QwKw", "w")
+"""Views as VMamba's figures have them; see `mixing.hidden_attention.VIEWS`."""
 
 
 @dataclass(frozen=True)

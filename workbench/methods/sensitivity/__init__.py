@@ -17,8 +17,6 @@ from collections.abc import Sequence
 
 from workbench.methods.method import Method
 from workbench.methods.sensitivity.config import SensitivityConfig
-from workbench.methods.sensitivity.measure import combine, measure
-from workbench.methods.sensitivity.sizes import compare
 from workbench.results import Sensitivity as Result
 
 
@@ -27,11 +25,11 @@ class Sensitivity(Method):
 
     name = "sensitivity"
     Config = SensitivityConfig
-    measure = staticmethod(measure)
-    combine = staticmethod(combine)
 
     def compare(self, results: Sequence[Result]) -> list[Result]:
         """The claim on size across the sizes of a family, see `sizes.compare`."""
+        from workbench.methods.sensitivity.sizes import compare
+
         return compare(results)
 
 
