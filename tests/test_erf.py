@@ -458,9 +458,10 @@ def test_intervals_hold_the_value_and_shrink_with_more_images() -> None:
         sample = maps(n)
         values = erf_numbers.numbers(sample.mean(0), (23.5, 23.5))
         found = erf_numbers.bootstrap(sample, np.ones(n), (23.5, 23.5), values, 200, 0.95, 0)
-        low, high = found["A50"]
-        assert low <= 100 * erf_numbers.smallest_set(sample.mean(0), 0.5) <= high
-        widths.append(high - low)
+        number = found["A50"]
+        assert number.value == 100 * erf_numbers.smallest_set(sample.mean(0), 0.5)
+        assert number.low <= number.value <= number.high
+        widths.append(number.high - number.low)
     assert widths[1] < widths[0] / 2
 
 
@@ -472,5 +473,5 @@ def test_an_interval_holds_its_number_however_few_the_images() -> None:
     values = erf_numbers.numbers(mean, (15.5, 15.5))
     found = erf_numbers.bootstrap(maps, np.ones(4), (15.5, 15.5), values, 200, 0.95, 0)
     for name, value in values.items():
-        low, high = found[name]
-        assert 0 <= low <= value <= high and low < high
+        number = found[name]
+        assert 0 <= number.low <= value <= number.high and number.low < number.high

@@ -23,6 +23,8 @@ LAYERS = (
         "workbench.results",
         "workbench.distributed",
         "workbench.memory",
+        "workbench.statistics",
+        "workbench.hooks",
     ),
     ("workbench.scan",),
     ("workbench.trace", "workbench.models", "workbench.images"),

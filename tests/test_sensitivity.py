@@ -21,12 +21,13 @@ from workbench.methods.sensitivity.claims import SIZE, WEAK, claims, holm, verdi
 from workbench.methods.sensitivity.config import settled
 from workbench.methods.sensitivity.figure import draw
 from workbench.methods.sensitivity.gradient import MEASURES
-from workbench.methods.sensitivity.metrics import Resamples, restored
+from workbench.methods.sensitivity.metrics import restored
 from workbench.methods.sensitivity.perturb import Inside
 from workbench.methods.sensitivity.subject import Case, Subject, row_rms
 from workbench.models import MambaVision, Vim, VMamba
 from workbench.results import Sensitivity, load
 from workbench.runner import run
+from workbench.statistics import Resamples
 
 FAST = SensitivityConfig(
     eps=(0.1,), steps=3, draws=2, halvings=2, attack_steps=2, attack_seeds=2, resamples=200

@@ -5,7 +5,7 @@ Grad-CAM works on every family because a layer's tokens are brought to the grid 
 geometry (`workbench.geometry.as_map`).
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from workbench.methods.attribution.config import METHODS, AttributionConfig
 from workbench.methods.scan_maps.published_views import quirks, vim_maps
 from workbench.models.mambavision import MambaVision
 from workbench.results import Attribution
+from workbench.statistics import mean
 
 _VIM = {"raw-attention": "raw", "rollout": "rollout", "mamba-attribution": "attribution"}
 
@@ -342,6 +343,7 @@ def combine(
     for key in ("infidelity", "sensitivity"):
         if np.isfinite(joined[key]).any():
             values[key] = (joined[key], "")
+    draws = {key: getattr(config, key) for key in ("confidence", "resamples", "seed")}
     meta = {
         **meta,
         "config": asdict(config),
@@ -352,7 +354,8 @@ def combine(
         "targets": joined["target"].tolist(),
         "probabilities": joined["probability"].tolist(),
         "numbers": {
-            key: {**_interval(value, config), "unit": unit} for key, (value, unit) in values.items()
+            key: replace(mean(_known(value), **draws), unit=unit).as_dict()
+            for key, (value, unit) in values.items()
         },
     }
     return Attribution(
@@ -364,22 +367,13 @@ def combine(
     )
 
 
+def _known(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)].astype(np.float64)
+
+
 def _quirks(config: AttributionConfig) -> list[str]:
     view = _VIM.get(config.method)
     if view is None:
         return []
     published = (f"{view} as published", "vim as published") if config.as_published else ()
     return quirks(view, *published)
-
-
-def _interval(values: np.ndarray, config: AttributionConfig) -> dict[str, float | None]:
-    """Mean over images and its bootstrap percentile interval."""
-    values = values[np.isfinite(values)].astype(np.float64)
-    found: dict[str, float | None] = {"value": float(values.mean()), "low": None, "high": None}
-    if len(values) > 1 and config.resamples > 1:
-        rng = np.random.default_rng(config.seed)
-        drawn = rng.choice(values, (config.resamples, len(values))).mean(axis=1)
-        tail = (1 - config.confidence) / 2
-        low, high = np.quantile(drawn, [tail, 1 - tail])
-        found |= {"low": float(low), "high": float(high)}
-    return found

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from workbench.geometry import feature_map, grid_of, resolve_position
 from workbench.images import Batch
 from workbench.methods.erf.config import PRESETS, ErfConfig, protocol
-from workbench.methods.erf.metrics import THRESHOLDS, UNITS, bootstrap, legacy_square, numbers
+from workbench.methods.erf.metrics import THRESHOLDS, bootstrap, legacy_square, numbers
 from workbench.methods.erf.routes import directions, only_direction, only_path, paths
 from workbench.results import Erf
+from workbench.statistics import finite
 
 
 def display(p: np.ndarray, transform: str) -> np.ndarray:
@@ -130,10 +131,6 @@ def mean_map(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return mean / mean.sum() if mean.any() else mean
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
 def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict) -> Erf:
     """One `Erf` from the partial results of all chunks.
 
@@ -153,16 +150,8 @@ def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict
     weights = weights_of(maps, settled)
     mean = mean_map(maps, weights)
     centre = tuple(float(value) for value in partials[0]["centre"][0])
-    values = numbers(mean, centre)
-    intervals = bootstrap(
-        maps,
-        weights,
-        centre,
-        values,
-        config.resamples,
-        config.confidence,
-        config.seed,
-    )
+    draws = (config.resamples, config.confidence, config.seed)
+    found = bootstrap(maps, weights, centre, numbers(mean, centre), *draws)
     raw = maps.mean(axis=0, dtype=np.float64)
     transform = PRESETS[config.preset].display if config.preset else "x ** 0.25"
     legacy = display(np.abs(raw), transform if config.preset else "log10(x + 1)")
@@ -184,18 +173,10 @@ def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict
         "display": transform,
         "quirks": list(PRESETS[config.preset].quirks) if config.preset else [],
         "splits": [route.removeprefix("split:") for route in routes],
-        "numbers": {
-            key: {
-                "value": _finite(value),
-                "low": _finite(intervals[key][0]),
-                "high": _finite(intervals[key][1]),
-                "unit": UNITS[key],
-            }
-            for key, value in values.items()
-        },
+        "numbers": {key: number.as_dict() for key, number in found.items()},
         "legacy": {
             "map": transform if config.preset else "log10(x + 1)",
-            **{f"r{t * 100:.0f}": _finite(100 * legacy_square(legacy, t)) for t in THRESHOLDS},
+            **{f"r{t * 100:.0f}": finite(100 * legacy_square(legacy, t)) for t in THRESHOLDS},
         },
     }
     return Erf(

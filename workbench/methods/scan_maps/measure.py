@@ -30,6 +30,7 @@ from workbench.mixing.statistics import horizon_quantiles, pixels, shares, token
 from workbench.paths import CLASS_TOKEN
 from workbench.results import ScanMaps
 from workbench.scan import to_image_order
+from workbench.statistics import NONE, Number, percentile, redrawn_means
 
 QUANTITIES = ("row", "column", "diagonal", "delta", "B", "C", "horizon", "output")
 """What a result has maps of. `row`: influence of every cell on the query; `column`: influence of
@@ -340,7 +341,16 @@ def combine(partials: list[dict[str, np.ndarray]], config: ScanMapsConfig, meta:
     numbers = np.concatenate([partial["numbers"] for partial in partials]).astype(np.float64)
     pictures = [partial["pictures"] for partial in partials if len(partial["pictures"])]
     sites = json.loads(str(partials[0]["layout"][0]))
-    means, low, high = _intervals(numbers, config)
+    means = numbers.mean(axis=0)
+    units = list(NUMBERS.values())
+    draws = redrawn_means(numbers, config.resamples, config.seed) if len(numbers) > 1 else None
+
+    def number(site: int, k: int) -> Number:
+        interval = NONE
+        if draws is not None and len(draws) > 1 and np.isfinite(means[site, k]):
+            interval = percentile(draws[:, site, k], config.confidence)
+        return Number(means[site, k], *interval, units[k])
+
     meta = {
         **meta,
         "config": asdict(config),
@@ -348,15 +358,7 @@ def combine(partials: list[dict[str, np.ndarray]], config: ScanMapsConfig, meta:
         "view": VIEWS[config.view],
         "sites": sites,
         "numbers": {
-            site["name"]: {
-                key: {
-                    "value": _finite(means[i, j]),
-                    "low": _finite(low[i, j]),
-                    "high": _finite(high[i, j]),
-                    "unit": unit,
-                }
-                for j, (key, unit) in enumerate(NUMBERS.items())
-            }
+            site["name"]: {key: number(i, j).as_dict() for j, key in enumerate(NUMBERS)}
             for i, site in enumerate(sites)
             if np.isfinite(means[i]).any()
         },
@@ -377,25 +379,3 @@ def _quirks(config: ScanMapsConfig) -> list[str]:
     return published_views.quirks(
         *(["vmamba"] if config.aggregate == "mean" else []), f"vmamba {config.normalise}"
     )
-
-
-def _intervals(
-    numbers: np.ndarray, config: ScanMapsConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means over images (n, sites, numbers) and their bootstrap percentile intervals."""
-    means = numbers.mean(axis=0)
-    if len(numbers) < 2 or config.resamples < 2:
-        none = np.full_like(means, np.nan)
-        return means, none, none
-    rng = np.random.default_rng(config.seed)
-    drawn = [
-        numbers[rng.integers(len(numbers), size=len(numbers))].mean(axis=0)
-        for _ in range(config.resamples)
-    ]
-    tail = (1 - config.confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    return means, low, high
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -6,13 +6,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from workbench.images import Batch
-from workbench.methods.sensitivity import bounds, cut, gradient, horizon, perturb
-from workbench.methods.sensitivity import metrics as numbers
+from workbench.methods.sensitivity import bounds, cut, gradient, horizon, metrics, perturb
 from workbench.methods.sensitivity import patching as transplant
 from workbench.methods.sensitivity.claims import claims
 from workbench.methods.sensitivity.config import SensitivityConfig, settled
 from workbench.methods.sensitivity.subject import Case, Subject
 from workbench.results import Sensitivity
+from workbench.statistics import Resamples
 
 _MEASURES = {
     "gradient": gradient.measure,
@@ -78,18 +78,18 @@ def combine(
     }
     arrays = {key: value.astype(np.float64) for key, value in whole.items()}
     clean = arrays["clean"]
-    draw = numbers.Resamples(len(clean), used.resamples, used.confidence, used.seed)
+    draw = Resamples(len(clean), used.resamples, used.confidence, used.seed)
     views = {
-        "gradient": lambda: numbers.of_gradient(arrays["gradient"], sites, draw),
-        "perturb": lambda: numbers.of_perturb(
+        "gradient": lambda: metrics.of_gradient(arrays["gradient"], sites, draw),
+        "perturb": lambda: metrics.of_perturb(
             clean, arrays["perturbed"], arrays["random"], arrays["flipping"], rows["perturb"], draw
         ),
-        "cut": lambda: numbers.of_cut(arrays["cut"], arrays["alignment"], rows["cut"], draw),
-        "transplant": lambda: numbers.of_transplant(
+        "cut": lambda: metrics.of_cut(arrays["cut"], arrays["alignment"], rows["cut"], draw),
+        "transplant": lambda: metrics.of_transplant(
             clean, arrays["adversarial"], arrays["transplant"], rows["transplant"], draw
         ),
-        "bounds": lambda: numbers.of_bounds(arrays["bounds"], sites, draw),
-        "horizon": lambda: numbers.of_horizon(arrays["horizon"], sites, draw),
+        "bounds": lambda: metrics.of_bounds(arrays["bounds"], sites, draw),
+        "horizon": lambda: metrics.of_horizon(arrays["horizon"], sites, draw),
     }
     trained = meta["facts"].get("training") != "before training"
     meta = {
