@@ -1,4 +1,4 @@
-"""The small external_model models of the tests, stood in for, and the same weights in our families."""
+"""The small external models of the tests, stood in for, and the same weights in our families."""
 
 from functools import cache
 from pathlib import Path

@@ -88,6 +88,11 @@ def test_streamlit_stays_in_the_app_and_triton_in_its_kernel() -> None:
             assert name.startswith("kernels/triton_")
 
 
+def test_hooks_are_registered_in_one_place() -> None:
+    places = [path for path in SOURCES if ".register_forward" in path.read_text()]
+    assert [path.name for path in places] == ["hooks.py"]
+
+
 def test_figures_draw_results_and_compute_nothing() -> None:
     allowed = {"numpy", "matplotlib", "workbench"}
     allowed |= {"collections", "csv", "dataclasses", "functools", "importlib", "io", "pathlib"}

@@ -7,8 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workbench.results import store
-from workbench.results import Erf, Result, ResultError, content_hash, load, provenance, save_arrays
+from workbench.results import (
+    Erf,
+    Result,
+    ResultError,
+    content_hash,
+    load,
+    provenance,
+    save_arrays,
+    store,
+)
 
 
 def an_erf(**changes: object) -> Erf:

@@ -1,4 +1,4 @@
-"""Results: numpy arrays and `meta` in one file; what methods, figures, scripts and the app exchange."""
+"""Results: numpy arrays and `meta` in one file; what methods, figures, scripts and app exchange."""
 
 from workbench.results.kinds import (
     Attribution,

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.geometry import as_map, stages
+from workbench.hooks import hooks
 from workbench.images import Batch
 from workbench.methods.attribution import faithfulness
 from workbench.methods.attribution.config import METHODS, AttributionConfig
@@ -160,10 +161,13 @@ def grad_cam(
         reached.append(maps)
         return _put_back(model, output, tap(maps) - maps)
 
-    if before:
-        handle = module.register_forward_pre_hook(lambda _, args: (replaced(args[0]), *args[1:]))
-    else:
-        handle = module.register_forward_hook(lambda _, args, output: replaced(output))
+    def entering(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return (replaced(args[0]), *args[1:]), kwargs
+
+    def leaving(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        return replaced(output)
+
+    tapped = hooks([module], before=entering) if before else hooks([module], after=leaving)
 
     def forward(x: Tensor) -> Tensor:
         shape_of["x"] = x
@@ -174,12 +178,10 @@ def grad_cam(
             )
         return logits
 
-    try:
+    with tapped:
         found = attr.LayerGradCam(forward, tap).attribute(
             x.detach().requires_grad_(), targets, relu_attributions=False
         )
-    finally:
-        handle.remove()
     cam = torch.as_tensor(found).detach()
     if not cam.any():
         raise ValueError(

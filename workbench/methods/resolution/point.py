@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from workbench.hooks import hooks
 from workbench.images import Batch
 from workbench.methods.resolution import cost
 from workbench.methods.resolution.config import PointConfig
@@ -34,17 +35,10 @@ def head_of(model: nn.Module) -> nn.Module:
 
 def _predict(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, float]:
     """Logits (n, k), the head's input (n, c) and the seconds that passed."""
-    inputs: list[Tensor] = []
-
-    def keep(module: nn.Module, args: tuple) -> None:
-        inputs.append(args[0])
-
-    handle = head_of(model).register_forward_pre_hook(keep)
-    try:
+    seen: list[Tensor] = []
+    with hooks([head_of(model)], before=lambda _, args, __: seen.append(args[0])):
         logits, wall, _ = cost.timed(model, x)
-    finally:
-        handle.remove()
-    features = inputs[0] if inputs else logits
+    features = seen[0] if seen else logits
     if features.ndim > 2:  # a head over tokens, or a 1x1 convolution
         features = features.mean(dim=1) if features.ndim == 3 else features.mean(dim=(2, 3))
     return logits, features, wall

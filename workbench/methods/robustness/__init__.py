@@ -24,7 +24,7 @@ class Robustness(Method):
         """Corruption errors against a baseline, see `corruption_errors.compare`.
 
         Args:
-            baseline: the model whose errors count as 100 %: one of those measured, or a result file.
+            baseline: the model whose errors count as 100 %: one of those measured, or a file.
         """
         return compare(results, baseline)
 
