@@ -16,6 +16,7 @@ from workbench.images import Batch
 from workbench.methods.erf import metrics as erf_numbers
 from workbench.methods.erf.config import ErfConfig
 from workbench.methods.erf.measure import display, gradient, split_gradients
+from workbench.methods.method import Partial
 from workbench.models.vim import Vim
 from workbench.models.vmamba import SS2D, VMamba
 from workbench.paths import CROSS, scan_path
@@ -250,7 +251,7 @@ def batch_of(x: Tensor) -> Batch:
 
 def result_of(model: nn.Module, x: Tensor, **settings):
     config = ErfConfig(resamples=0, **settings)
-    return erf.combine([erf.measure(model, batch_of(x), config)], config, {})
+    return erf.combine(erf.measure(model, batch_of(x), config), config, {})
 
 
 def test_a_constant_factor_on_the_loss_changes_nothing() -> None:
@@ -371,7 +372,7 @@ def test_the_published_protocol_is_reproduced_to_the_digit(preset) -> None:
 
     for partial, summary in zip(partials, record["per_image_map"], strict=True):
         assert_summary(torch.from_numpy(partial["maps"][0]), summary, "per image map")
-    result = erf.combine(partials, config, {})
+    result = erf.combine(Partial.joined(partials), config, {})
     assert_summary(torch.from_numpy(result.maps).double().mean(0), record["mean_map"], "mean map")
     power = display(result.maps.astype(np.float64).mean(0), "x ** 0.2")
     assert_summary(torch.from_numpy(power), record["power_0.2_over_max"], "power map")

@@ -183,7 +183,7 @@ def test_learning_leaves_the_model_alone():
 def test_methods_without_labels_run(method):
     external_model, _ = pair("vmamba")
     config = {
-        "resolution": workbench.ResolutionConfig(native=64, probes=1),
+        "resolution": workbench.ResolutionConfig(native=64, probes=1, erf_images=1),
         "sensitivity": workbench.SensitivityConfig(
             quick=True, steps=1, draws=1, halvings=0, attack_steps=1, resamples=2
         ),

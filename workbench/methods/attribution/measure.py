@@ -18,6 +18,7 @@ from workbench.hooks import hooks
 from workbench.images import Batch
 from workbench.methods.attribution import faithfulness
 from workbench.methods.attribution.config import METHODS, AttributionConfig
+from workbench.methods.method import Partial
 from workbench.methods.scan_maps.published_views import quirks, vim_maps
 from workbench.models.mambavision import MambaVision
 from workbench.results import Attribution
@@ -242,7 +243,7 @@ def _put_back(model: nn.Module, output: Any, change: Tensor) -> Any:
 # The method
 
 
-def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> dict[str, np.ndarray]:
+def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> Partial:
     """Maps and faithfulness of a batch.
 
     Returns:
@@ -258,7 +259,7 @@ def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> dict[s
     count = len(x)
     with torch.no_grad():
         probabilities = model(x).softmax(dim=1).gather(1, targets[:, None])[:, 0]
-    partial = {
+    arrays = {
         "maps": maps.float().cpu().numpy(),
         "pictures": batch.pictures,
         "target": targets.cpu().numpy(),
@@ -273,15 +274,15 @@ def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> dict[s
         curves = faithfulness.compare(
             model, x, maps, targets, base, config.fractions, config.seed, batch.indices
         )
-        partial["deletion"], partial["insertion"] = curves
+        arrays["deletion"], arrays["insertion"] = curves
     if config.perturbations:
         for i in range(count):
             own = slice(i, i + 1)
             measured = _robustness(
                 model, x[own], attributions[own], targets[own], config, batch.indices[i]
             )
-            partial["infidelity"][i], partial["sensitivity"][i] = measured
-    return partial
+            arrays["infidelity"][i], arrays["sensitivity"][i] = measured
+    return Partial(arrays)
 
 
 def _robustness(
@@ -330,21 +331,18 @@ def _robustness(
     return float(fidelity), float(sensitivity)
 
 
-def combine(
-    partials: list[dict[str, np.ndarray]], config: AttributionConfig, meta: dict
-) -> Attribution:
-    """One `Attribution` from the partial results of all chunks."""
-    joined = {key: np.concatenate([partial[key] for partial in partials]) for key in partials[0]}
+def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribution:
+    """One `Attribution` of all images."""
     values: dict[str, tuple[np.ndarray, str]] = {}
     for curve in ("deletion", "insertion"):
-        if joined[curve].size:
-            areas = faithfulness.area(joined[curve])
+        if measured[curve].size:
+            areas = faithfulness.area(measured[curve])
             for k, of in enumerate((config.method, *faithfulness.REFERENCES)):
                 values[f"{curve}/{of}"] = (areas[:, k], "area")
             values[f"{curve} - random"] = (areas[:, 0] - areas[:, 1], "area")
     for key in ("infidelity", "sensitivity"):
-        if np.isfinite(joined[key]).any():
-            values[key] = (joined[key], "")
+        if np.isfinite(measured[key]).any():
+            values[key] = (measured[key], "")
     draws = {key: getattr(config, key) for key in ("confidence", "resamples", "seed")}
     meta = {
         **meta,
@@ -353,8 +351,8 @@ def combine(
         "quirks": _quirks(config),
         "references": list(faithfulness.REFERENCES),
         "fractions": np.linspace(0, 1, config.fractions + 1).tolist(),
-        "targets": joined["target"].tolist(),
-        "probabilities": joined["probability"].tolist(),
+        "targets": measured["target"].tolist(),
+        "probabilities": measured["probability"].tolist(),
         "numbers": {
             key: replace(mean(_known(value), **draws), unit=unit).as_dict()
             for key, (value, unit) in values.items()
@@ -362,10 +360,10 @@ def combine(
     }
     return Attribution(
         meta=meta,
-        maps=joined["maps"][: config.keep],
-        pictures=joined["pictures"][: config.keep],
-        deletion=joined["deletion"] if joined["deletion"].size else None,
-        insertion=joined["insertion"] if joined["insertion"].size else None,
+        maps=measured["maps"][: config.keep],
+        pictures=measured["pictures"][: config.keep],
+        deletion=measured["deletion"] if measured["deletion"].size else None,
+        insertion=measured["insertion"] if measured["insertion"].size else None,
     )
 
 

@@ -7,7 +7,6 @@ maps of their softmax weights.
 """
 
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from workbench.geometry import Grid, grid_of, resolve_position
 from workbench.images import Batch
+from workbench.methods.method import Partial
 from workbench.methods.scan_maps import published_views
 from workbench.methods.scan_maps.config import PUBLISHED, ScanMapsConfig
 from workbench.mixing.hidden_attention import (
@@ -83,13 +83,13 @@ def resolve_query(query: str, layer: ScanLayer, grid: Grid, size: tuple[int, int
     return Query(None, columns)
 
 
-def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> dict[str, np.ndarray]:
+def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> Partial:
     """Maps of a batch.
 
     Returns:
         maps: (b, quantities, total) float32, the maps of all sites one after the other;
         outside: (b, 2, sites), what row and column give to the class token, or in sum to padding;
-        numbers: (b, sites, numbers); layout: (b) texts, the sites as JSON, all the same.
+        numbers: (b, sites, numbers). Constant: `sites`, and where their maps start.
     """
     size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
     names = find_layers(model, config.layer)
@@ -128,14 +128,10 @@ def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> dict[str,
                     maps[image, 3:, begin : begin + cells] = values
                     numbers[image, at + k] = row
         at += len(found)
-    return {
-        "maps": maps,
-        "outside": outside,
-        "numbers": numbers,
-        "layout": np.tile(np.array(json.dumps(sites)), len(batch)),
-        # Only the first image is shown; the others would grow the memory with their number.
-        "pictures": batch.pictures if 0 in batch.indices else batch.pictures[:0],
-    }
+    # Only the first image is shown; the others would grow the memory with their number.
+    pictures = batch.pictures if 0 in batch.indices else batch.pictures[:0]
+    arrays = {"maps": maps, "outside": outside, "numbers": numbers, "pictures": pictures}
+    return Partial(arrays, {"sites": sites})
 
 
 def _sites(layer: ScanLayer, grid: Grid, query: Query, config: ScanMapsConfig) -> list[dict]:
@@ -335,12 +331,10 @@ def _statistics(
     return found
 
 
-def combine(partials: list[dict[str, np.ndarray]], config: ScanMapsConfig, meta: dict) -> ScanMaps:
-    """One `ScanMaps` from the partial results of all chunks."""
-    maps = np.concatenate([partial["maps"] for partial in partials])
-    numbers = np.concatenate([partial["numbers"] for partial in partials]).astype(np.float64)
-    pictures = [partial["pictures"] for partial in partials if len(partial["pictures"])]
-    sites = json.loads(str(partials[0]["layout"][0]))
+def combine(measured: Partial, config: ScanMapsConfig, meta: dict) -> ScanMaps:
+    """One `ScanMaps` of all images."""
+    maps, pictures, sites = measured["maps"], measured["pictures"], measured.constants["sites"]
+    numbers = measured["numbers"].astype(np.float64)
     means = numbers.mean(axis=0)
     units = list(NUMBERS.values())
     draws = redrawn_means(numbers, config.resamples, config.seed) if len(numbers) > 1 else None
@@ -368,8 +362,8 @@ def combine(partials: list[dict[str, np.ndarray]], config: ScanMapsConfig, meta:
         meta=meta,
         maps=maps[: config.keep],
         mean=maps.mean(axis=0, dtype=np.float64),
-        outside=np.concatenate([partial["outside"] for partial in partials]),
-        picture=pictures[0][0] if pictures else None,
+        outside=measured["outside"],
+        picture=pictures[0] if len(pictures) else None,
     )
 
 
