@@ -15,7 +15,8 @@ from workbench.geometry import Grid, feature_map, grid_of, resolve_position, sta
 from workbench.images import Batch
 from workbench.methods.erf import metrics as erf_numbers
 from workbench.methods.erf.config import ErfConfig
-from workbench.methods.erf.measure import display, gradient, split_gradients
+from workbench.methods.erf.display import display
+from workbench.methods.erf.measure import gradient, split_gradients
 from workbench.methods.method import Partial
 from workbench.models.vim import Vim
 from workbench.models.vmamba import SS2D, VMamba

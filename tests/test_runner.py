@@ -446,7 +446,7 @@ def test_a_constant_that_depends_on_the_images_is_refused(model: nn.Module, fold
             arrays = super().measure(model, batch, config).arrays
             return Partial(arrays, {"first": batch.names[0]})
 
-    with pytest.raises(ValueError, match='the constant "first" is "0.png" on some'):
+    with pytest.raises(ValueError, match=r'the constant "first" is "0\.png" on some'):
         run(First(), model, folder, Config(), preprocessing=SMALL)
 
 

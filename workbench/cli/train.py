@@ -43,7 +43,7 @@ def command(args: Namespace) -> int:
     model = create_model(
         args.model, args.weights, seed=config.seed, num_classes=data.classes, img_size=config.size
     )
-    start = model.provenance["weights_sha256"]
+    start = model.provenance.sha256
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(model, data, config, Path(args.out), device, start)
     if trainer.step:

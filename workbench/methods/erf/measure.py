@@ -15,22 +15,12 @@ from torch import Tensor, nn
 from workbench.geometry import feature_map, grid_of, resolve_position
 from workbench.images import Batch
 from workbench.methods.erf.config import PRESETS, ErfConfig, protocol
+from workbench.methods.erf.display import display
 from workbench.methods.erf.metrics import THRESHOLDS, bootstrap, legacy_square, numbers
 from workbench.methods.erf.routes import directions, only_direction, only_path, paths
 from workbench.methods.method import Partial
 from workbench.results import Erf
 from workbench.statistics import finite
-
-
-def display(p: np.ndarray, transform: str) -> np.ndarray:
-    """The map as a protocol shows it, divided by its maximum: values in [0, 1]."""
-    if transform == "log10(x + 1)":
-        shown = np.log10(p + 1)
-    elif transform.startswith("x ** "):
-        shown = p ** float(transform.removeprefix("x ** "))
-    else:
-        shown = p
-    return shown / shown.max() if shown.max() > 0 else shown
 
 
 def _score(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, dict]:
