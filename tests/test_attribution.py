@@ -62,7 +62,7 @@ def batch(x: Tensor, labels: tuple[int, ...] | None = None) -> Batch:
 
 def measured(model: nn.Module, x: Tensor, **settings):
     config = AttributionConfig(**settings)
-    return attribution.combine([attribution.measure(model, batch(x), config)], config, {})
+    return attribution.combine(attribution.measure(model, batch(x), config), config, {})
 
 
 def test_methods_on_a_linear_model() -> None:

@@ -15,7 +15,9 @@ from workbench.geometry import Grid, feature_map, grid_of, resolve_position, sta
 from workbench.images import Batch
 from workbench.methods.erf import metrics as erf_numbers
 from workbench.methods.erf.config import ErfConfig
-from workbench.methods.erf.measure import display, gradient, split_gradients
+from workbench.methods.erf.display import display
+from workbench.methods.erf.measure import gradient, split_gradients
+from workbench.methods.method import Partial
 from workbench.models.vim import Vim
 from workbench.models.vmamba import SS2D, VMamba
 from workbench.paths import CROSS, scan_path
@@ -250,7 +252,7 @@ def batch_of(x: Tensor) -> Batch:
 
 def result_of(model: nn.Module, x: Tensor, **settings):
     config = ErfConfig(resamples=0, **settings)
-    return erf.combine([erf.measure(model, batch_of(x), config)], config, {})
+    return erf.combine(erf.measure(model, batch_of(x), config), config, {})
 
 
 def test_a_constant_factor_on_the_loss_changes_nothing() -> None:
@@ -371,7 +373,7 @@ def test_the_published_protocol_is_reproduced_to_the_digit(preset) -> None:
 
     for partial, summary in zip(partials, record["per_image_map"], strict=True):
         assert_summary(torch.from_numpy(partial["maps"][0]), summary, "per image map")
-    result = erf.combine(partials, config, {})
+    result = erf.combine(Partial.joined(partials), config, {})
     assert_summary(torch.from_numpy(result.maps).double().mean(0), record["mean_map"], "mean map")
     power = display(result.maps.astype(np.float64).mean(0), "x ** 0.2")
     assert_summary(torch.from_numpy(power), record["power_0.2_over_max"], "power map")
@@ -458,9 +460,10 @@ def test_intervals_hold_the_value_and_shrink_with_more_images() -> None:
         sample = maps(n)
         values = erf_numbers.numbers(sample.mean(0), (23.5, 23.5))
         found = erf_numbers.bootstrap(sample, np.ones(n), (23.5, 23.5), values, 200, 0.95, 0)
-        low, high = found["A50"]
-        assert low <= 100 * erf_numbers.smallest_set(sample.mean(0), 0.5) <= high
-        widths.append(high - low)
+        number = found["A50"]
+        assert number.value == 100 * erf_numbers.smallest_set(sample.mean(0), 0.5)
+        assert number.low <= number.value <= number.high
+        widths.append(number.high - number.low)
     assert widths[1] < widths[0] / 2
 
 
@@ -472,5 +475,5 @@ def test_an_interval_holds_its_number_however_few_the_images() -> None:
     values = erf_numbers.numbers(mean, (15.5, 15.5))
     found = erf_numbers.bootstrap(maps, np.ones(4), (15.5, 15.5), values, 200, 0.95, 0)
     for name, value in values.items():
-        low, high = found[name]
-        assert 0 <= low <= value <= high and low < high
+        number = found[name]
+        assert 0 <= number.low <= value <= number.high and number.low < number.high

@@ -23,6 +23,8 @@ LAYERS = (
         "workbench.results",
         "workbench.distributed",
         "workbench.memory",
+        "workbench.statistics",
+        "workbench.hooks",
     ),
     ("workbench.scan",),
     ("workbench.trace", "workbench.models", "workbench.images"),
@@ -84,6 +86,11 @@ def test_streamlit_stays_in_the_app_and_triton_in_its_kernel() -> None:
             assert name == "app.py" or name.startswith("workbench/app/")
         if "triton" in packages:
             assert name.startswith("kernels/triton_")
+
+
+def test_hooks_are_registered_in_one_place() -> None:
+    places = [path for path in SOURCES if ".register_forward" in path.read_text()]
+    assert [path.name for path in places] == ["hooks.py"]
 
 
 def test_figures_draw_results_and_compute_nothing() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from workbench import create_model, robustness
 from workbench.figures.files import save_figure
 from workbench.images import Batch, Images, Preprocessing
+from workbench.methods.method import Partial
 from workbench.methods.robustness import RobustnessConfig
 from workbench.methods.robustness import figure as pictures
 from workbench.methods.robustness.config import ATTACKS
@@ -88,7 +89,7 @@ def combined(partials: list[dict], config: RobustnessConfig, **changes: Any) -> 
             "names": [str(i) for i in range(count)],
         },
     }
-    return robustness.combine(partials, config, {**meta, **changes})
+    return robustness.combine(Partial.joined(partials), config, {**meta, **changes})
 
 
 def measured(model: nn.Module, batch: Batch, config: RobustnessConfig) -> Robustness:
@@ -155,9 +156,9 @@ def test_only_the_first_chunk_goes_through_the_checklist() -> None:
     first, second = (
         robustness.measure(model, batch_of(pixels_of(4), first=at), config) for at in (0, 4)
     )
-    told = [json.loads(partial["facts"][0])["checklist"] for partial in (first, second)]
-    assert told[0] is not None and told[1] is None
-    assert combined([first, second], config).meta["checklist"] == told[0]
+    assert len(set(first["checklist"])) == 1 and not len(second["checklist"])
+    told = json.loads(first["checklist"][0])
+    assert combined([first, second], config).meta["checklist"] == told
 
 
 # probes
@@ -276,13 +277,11 @@ def corrupted(right: dict[str, np.ndarray], clean: np.ndarray, **changes: Any) -
     rows = {"clean": clean}
     for name, of in right.items():
         rows |= {f"corruption/{name}/{s + 1}": row for s, row in enumerate(of)}
-    partial: dict[str, Any] = {"labels": labels}
-    for name, row in rows.items():
-        partial[f"prediction:{name}"] = 1 - row
-        partial[f"margin:{name}"] = (2.0 * row - 1).astype(np.float32)
-    facts = {"labels": "given", "directions": [], "missing": {}, "notes": [], "checklist": None}
-    partial["facts"] = np.full(len(clean), json.dumps(facts))
-    return combined([partial], NOTHING, **changes)
+    hits = np.stack(list(rows.values()), axis=1)
+    arrays = {"labels": labels, "predictions": 1 - hits, "checklist": np.empty(0, str)}
+    arrays["margins"] = (2.0 * hits - 1).astype(np.float32)
+    facts = {"labels": "given", "directions": [], "missing": {}, "notes": []}
+    return combined([Partial(arrays, {"conditions": list(rows), **facts})], NOTHING, **changes)
 
 
 def answers(share: float, rows: int = 5, count: int = 40) -> np.ndarray:

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from torch import nn
 
 from workbench import runner
 from workbench.images import Batch, Images, Preprocessing, open_images
-from workbench.methods.method import Method
+from workbench.methods.method import Method, Partial
 from workbench.results import Result, ResultError, load
 from workbench.runner import run, tqdm_progress
 
@@ -40,20 +41,21 @@ class MeanMethod(Method):
         self.batches: list[tuple[int, ...]] = []
         self.before = before
 
-    def measure(self, model: nn.Module, batch: Batch, config: Config) -> dict[str, np.ndarray]:
+    def measure(self, model: nn.Module, batch: Batch, config: Config) -> Partial:
         if self.before:
             self.before(batch)
         self.batches.append(batch.indices)
         with torch.no_grad():
             out = model(batch.tensor).mean(dim=(1, 2, 3)) * config.scale
-        partial = {"means": out.double().numpy()}
+        arrays = {"means": out.double().numpy()}
         if batch.labels is not None:
-            partial["labels"] = np.array(batch.labels)
-        return partial
+            arrays["labels"] = np.array(batch.labels)
+        return Partial(arrays, {"scale": config.scale, "axes": {"y": 1, "x": 2}})
 
-    def combine(self, partials: list[dict], config: Config, meta: dict[str, Any]) -> Means:
-        joined = {key: np.concatenate([p[key] for p in partials]) for key in partials[0]}
-        return Means(meta=meta, **joined)
+    def combine(self, measured: Partial, config: Config, meta: dict[str, Any]) -> Means:
+        assert list(measured.constants) == ["scale", "axes"]
+        assert list(measured.constants["axes"]) == ["y", "x"]  # also when read from a chunk
+        return Means(meta=meta, **measured.arrays)
 
 
 @pytest.fixture
@@ -431,11 +433,21 @@ def test_other_errors_of_a_method_pass_through(model: nn.Module, folder: Path) -
 
 def test_a_partial_without_an_image_axis_is_refused(model: nn.Module, folder: Path) -> None:
     class Total(MeanMethod):
-        def measure(self, model: nn.Module, batch: Batch, config: Config) -> dict[str, np.ndarray]:
-            return {"total": super().measure(model, batch, config)["means"].sum()}
+        def measure(self, model: nn.Module, batch: Batch, config: Config) -> Partial:
+            return Partial({"total": super().measure(model, batch, config)["means"].sum()})
 
     with pytest.raises(ValueError, match='means measured "total" of shape \\(\\) on 2 images'):
         run(Total(), model, folder, Config(), preprocessing=SMALL)
+
+
+def test_a_constant_that_depends_on_the_images_is_refused(model: nn.Module, folder: Path) -> None:
+    class First(MeanMethod):
+        def measure(self, model: nn.Module, batch: Batch, config: Config) -> Partial:
+            arrays = super().measure(model, batch, config).arrays
+            return Partial(arrays, {"first": batch.names[0]})
+
+    with pytest.raises(ValueError, match=r'the constant "first" is "0\.png" on some'):
+        run(First(), model, folder, Config(), preprocessing=SMALL)
 
 
 def test_an_unwritable_folder_is_found_before_measuring(
@@ -518,8 +530,9 @@ def test_the_progress_bar_writes_to_standard_error_only(
     assert "Skipped: 3.png is not an image that can be read." in written.err
 
 
-def test_a_stored_chunk_keeps_the_order_of_its_arrays(tmp_path: Path) -> None:
-    partial = {name: np.zeros(1) for name in ("clean", "attack", "b", "a")}
+def test_a_stored_chunk_keeps_the_order_of_its_constants(tmp_path: Path) -> None:
+    partial = Partial({"b": np.zeros(1), "a": np.ones(1)}, {"z": {"clean": 1, "attack": None}})
     runner._write_chunk(tmp_path / "0.npz", runner._Chunk(partial, ["x"], {}, [], None))
     found = runner._read_chunk(tmp_path / "0.npz")
-    assert found and found.partial and list(found.partial) == list(partial)
+    assert found and found.partial and found.partial.arrays == partial.arrays
+    assert json.dumps(found.partial.constants) == json.dumps(partial.constants)

@@ -57,7 +57,7 @@ def batch(x: Tensor) -> Batch:
 
 def measured(model: nn.Module, x: Tensor, **settings) -> workbench.results.ScanMaps:
     config = ScanMapsConfig(**settings)
-    return scan_maps.combine([scan_maps.measure(model, batch(x), config)], config, {})
+    return scan_maps.combine(scan_maps.measure(model, batch(x), config), config, {})
 
 
 def test_constant_coefficients_draw_the_cross_of_the_cross_scan(vmamba) -> None:

@@ -21,12 +21,13 @@ from workbench.methods.sensitivity.claims import SIZE, WEAK, claims, holm, verdi
 from workbench.methods.sensitivity.config import settled
 from workbench.methods.sensitivity.figure import draw
 from workbench.methods.sensitivity.gradient import MEASURES
-from workbench.methods.sensitivity.metrics import Resamples, restored
+from workbench.methods.sensitivity.metrics import restored
 from workbench.methods.sensitivity.perturb import Inside
 from workbench.methods.sensitivity.subject import Case, Subject, row_rms
 from workbench.models import MambaVision, Vim, VMamba
 from workbench.results import Sensitivity, load
 from workbench.runner import run
+from workbench.statistics import Resamples
 
 FAST = SensitivityConfig(
     eps=(0.1,), steps=3, draws=2, halvings=2, attack_steps=2, attack_seeds=2, resamples=200
@@ -94,10 +95,9 @@ def test_a_gauge_changes_no_reported_sensitivity(family: str) -> None:
     model, config = FAMILIES[family](), replace(FAST, narrow=family == "mambavision", steps=2)
     plain = sensitivity.measure(model, batch(2), config)
     other = sensitivity.measure(rescaled(model, 2.0), batch(2), config)
-    assert plain.keys() == other.keys()
-    for name, value in plain.items():
-        if not name.startswith("rows:"):
-            np.testing.assert_allclose(other[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert plain.arrays.keys() == other.arrays.keys()
+    for name, value in plain.arrays.items():
+        np.testing.assert_allclose(other[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -600,8 +600,8 @@ def test_random_weights_come_from_the_seed_alone():
     same = [torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)]
     assert all(same) and not first.training
     assert not torch.equal(first.classifier.head.weight, third.classifier.head.weight)
-    assert first.provenance["weights"] == "random" and first.provenance["seed"] == 3
-    assert first.provenance["classes"] == 5 and first.provenance["licence"] is None
+    assert first.provenance.source == "random" and first.provenance.seed == 3
+    assert first.provenance.classes == 5 and first.provenance.licence is None
 
 
 def test_a_file_gives_classes_hash_licence_and_log(tmp_path, caplog):
@@ -612,15 +612,15 @@ def test_a_file_gives_classes_hash_licence_and_log(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "workbench"):
         model = create_model("vim_tiny", path, entry="model_ema", img_size=(64, 96), **arguments)
     provenance = model.provenance
-    assert provenance["classes"] == 7 and model.head.weight.equal(state["head.weight"])
+    assert provenance.classes == 7 and model.head.weight.equal(state["head.weight"])
     assert model.grid_size == (4, 6)
-    assert provenance["notes"] == [
+    assert provenance.notes == [
         "position embedding resized from 4 x 4 to 4 x 6 cells (class-aware)"
     ]
-    assert provenance["entry"] == "model_ema" and provenance["weights"] == str(path)
-    assert provenance["weights_sha256"] == read_state_dict(path)[1]["sha256"]
-    assert "Apache-2.0" in provenance["licence"] and "Apache-2.0" in caplog.text
-    json.dumps(provenance)
+    assert provenance.entry == "model_ema" and provenance.source == str(path)
+    assert provenance.sha256 == read_state_dict(path)[1]["sha256"]
+    assert "Apache-2.0" in provenance.licence and "Apache-2.0" in caplog.text
+    json.dumps(provenance.facts())
     plain = create_model("vim_tiny", path, img_size=96, pos_embed="official", **arguments)
     assert plain.pos_embed_resize == "official"
 
@@ -630,7 +630,7 @@ def test_non_commercial_weights_say_so(tmp_path):
     torch.save(filled(MambaVision, SMALL_MAMBAVISION), path)
     arguments = {k: v for k, v in SMALL_MAMBAVISION.items() if k != "num_classes"}
     model = create_model("mambavision_base", path, **arguments)
-    assert "non-commercial" in model.provenance["licence"]
+    assert "non-commercial" in model.provenance.licence
 
 
 @pytest.mark.parametrize("name", [n for n in nano.VARIANTS if n.split("_")[0] in FAMILIES])
@@ -639,7 +639,7 @@ def test_our_small_models_are_told_from_their_weights(name, tmp_path):
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(model.state_dict(), path)
     found = create_model(weights=path)
-    assert found.provenance["model"] == name and found.provenance["classes"] == 10
+    assert found.provenance.model == name and found.provenance.classes == 10
     for key, value in model.state_dict().items():
         assert torch.equal(found.state_dict()[key], value), key
 
@@ -655,11 +655,11 @@ def test_official_weights_of_other_models_are_timms(monkeypatch, tmp_path, no_ne
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda **where: str(path))
     model = create_model("resnet10t", "official")
     assert torch.equal(model.fc.weight, published.fc.weight)
-    assert model.provenance["weights_sha256"] == checkpoints.sha256(path)
-    assert model.provenance["licence"] == "Published weights: apache-2.0."
+    assert model.provenance.sha256 == checkpoints.sha256(path)
+    assert model.provenance.licence == "Published weights: apache-2.0."
     model = create_model("resnet10t", "official", num_classes=3)
     assert torch.equal(model.conv1[0].weight, published.conv1[0].weight)
-    assert "the classifier is random" in model.provenance["notes"][0]
+    assert "the classifier is random" in model.provenance.notes[0]
 
     def refuse(*args, **kwargs):
         raise OSError("no route to host")
@@ -679,12 +679,12 @@ def test_a_model_is_told_from_its_weights(tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     torch.save(state, path)
     model = create_model(weights=path)
-    assert model.provenance["model"] == "vim_tiny" and model.provenance["notes"] == []
+    assert model.provenance.model == "vim_tiny" and model.provenance.notes == []
 
     monkeypatch.setattr(
         "workbench.weights.create.variant_of", lambda state: ["vim_tiny", "vim_tiny_plus"]
     )
-    assert "fit vim_tiny, vim_tiny_plus alike" in create_model(weights=path).provenance["notes"][0]
+    assert "fit vim_tiny, vim_tiny_plus alike" in create_model(weights=path).provenance.notes[0]
     monkeypatch.undo()
 
     small = filled(VMamba, {**TINY, "num_classes": 5})
@@ -703,7 +703,7 @@ def test_a_model_is_told_from_its_weights(tmp_path, monkeypatch):
     for model in (create_model(weights=folder), create_model(f"local-dir:{folder}")):
         assert torch.equal(model.classifier.head.weight, small["classifier.head.weight"])
         assert tuple(model.pretrained_cfg["input_size"]) == (3, 64, 64)
-        assert model.provenance["weights_sha256"]
+        assert model.provenance.sha256
     random = create_model(f"local-dir:{folder}", "random")
     assert not torch.equal(random.classifier.head.weight, small["classifier.head.weight"])
     with pytest.raises(ValueError, match="give the name of a model"):
@@ -716,8 +716,8 @@ def test_any_model_of_timm_loads_strictly(tmp_path):
     torch.save({"state_dict": prefixed("module.", model.state_dict())}, path)
     loaded = create_model("resnet10t", path, img_size=64)
     assert torch.equal(loaded.fc.weight, model.fc.weight)
-    assert loaded.provenance["classes"] == 3
-    assert "not built for one image size" in loaded.provenance["notes"][0]
+    assert loaded.provenance.classes == 3
+    assert "not built for one image size" in loaded.provenance.notes[0]
     with pytest.raises(WeightsMismatch, match="give num_classes=3"):
         create_model("resnet10t", path, num_classes=4)
     with pytest.raises(WeightsMismatch, match="the weights do not fit resnet18"):
@@ -754,7 +754,7 @@ def test_a_factory_of_the_users(tmp_path):
     torch.save({"state_dict": prefixed("module.", model.state_dict())}, path)
     again = create_model(f"{file}:net", path, seed=1, classes=4)
     assert torch.equal(again[0].weight, model[0].weight)
-    assert again.provenance["licence"] is None
+    assert again.provenance.licence is None
     assert isinstance(create_model("torch.nn:Identity"), torch.nn.Identity)
     for name, sentence in {
         f"{file}:wrong": "returned a int, not a torch.nn.Module",

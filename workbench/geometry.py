@@ -6,13 +6,13 @@ whose convolutions and pools are PyTorch's.
 
 import math
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
+
+from workbench.hooks import hooks, outputs, stop_after
 
 MOVING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
@@ -108,31 +108,19 @@ def feature_map(
     return maps[0]
 
 
-class _Reached(Exception):
-    """Carries a layer's output out of the forward pass."""
-
-    def __init__(self, output: Tensor) -> None:
-        self.output = output
-
-
 def _layer_map(model: nn.Module, x: Tensor, layer: str) -> Tensor:
     modules = dict(model.named_modules())
     if layer not in modules:
         near = get_close_matches(layer, modules, n=3, cutoff=0.3)
         hint = f"; near are {', '.join(near)}" if near else ""
         raise ValueError(f"{type(model).__name__} has no layer {layer!r}{hint}")
-
-    def stop(module: nn.Module, args: tuple, output) -> None:
-        raise _Reached(output)
-
-    handle = modules[layer].register_forward_hook(stop)
-    try:
+    with outputs({layer: modules[layer]}) as found, stop_after([modules[layer]]):
         model(x)
-    except _Reached as reached:
-        return as_map(model, reached.output, x, layer)
-    finally:
-        handle.remove()
-    raise ValueError(f"layer {layer!r} takes no part in the forward pass of {type(model).__name__}")
+    if layer not in found:
+        raise ValueError(
+            f"layer {layer!r} takes no part in the forward pass of {type(model).__name__}"
+        )
+    return as_map(model, found[layer], x, layer)
 
 
 def as_map(model: nn.Module, output, x: Tensor, layer: str) -> Tensor:
@@ -181,11 +169,11 @@ def _watched_map(model: nn.Module, x: Tensor, stage: int | None) -> Tensor:
     """The last 4-D output of each spatial size, for modules without timm's interface."""
     last: dict[tuple[int, int], Tensor] = {}
 
-    def keep(module: nn.Module, args: tuple, output) -> None:
+    def keep(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
             last[tuple(output.shape[-2:])] = output
 
-    with _hooks((m for m in model.modules() if not list(m.children())), keep):
+    with hooks((m for m in model.modules() if not list(m.children())), after=keep):
         model(x)
     maps = list(last.values())[-4:]
     if not maps:
@@ -198,16 +186,6 @@ def _watched_map(model: nn.Module, x: Tensor, stage: int | None) -> Tensor:
             f"{type(model).__name__} has {len(maps)} sizes of maps, so there is no stage {number}"
         )
     return maps[number - 1]
-
-
-@contextmanager
-def _hooks(modules: Iterator[nn.Module], function) -> Iterator[None]:
-    handles = [module.register_forward_hook(function) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 _PLACES: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
@@ -258,7 +236,7 @@ def _watch_strides(
     """cells -> (stride, offset) for every map size met in one forward pass on a blank image."""
     places = {size[1 + axis]: (1.0, 0.0)}
 
-    def follow(module: nn.Module, args: tuple, output) -> None:
+    def follow(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
         if not isinstance(output, Tensor) or output.ndim != 4:
             return
         before, after = args[0].shape[2 + axis], output.shape[2 + axis]
@@ -272,7 +250,8 @@ def _watch_strides(
 
     parameter = next(model.parameters(), torch.zeros(()))
     blank = torch.zeros(1, *size, device=parameter.device, dtype=parameter.dtype)
-    with torch.no_grad(), _hooks((m for m in model.modules() if isinstance(m, MOVING)), follow):
+    moving = (m for m in model.modules() if isinstance(m, MOVING))
+    with torch.no_grad(), hooks(moving, after=follow):
         model(blank)
     return places
 

@@ -236,7 +236,8 @@ def _run(
         found = {**meta, "skipped": skipped, "notes": list(notes), "images_used": len(names)}
         found["images"] = {**meta["images"], "names": names}
         # as JSON gives it back, so that a new and a stored result have the same meta
-        result = method.combine(partials, config, json.loads(canonical_json(found)))
+        measured = Partial.joined(partials)
+        result = method.combine(measured, config, json.loads(canonical_json(found)))
         if file and store:
             result.save(file)
             _discard(store)
@@ -404,9 +405,7 @@ class _Work:
                 f"{len(part)} images at once did not fit in the memory of {self.device}; "
                 f"measured {self.batch} at a time."
             )
-        if any(part.keys() != parts[0].keys() for part in parts):
-            raise ValueError(f"{self.method.name} measured different arrays on different batches.")
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Partial.joined(parts)
 
     def _try(self, batch: Batch) -> Partial | None:
         """What the method measured, or None when memory ran out.
@@ -419,14 +418,15 @@ class _Work:
             if not out_of_memory(error):
                 raise
             return None
-        partial = {name: np.asarray(value) for name, value in measured.items()}
-        for name, value in partial.items():
+        arrays = {name: np.asarray(value) for name, value in measured.arrays.items()}
+        for name, value in arrays.items():
             if value.ndim == 0 or len(value) not in (0, len(batch)):
                 raise ValueError(
                     f'{self.method.name} measured "{name}" of shape {value.shape} on {len(batch)} '
                     "images; the first axis must be the images, or empty."
                 )
-        return partial
+        # as a chunk file gives them back, so that a resumed run has the same constants
+        return Partial(arrays, json.loads(json.dumps(measured.constants)))
 
 
 def _chunks(count: int, size: int) -> list[range]:
@@ -445,10 +445,9 @@ def _read_chunk(place: Path) -> _Chunk | None:
     """A finished chunk; None when it is not there or damaged, and has to be measured."""
     try:
         arrays, meta = load_arrays(place)
-        # a file holds its arrays by name; methods may tell conditions apart by their order
-        arrays = {name: arrays[name] for name in meta["order"]}
+        partial = Partial(arrays, json.loads(meta["constants"]))
         return _Chunk(
-            arrays if meta["names"] else None,
+            partial if meta["names"] else None,
             meta["names"],
             meta["skipped"],
             meta["notes"],
@@ -459,14 +458,15 @@ def _read_chunk(place: Path) -> _Chunk | None:
 
 
 def _write_chunk(place: Path, chunk: _Chunk) -> None:
+    partial = chunk.partial or Partial({})
     meta = {
         "names": chunk.names,
-        "order": list(chunk.partial or {}),
+        "constants": json.dumps(partial.constants),  # a text, as files hold dicts in another order
         "skipped": chunk.skipped,
         "notes": chunk.notes,
         "batch": chunk.batch,
     }
-    save_arrays(place, chunk.partial or {}, meta)
+    save_arrays(place, partial.arrays, meta)
 
 
 def _remarks(chunk: _Chunk) -> Iterator[str]:

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from workbench.hooks import hooks, inputs
 from workbench.paths import ScanPath
 from workbench.scan import SelectiveScan
 
@@ -87,27 +88,11 @@ def _stage_of(model: nn.Module, module: str) -> int | None:
 def _paths_at(
     model: nn.Module, modules: dict[str, SelectiveScan], size: int | tuple[int, int]
 ) -> dict[str, Sequence[ScanPath]]:
-    found: dict[str, Sequence[ScanPath]] = {}
-
-    def note(name: str):
-        def hook(module: nn.Module, args: tuple, tensors: dict) -> None:
-            found[name] = tensors.get("paths") or ()
-
-        return hook
-
-    handles = [
-        module.register_forward_pre_hook(note(name), with_kwargs=True)
-        for name, module in modules.items()
-    ]
     first = next(model.parameters())
     height, width = (size, size) if isinstance(size, int) else size
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, 3, height, width, device=first.device, dtype=first.dtype))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: paths for name, paths in found.items() if paths}
+    with torch.no_grad(), inputs(modules) as found:
+        model(torch.zeros(1, 3, height, width, device=first.device, dtype=first.dtype))
+    return {name: tensors["paths"] for name, (_, tensors) in found.items() if tensors.get("paths")}
 
 
 class Recording(dict[str, dict[str, Tensor]]):
@@ -175,28 +160,21 @@ def _hooked(
     by_module: dict[str, list[Site]] = {}
     for site in sites:
         by_module.setdefault(site.module, []).append(site)
-    handles = []
-    try:
-        for name, members in by_module.items():
-            module = model.get_submodule(name)
+    modules = {model.get_submodule(name): members for name, members in by_module.items()}
 
-            def pre(module, args, kwargs, members=members):
-                if threading.get_ident() == owner:
-                    changed = before(module, members, kwargs)
-                    return None if changed is None else (args, changed)
-                return None
+    def pre(module, args, kwargs):
+        if threading.get_ident() == owner:
+            changed = before(module, modules[module], kwargs)
+            return None if changed is None else (args, changed)
+        return None
 
-            def post(module, args, kwargs, y, members=members):
-                if threading.get_ident() == owner:
-                    return after(module, members, kwargs, y)
-                return None
+    def post(module, args, kwargs, y):
+        if threading.get_ident() == owner:
+            return after(module, modules[module], kwargs, y)
+        return None
 
-            handles.append(module.register_forward_pre_hook(pre, with_kwargs=True))
-            handles.append(module.register_forward_hook(post, with_kwargs=True))
+    with hooks(modules, pre, post):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

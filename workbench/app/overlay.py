@@ -7,7 +7,8 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from workbench.methods.erf.figure import COLOURS, scale, shown
+from workbench.methods.erf.display import display, power_of
+from workbench.methods.erf.figure import COLOURS, shown
 from workbench.methods.scan_maps import figure as scan_maps
 from workbench.results import Erf
 
@@ -58,9 +59,9 @@ def pictures(result: Erf, picture: np.ndarray) -> tuple[str, str]:
 
 def bar(transform: str) -> dict:
     """The colour bar: `stops` (CSS colours from 0 to 1) and `ticks` (text, place in [0, 1])."""
-    if not transform.startswith("x ** "):
+    power = power_of(transform)
+    if power is None:
         return {"stops": stops(), "ticks": [["0", 0.0], ["1", 1.0]]}
-    power = float(transform.removeprefix("x ** "))
     return {"stops": stops(), "ticks": [[f"{t:g}", t**power] for t in TICKS]}
 
 
@@ -76,7 +77,7 @@ def routes(result: Erf) -> list[tuple[str, str, np.ndarray]]:
     whole = result.maps.astype(np.float64).mean(axis=0)
     whole /= whole.sum()
     top = whole.max()
-    found = [("whole", "100 %", colours(scale(whole, "x ** 0.25")))]
+    found = [("whole", "100 %", colours(display(whole, "x ** 0.25")))]
     for name, route in zip(result.meta["splits"], result.splits, strict=True):
         picture = colours(np.clip(route / top, 0, 1) ** 0.25)
         found.append((name, f"{100 * route.sum():.3g} %", picture))

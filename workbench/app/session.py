@@ -22,6 +22,7 @@ from torch import nn
 from workbench import external
 from workbench.app import repository
 from workbench.app.repository import beside_the_model
+from workbench.hooks import hooks
 from workbench.images import SAMPLES, Images, Preprocessing, preprocessing_for
 from workbench.memory import keep_freed_memory
 from workbench.results import Result
@@ -162,11 +163,8 @@ def waiting(
 def each_pass(model: nn.Module, report: Callable[[int], None]) -> Iterator[None]:
     """Call `report` with its number before every forward pass of the model."""
     numbers = itertools.count(1)
-    hook = model.register_forward_pre_hook(lambda *_: report(next(numbers)))
-    try:
+    with hooks([model], before=lambda *_: report(next(numbers))):
         yield
-    finally:
-        hook.remove()
 
 
 @st.cache_resource(show_spinner="Preparing the scan; the first time takes up to 15 seconds ...")

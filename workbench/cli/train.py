@@ -34,7 +34,7 @@ def command(args: Namespace) -> int:
 
     from workbench.images import open_images
     from workbench.train import TrainConfig, Trainer, read_data
-    from workbench.weights import create_model, facts_of
+    from workbench.weights import create_model
 
     config = read_fields(args, TrainConfig)
     images = open_images(args.data)
@@ -43,7 +43,7 @@ def command(args: Namespace) -> int:
     model = create_model(
         args.model, args.weights, seed=config.seed, num_classes=data.classes, img_size=config.size
     )
-    start = facts_of(model)["weights_sha256"]
+    start = model.provenance.sha256
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(model, data, config, Path(args.out), device, start)
     if trainer.step:

@@ -14,6 +14,7 @@ from workbench.external.places import cells_of, images
 from workbench.external.probe import PAD, probe
 from workbench.external.sites import Call, watching
 from workbench.external.tokens import Tokens, find_tokens
+from workbench.hooks import hooks
 from workbench.paths import PADDING
 
 _AROUND = 3
@@ -179,27 +180,19 @@ class _Inputs:
             number = self._invoked[module] = self._invoked.get(module, -1) + 1
             function((module, number), args, kwargs)
 
-        handles = [m.register_forward_pre_hook(hook, with_kwargs=True) for m in self.modules]
-        try:
+        with hooks(self.modules, before=hook):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 @contextmanager
 def _outputs(names: dict[nn.Module, str], shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
-    def hook(module: nn.Module, args: tuple, output: object) -> None:
+    def keep(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
         found = one_map(output)
         if found is not None:
             shapes[names[module]] = tuple(found.shape)
 
-    handles = [module.register_forward_hook(hook) for module in names]
-    try:
+    with hooks(names, after=keep):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def one_map(output: object) -> Tensor | None:

@@ -15,7 +15,7 @@ from workbench.external.adapter import read_adapter
 from workbench.external.imports import is_installed, stand_in
 from workbench.external.model import ExternalModel
 from workbench.external.names import stands_in
-from workbench.weights import load_into
+from workbench.weights import Provenance, load_into
 from workbench.weights.files import read_state_dict
 
 _PIP_NAMES = {
@@ -73,17 +73,8 @@ def load(
             found = ExternalModel(model, parts, size, stand_ins.imported)
     source = str(weights) if weights is not None else "from make()" if own_weights else "random"
     found.pretrained_cfg = getattr(model, "pretrained_cfg", None)
-    found.provenance = {
-        "model": type(model).__name__,
-        "weights": source,
-        "weights_file": facts.get("file"),
-        "weights_sha256": facts.get("sha256"),
-        "entry": facts.get("entry"),
-        "licence": None,
-        "seed": seed,
-        "classes": None,
-        "notes": notes,
-    }
+    read = {key: facts.get(key) for key in ("file", "sha256", "entry")}
+    found.provenance = Provenance(type(model).__name__, source, **read, seed=seed, notes=notes)
     return found
 
 

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from workbench.external.learn import Facts, learn, one_map
 from workbench.external.redirect import redirected
 from workbench.external.sites import Scans, StandInScan, opened, scans_of
 from workbench.external.stages import Stage, stages_of
+from workbench.hooks import outputs, stop_after
 from workbench.paths import ScanPath
 
 logger = logging.getLogger("workbench")
@@ -108,23 +108,10 @@ class ExternalModel(nn.Module):
         if norm:
             raise ValueError("the final norm of a external model is not known; leave norm out")
         chosen = [self._stages[i] for i in indices]
-        found: dict[str, Tensor] = {}
-        handles = []
-        for stage in chosen:
-
-            def keep(module: nn.Module, args: tuple, output: object, name=stage.output) -> None:
-                found[name] = one_map(output)
-                if stop_early and len(found) == len(handles):
-                    raise _Reached
-
-            handles.append(self.get_submodule(stage.output).register_forward_hook(keep))
-        try:
-            with suppress(_Reached):
-                self(x)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return [self._as_map(stage, found[stage.output], x) for stage in chosen]
+        modules = {stage.output: self.get_submodule(stage.output) for stage in chosen}
+        with outputs(modules) as found, stop_after(modules.values() if stop_early else ()):
+            self(x)
+        return [self._as_map(stage, one_map(found[stage.output]), x) for stage in chosen]
 
     def _as_map(self, stage: Stage, output: Tensor, x: Tensor) -> Tensor:
         """(b, c, rows, columns) from the output of a stage in its own layout."""
@@ -188,7 +175,3 @@ class ExternalModel(nn.Module):
                     ScanPath(name, *call.grid, order)
                     for name, order in zip(scan.directions, call.orders, strict=True)
                 )
-
-
-class _Reached(Exception):
-    """Ends a forward pass."""

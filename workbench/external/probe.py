@@ -6,23 +6,20 @@ tells this bit of the token at every step: 2 log2(tokens) passes, and exact.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from workbench.external.sites import Call, watching
 from workbench.external.tokens import Tokens
+from workbench.hooks import stopping
 
 PAD = -1
 """A step that reads no token."""
 
 _CHANNELS = 16
 """Channels of a direction that are looked at: noise on a token changes all of them."""
-
-
-class _Enough(Exception):
-    """Ends a pass when the last scan has been seen."""
 
 
 def probe(
@@ -73,15 +70,16 @@ def _sequences(
     module: nn.Module, args: tuple, kwargs: dict, scanning: nn.Module, expected: int
 ) -> list[Tensor]:
     seen: list[Tensor] = []
+    with stopping() as stop:
 
-    def watch(call: Call) -> None:
-        if call.module is scanning:
-            seen.append(call.u.unflatten(1, (call.groups, -1))[:, :, :_CHANNELS].clone())
-            if len(seen) == expected:
-                raise _Enough
+        def watch(call: Call) -> None:
+            if call.module is scanning:
+                seen.append(call.u.unflatten(1, (call.groups, -1))[:, :, :_CHANNELS].clone())
+                if len(seen) == expected:
+                    stop()
 
-    with watching(watch), suppress(_Enough):
-        module(*args, **kwargs)
+        with watching(watch):
+            module(*args, **kwargs)
     return seen
 
 

@@ -46,6 +46,13 @@ def latex_text(text: str) -> str:
     return text
 
 
+def words(number: Number, digits: str = ".4g", unit: str = "") -> str:
+    """`value unit [low, high]`; empty where there is no value."""
+    if number.get("value") is None:
+        return ""
+    return f"{number['value']:{digits}}{unit} {interval(number, digits)}".rstrip()
+
+
 def interval(number: Number, digits: str = ".4g") -> str:
     """`[low, high]`, empty without one."""
     if number["low"] is None:

@@ -4,7 +4,9 @@ and the pages ask of one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import (
     TYPE_CHECKING,
@@ -26,12 +28,50 @@ if TYPE_CHECKING:  # the command line reads contract and options, and torch take
 
     from workbench.images import Batch, Images, Preprocessing
 
-Partial = dict[str, np.ndarray]
-"""What a method measured on a batch: by name, arrays whose first axis is the images, or empty."""
-
 Run = Callable[..., Result]
 """`run(method, model, images, config, *, preprocessing=None, facts=None, folder=None)`: one run
 over images, resumable, stored in `folder` below the place of all results."""
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What a method measured on some images.
+
+    Attributes:
+        arrays: by name, arrays whose first axis is the images, or empty; in no order.
+        constants: by name, what is the same for all images, such as the names of an array's other
+            axes: numbers, texts, lists and dicts, in their order.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
+
+    @classmethod
+    def joined(cls, parts: Sequence[Partial]) -> Partial:
+        """What was measured on the images of all parts.
+
+        Raises:
+            ValueError: when parts have different arrays, or a constant differs between them.
+        """
+        first = parts[0]
+        for part in parts[1:]:
+            if part.arrays.keys() != first.arrays.keys():
+                raise ValueError("different arrays were measured on different images")
+            for name in {**first.constants, **part.constants}:
+                a, b = (json.dumps(of.constants.get(name)) for of in (first, part))
+                if a != b:
+                    raise ValueError(
+                        f'the constant "{name}" is {a:.80} on some images and {b:.80} on others; '
+                        "what depends on the images belongs to the arrays"
+                    )
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in first.arrays}
+        return cls(arrays, first.constants)
 
 
 class Config:
@@ -44,15 +84,15 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        for field, hint in get_type_hints(type(self)).items():
-            check_choice(field, getattr(self, field), hint)
+        for name, hint in get_type_hints(type(self)).items():
+            check_choice(name, getattr(self, name), hint)
 
     def at_least(self, **lowest: int) -> None:
         """Raise ValueError for a field below its lowest value; None is a default and passes."""
-        for field, least in lowest.items():
-            value = getattr(self, field)
+        for name, least in lowest.items():
+            value = getattr(self, name)
             if value is not None and value < least:
-                raise ValueError(f"{field} must be at least {least}, not {value}")
+                raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
 def choices(hint: Any) -> tuple:
@@ -101,9 +141,9 @@ class Method(Protocol):
         """What is measured on some images: tensors in, arrays out."""
         return self._file("measure").measure(model, batch, config)
 
-    def combine(self, partials: list[Partial], config: Any, meta: dict[str, Any]) -> Result:
-        """One result of all images."""
-        return self._file("measure").combine(partials, config, meta)
+    def combine(self, measured: Partial, config: Any, meta: dict[str, Any]) -> Result:
+        """The result of all images, from what was measured on them chunk by chunk."""
+        return self._file("measure").combine(measured, config, meta)
 
     def _file(self, name: str) -> Any:
         """A module of the method's folder, imported when it is needed."""

@@ -2,8 +2,8 @@
 pass: their tensors, where each step lies in the image, and the matrices they are.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from workbench.hooks import inputs, outputs, stop_after
 from workbench.mixing.hidden_attention import Convolution, HiddenAttention, hidden_attention
 from workbench.mixing.window_attention import WindowAttention
 from workbench.models.mambavision import Attention, MambaVision, MambaVisionMixer
@@ -165,15 +166,19 @@ def scan_layers(
                 f"the convolution before {name} is not known, so its maps begin after it; leave "
                 "with_convolution out"
             )
-    needed = [f"{name}.qkv" if name in others else name for name in names]
-    with ExitStack() as stack:
-        seen = stack.enter_context(_seen(model, scans, others, inputs=gate or convolution))
-        sites = {}
-        if scans:
-            sites = stack.enter_context(record(model, sites=[f"{name}/*" for name in scans]))
-        stack.enter_context(_stop_after([model.get_submodule(name) for name in needed]))
-        with torch.no_grad(), suppress(_Stop):
-            model(x)
+    called = {name: model.get_submodule(name) for name in scans}
+    watched = {name: model.get_submodule(f"{name}.qkv") for name in others}
+    needed = (*called.values(), *watched.values())
+    if gate or convolution:
+        watched |= {name: _parent(model, name).get_submodule("in_proj") for name in scans}
+    recorded = record(model, sites=[f"{name}/*" for name in scans]) if scans else nullcontext({})
+    # the last block ends the pass when all other hooks are done
+    with (
+        torch.no_grad(), inputs(called) as given, outputs(watched) as seen, recorded as sites,
+        stop_after(needed),
+    ):  # fmt: skip
+        model(x)
+    seen = {name: output.detach().cpu() for name, output in seen.items()}
     layers = []
     for name in names:
         layer = ScanLayer(name, (0, 0))
@@ -182,11 +187,11 @@ def scan_layers(
             path = scan_path("row", window, window)
             layer.cells, places = _window_places(model, x, name, path)
             heads = model.get_submodule(name).heads
-            qkv = seen[name]["qkv"].unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+            qkv = seen[name].unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
             tensors = dict(zip("qkv", qkv, strict=True))
             layer.directions = [Direction("attention", path, places, tensors)]
         else:
-            for path in seen[name].get("paths", ()):
+            for path in given[name][1]["paths"] if name in given else ():
                 if isinstance(model, MambaVision):
                     layer.cells, places = _window_places(model, x, name, path)
                 else:
@@ -206,66 +211,8 @@ def scan_layers(
     return layers
 
 
-class _Stop(Exception):
-    """Ends a forward pass."""
-
-
-@contextmanager
-def _stop_after(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """End the forward pass when all of `modules` and the hooks that they have already are done."""
-    left = set(modules)
-
-    def stop(module: nn.Module, *_: object) -> None:
-        left.discard(module)
-        if not left:
-            raise _Stop
-
-    handles = [module.register_forward_hook(stop) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _parent(model: nn.Module, name: str) -> nn.Module:
     return model.get_submodule(name.rpartition(".")[0])
-
-
-@contextmanager
-def _seen(
-    model: nn.Module, scans: Sequence[str], others: Sequence[str], inputs: bool
-) -> Iterator[dict[str, dict]]:
-    """Keep, by layer, the `paths` of a scan, `qkv` of an attention, and with `inputs` what the
-    input projection before a scan gave (`projected`).
-    """
-    seen: dict[str, dict] = {name: {} for name in (*scans, *others)}
-    handles = []
-
-    def keep(module: nn.Module, name: str, key: str) -> None:
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            seen[name][key] = output.detach().cpu()
-
-        handles.append(module.register_forward_hook(hook))
-
-    def keep_paths(name: str) -> None:
-        def hook(module: nn.Module, args: tuple, tensors: dict) -> None:
-            seen[name]["paths"] = tensors["paths"]
-
-        scan = model.get_submodule(name)
-        handles.append(scan.register_forward_pre_hook(hook, with_kwargs=True))
-
-    try:
-        for name in scans:
-            keep_paths(name)
-            if inputs:
-                keep(_parent(model, name).get_submodule("in_proj"), name, "projected")
-        for name in others:
-            keep(model.get_submodule(f"{name}.qkv"), name, "qkv")
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _window(model: nn.Module, name: str) -> int:
@@ -291,10 +238,10 @@ def _window_places(
 
 
 def _add_parts(
-    direction: Direction, mixer: Any, seen: Mapping, gate: bool, convolution: bool
+    direction: Direction, mixer: Any, projected: Tensor, gate: bool, convolution: bool
 ) -> None:
     """Give a direction its gate and convolution from what the input projection gave."""
-    projected = seen["projected"].movedim(-1, 1)  # (b, channels, l), or (b, channels, h, w)
+    projected = projected.movedim(-1, 1)  # (b, channels, l), or (b, channels, h, w)
     dim = direction.tensors["delta"].shape[1]
     x, z = projected[:, :dim], projected[:, dim:]
     backward = direction.name.endswith("-reversed")

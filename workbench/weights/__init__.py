@@ -1,7 +1,7 @@
 """From a model's name and a weight file to a model that is ready to be looked at.
 
 `create` is the door, `files` finds and reads weight files, `identify` says what their names and
-shapes mean.
+shapes mean, `provenance` where a model comes from.
 """
 
 from workbench.models.vim import resize_pos_embed
@@ -9,7 +9,6 @@ from workbench.weights.create import (
     Report,
     WeightsMismatch,
     create_model,
-    facts_of,
     load_into,
 )
 from workbench.weights.files import (
@@ -19,10 +18,12 @@ from workbench.weights.files import (
     read_state_dict,
 )
 from workbench.weights.identify import clean_keys, variant_of
+from workbench.weights.provenance import Provenance, facts_of
 
 __all__ = [
     "LICENCES",
     "OFFICIAL",
+    "Provenance",
     "Report",
     "WeightsMismatch",
     "clean_keys",

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import timm
 import torch
@@ -30,6 +29,7 @@ from workbench.weights.files import (
     sha256,
 )
 from workbench.weights.identify import classifier_prefixes, clean_keys, variant_of
+from workbench.weights.provenance import Provenance
 
 logger = logging.getLogger("workbench")
 
@@ -203,7 +203,7 @@ def create_model(
     img_size: int | tuple[int, int] | None = None,
     **kwargs,
 ) -> nn.Module:
-    """Return a model in eval mode, with `model.provenance` saying where it comes from.
+    """Return a model in eval mode, with its `Provenance` as `model.provenance`.
 
     Args:
         name: one of our models or any other of timm's; "local-dir:path" or "hf-hub:owner/name", a
@@ -262,17 +262,11 @@ def create_model(
     licence = None
     if not random:
         licence = LICENCES[name.split("_")[0]] if name in OFFICIAL else _timm_licence(model)
-    model.provenance = {  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
-        "model": name,
-        "weights": source,
-        "weights_file": facts.get("file"),
-        "weights_sha256": facts.get("sha256"),
-        "entry": facts.get("entry"),
-        "licence": licence,
-        "seed": seed,
-        "classes": getattr(model, "num_classes", None),
-        "notes": notes,
-    }
+    read = {key: facts.get(key) for key in ("file", "sha256", "entry")}
+    classes = getattr(model, "num_classes", None)
+    model.provenance = Provenance(  # pyright: ignore[reportAttributeAccessIssue]
+        name, source, **read, licence=licence, seed=seed, classes=classes, notes=notes
+    )
     for line in (f"{name}, weights: {facts.get('file') or source}", licence, *notes):
         if line:
             logger.info(line)
@@ -450,19 +444,3 @@ def _timm_licence(model: nn.Module) -> str | None:
     config = getattr(model, "pretrained_cfg", None)
     licence = config.get("license") if isinstance(config, Mapping) else None
     return f"Published weights: {licence}." if licence else None
-
-
-def facts_of(model: nn.Module) -> dict[str, Any]:
-    """What a result says of a model from `create_model`: the same words from scripts and app."""
-    source: Any = model.provenance
-    random = source["weights"] == "random"
-    file = source["weights_file"] or Path(str(source["weights"])).name
-    return {
-        "model": source["model"],
-        "weights": "random" if random else file,
-        "weights_sha256": source["weights_sha256"],
-        "weights_label": f"random weights (seed {source['seed']})" if random else file,
-        "licence": source["licence"],
-        "seed": source["seed"],
-        "training": "before training" if random else "after training",
-    }

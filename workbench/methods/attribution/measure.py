@@ -5,7 +5,7 @@ Grad-CAM works on every family because a layer's tokens are brought to the grid 
 geometry (`workbench.geometry.as_map`).
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.geometry import as_map, stages
+from workbench.hooks import hooks
 from workbench.images import Batch
 from workbench.methods.attribution import faithfulness
 from workbench.methods.attribution.config import METHODS, AttributionConfig
+from workbench.methods.method import Partial
 from workbench.methods.scan_maps.published_views import quirks, vim_maps
 from workbench.models.mambavision import MambaVision
 from workbench.results import Attribution
+from workbench.statistics import mean
 
 _VIM = {"raw-attention": "raw", "rollout": "rollout", "mamba-attribution": "attribution"}
 
@@ -159,10 +162,13 @@ def grad_cam(
         reached.append(maps)
         return _put_back(model, output, tap(maps) - maps)
 
-    if before:
-        handle = module.register_forward_pre_hook(lambda _, args: (replaced(args[0]), *args[1:]))
-    else:
-        handle = module.register_forward_hook(lambda _, args, output: replaced(output))
+    def entering(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return (replaced(args[0]), *args[1:]), kwargs
+
+    def leaving(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        return replaced(output)
+
+    tapped = hooks([module], before=entering) if before else hooks([module], after=leaving)
 
     def forward(x: Tensor) -> Tensor:
         shape_of["x"] = x
@@ -173,12 +179,10 @@ def grad_cam(
             )
         return logits
 
-    try:
+    with tapped:
         found = attr.LayerGradCam(forward, tap).attribute(
             x.detach().requires_grad_(), targets, relu_attributions=False
         )
-    finally:
-        handle.remove()
     cam = torch.as_tensor(found).detach()
     if not cam.any():
         raise ValueError(
@@ -239,7 +243,7 @@ def _put_back(model: nn.Module, output: Any, change: Tensor) -> Any:
 # The method
 
 
-def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> dict[str, np.ndarray]:
+def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> Partial:
     """Maps and faithfulness of a batch.
 
     Returns:
@@ -255,7 +259,7 @@ def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> dict[s
     count = len(x)
     with torch.no_grad():
         probabilities = model(x).softmax(dim=1).gather(1, targets[:, None])[:, 0]
-    partial = {
+    arrays = {
         "maps": maps.float().cpu().numpy(),
         "pictures": batch.pictures,
         "target": targets.cpu().numpy(),
@@ -270,15 +274,15 @@ def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> dict[s
         curves = faithfulness.compare(
             model, x, maps, targets, base, config.fractions, config.seed, batch.indices
         )
-        partial["deletion"], partial["insertion"] = curves
+        arrays["deletion"], arrays["insertion"] = curves
     if config.perturbations:
         for i in range(count):
             own = slice(i, i + 1)
             measured = _robustness(
                 model, x[own], attributions[own], targets[own], config, batch.indices[i]
             )
-            partial["infidelity"][i], partial["sensitivity"][i] = measured
-    return partial
+            arrays["infidelity"][i], arrays["sensitivity"][i] = measured
+    return Partial(arrays)
 
 
 def _robustness(
@@ -327,21 +331,19 @@ def _robustness(
     return float(fidelity), float(sensitivity)
 
 
-def combine(
-    partials: list[dict[str, np.ndarray]], config: AttributionConfig, meta: dict
-) -> Attribution:
-    """One `Attribution` from the partial results of all chunks."""
-    joined = {key: np.concatenate([partial[key] for partial in partials]) for key in partials[0]}
+def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribution:
+    """One `Attribution` of all images."""
     values: dict[str, tuple[np.ndarray, str]] = {}
     for curve in ("deletion", "insertion"):
-        if joined[curve].size:
-            areas = faithfulness.area(joined[curve])
+        if measured[curve].size:
+            areas = faithfulness.area(measured[curve])
             for k, of in enumerate((config.method, *faithfulness.REFERENCES)):
                 values[f"{curve}/{of}"] = (areas[:, k], "area")
             values[f"{curve} - random"] = (areas[:, 0] - areas[:, 1], "area")
     for key in ("infidelity", "sensitivity"):
-        if np.isfinite(joined[key]).any():
-            values[key] = (joined[key], "")
+        if np.isfinite(measured[key]).any():
+            values[key] = (measured[key], "")
+    draws = {key: getattr(config, key) for key in ("confidence", "resamples", "seed")}
     meta = {
         **meta,
         "config": asdict(config),
@@ -349,19 +351,24 @@ def combine(
         "quirks": _quirks(config),
         "references": list(faithfulness.REFERENCES),
         "fractions": np.linspace(0, 1, config.fractions + 1).tolist(),
-        "targets": joined["target"].tolist(),
-        "probabilities": joined["probability"].tolist(),
+        "targets": measured["target"].tolist(),
+        "probabilities": measured["probability"].tolist(),
         "numbers": {
-            key: {**_interval(value, config), "unit": unit} for key, (value, unit) in values.items()
+            key: replace(mean(_known(value), **draws), unit=unit).as_dict()
+            for key, (value, unit) in values.items()
         },
     }
     return Attribution(
         meta=meta,
-        maps=joined["maps"][: config.keep],
-        pictures=joined["pictures"][: config.keep],
-        deletion=joined["deletion"] if joined["deletion"].size else None,
-        insertion=joined["insertion"] if joined["insertion"].size else None,
+        maps=measured["maps"][: config.keep],
+        pictures=measured["pictures"][: config.keep],
+        deletion=measured["deletion"] if measured["deletion"].size else None,
+        insertion=measured["insertion"] if measured["insertion"].size else None,
     )
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)].astype(np.float64)
 
 
 def _quirks(config: AttributionConfig) -> list[str]:
@@ -370,16 +377,3 @@ def _quirks(config: AttributionConfig) -> list[str]:
         return []
     published = (f"{view} as published", "vim as published") if config.as_published else ()
     return quirks(view, *published)
-
-
-def _interval(values: np.ndarray, config: AttributionConfig) -> dict[str, float | None]:
-    """Mean over images and its bootstrap percentile interval."""
-    values = values[np.isfinite(values)].astype(np.float64)
-    found: dict[str, float | None] = {"value": float(values.mean()), "low": None, "high": None}
-    if len(values) > 1 and config.resamples > 1:
-        rng = np.random.default_rng(config.seed)
-        drawn = rng.choice(values, (config.resamples, len(values))).mean(axis=1)
-        tail = (1 - config.confidence) / 2
-        low, high = np.quantile(drawn, [tail, 1 - tail])
-        found |= {"low": float(low), "high": float(high)}
-    return found

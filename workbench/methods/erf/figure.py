@@ -7,17 +7,18 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from workbench.figures.cells import interval
+from workbench.figures.cells import words
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
 from workbench.figures.numbers import csv_table, latex_table, report
+from workbench.methods.erf.display import display, power_of
 from workbench.results import Erf
 
 COLOURS = "magma"
 _TICKS = (1.0, 0.1, 0.01, 0.001)
 _MAIN = ("A50", "r50", "crossness")
 
-__all__ = ["caption", "draw", "draw_splits", "report", "scale", "sheets", "shown", "tables"]
+__all__ = ["caption", "draw", "draw_splits", "report", "sheets", "shown", "tables"]
 
 
 def sheets(results: Sequence[Erf]) -> Iterator[Sheet]:
@@ -39,37 +40,23 @@ def shown(result: Erf) -> np.ndarray:
     transform = result.meta["display"]
     # A logarithm of x + 1 depends on the gradient's magnitude, so it takes the map as measured.
     p = np.abs(result.maps.astype(np.float64).mean(axis=0)) if "log10" in transform else result.map
-    return scale(p, transform)
-
-
-def scale(p: np.ndarray, transform: str) -> np.ndarray:
-    """Apply a display transform: `linear`, `x ** 0.25` or `log10(x + 1)`; maximum 1."""
-    if transform.startswith("x ** "):
-        p = p ** float(transform.removeprefix("x ** "))
-    elif transform == "log10(x + 1)":
-        p = np.log10(p + 1)
-    return p / p.max() if p.max() > 0 else p
+    return display(p, transform)
 
 
 def with_interval(result: Erf, name: str) -> str:
     """A number with its unit and interval, such as `12.3 % [11.0, 13.9]`."""
     entry = result.numbers[name]
-    if entry["value"] is None:
-        return "not defined"
     unit = {"% of image": " %", "% of map": " %", "px": " px"}.get(entry["unit"], "")
-    return f"{entry['value']:.3g}{unit} {interval(entry, '.3g')}".rstrip()
+    return words(entry, ".3g", unit) or "not defined"
 
 
 def _colour_bar(figure: Figure, image, axes, transform: str) -> None:
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, aspect=30)
-    if transform.startswith("x ** "):
-        power = float(transform.removeprefix("x ** "))
+    power = power_of(transform)
+    if power is not None:
         bar.set_ticks([v**power for v in _TICKS], labels=[f"{v:g}" for v in _TICKS])
-        bar.set_label("gradient / its maximum")
-    elif transform == "log10(x + 1)":
-        bar.set_label("log10(gradient + 1) / its maximum")
-    else:
-        bar.set_label("gradient / its maximum")
+    shown_as = "log10(gradient + 1)" if transform == "log10(x + 1)" else "gradient"
+    bar.set_label(f"{shown_as} / its maximum")
     bar.outline.set_linewidth(0.4)
 
 

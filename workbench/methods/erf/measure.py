@@ -15,20 +15,12 @@ from torch import Tensor, nn
 from workbench.geometry import feature_map, grid_of, resolve_position
 from workbench.images import Batch
 from workbench.methods.erf.config import PRESETS, ErfConfig, protocol
-from workbench.methods.erf.metrics import THRESHOLDS, UNITS, bootstrap, legacy_square, numbers
+from workbench.methods.erf.display import display
+from workbench.methods.erf.metrics import THRESHOLDS, bootstrap, legacy_square, numbers
 from workbench.methods.erf.routes import directions, only_direction, only_path, paths
+from workbench.methods.method import Partial
 from workbench.results import Erf
-
-
-def display(p: np.ndarray, transform: str) -> np.ndarray:
-    """The map as a protocol shows it, divided by its maximum: values in [0, 1]."""
-    if transform == "log10(x + 1)":
-        shown = np.log10(p + 1)
-    elif transform.startswith("x ** "):
-        shown = p ** float(transform.removeprefix("x ** "))
-    else:
-        shown = p
-    return shown / shown.max() if shown.max() > 0 else shown
+from workbench.statistics import finite
 
 
 def _score(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, dict]:
@@ -97,20 +89,24 @@ def size_of(g: Tensor, measure: str) -> Tensor:
     return g.sum(dim=1)
 
 
-def measure(model: nn.Module, batch: Batch, config: ErfConfig) -> dict[str, np.ndarray]:
-    """Maps of a batch: `maps` (n, h, w) float32, `split:<route>` alike, and the unit's place."""
+def measure(model: nn.Module, batch: Batch, config: ErfConfig) -> Partial:
+    """Maps of a batch: `maps` (n, h, w) float32 and `split:<route>` alike.
+
+    Constants: `cells`, `cell` and `centre` of the unit, and the `routes` in their order.
+    """
     config = protocol(config, model)
     found, place = gradient(model, batch.tensor, config)
-    count = len(found)
-    partial = {
+    splits = {
+        route: size_of(g, config.measure).cpu().numpy()
+        for route, g in split_gradients(model, batch.tensor, config)
+    }
+    arrays = {
         "maps": size_of(found, config.measure).cpu().numpy(),
         # Only the first image is shown; the others would grow the memory with their number.
         "pictures": batch.pictures if 0 in batch.indices else batch.pictures[:0],
-        **{key: np.tile(np.asarray(value), (count, 1)) for key, value in place.items()},
+        **{f"split:{route}": maps for route, maps in splits.items()},
     }
-    for route, g in split_gradients(model, batch.tensor, config):
-        partial[f"split:{route}"] = size_of(g, config.measure).cpu().numpy()
-    return partial
+    return Partial(arrays, {**place, "routes": list(splits)})
 
 
 def weights_of(maps: np.ndarray, config: ErfConfig) -> np.ndarray:
@@ -130,19 +126,14 @@ def mean_map(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return mean / mean.sum() if mean.any() else mean
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict) -> Erf:
-    """One `Erf` from the partial results of all chunks.
+def combine(measured: Partial, config: ErfConfig, meta: dict) -> Erf:
+    """One `Erf` of all images.
 
     Raises:
         ValueError: when no image has a finite, non-zero map.
     """
     settled = protocol(config)
-    pictures = [partial["pictures"] for partial in partials if len(partial["pictures"])]
-    maps = np.concatenate([partial["maps"] for partial in partials])
+    maps, pictures, place = measured["maps"], measured["pictures"], measured.constants
     good = np.array([bool(np.isfinite(p).all() and p.any()) for p in maps])
     if not good.any():
         raise ValueError(
@@ -152,50 +143,33 @@ def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict
     maps = maps if good.all() else maps[good]
     weights = weights_of(maps, settled)
     mean = mean_map(maps, weights)
-    centre = tuple(float(value) for value in partials[0]["centre"][0])
-    values = numbers(mean, centre)
-    intervals = bootstrap(
-        maps,
-        weights,
-        centre,
-        values,
-        config.resamples,
-        config.confidence,
-        config.seed,
-    )
+    centre = tuple(place["centre"])
+    draws = (config.resamples, config.confidence, config.seed)
+    found = bootstrap(maps, weights, centre, numbers(mean, centre), *draws)
     raw = maps.mean(axis=0, dtype=np.float64)
     transform = PRESETS[config.preset].display if config.preset else "x ** 0.25"
     legacy = display(np.abs(raw), transform if config.preset else "log10(x + 1)")
-    routes = [key for key in partials[0] if key.startswith("split:")]
     splits = None
-    if routes:
-        stacked = {r: np.concatenate([p[r] for p in partials])[good] for r in routes}
+    if place["routes"]:
+        split = (measured[f"split:{route}"][good] for route in place["routes"])
         whole = maps.sum(dtype=np.float64)
-        splits = np.stack([s.sum(axis=0, dtype=np.float64) / whole for s in stacked.values()])
+        splits = np.stack([s.sum(axis=0, dtype=np.float64) / whole for s in split])
     meta = {
         **meta,
         "config": asdict(config),
         "protocol": asdict(settled),
-        "cells": [int(n) for n in partials[0]["cells"][0]],
-        "cell": [int(n) for n in partials[0]["cell"][0]],
+        "cells": list(place["cells"]),
+        "cell": list(place["cell"]),
         "centre": list(centre),
         "images_used": int(good.sum()),
         "images_without_map": int((~good).sum()),
         "display": transform,
         "quirks": list(PRESETS[config.preset].quirks) if config.preset else [],
-        "splits": [route.removeprefix("split:") for route in routes],
-        "numbers": {
-            key: {
-                "value": _finite(value),
-                "low": _finite(intervals[key][0]),
-                "high": _finite(intervals[key][1]),
-                "unit": UNITS[key],
-            }
-            for key, value in values.items()
-        },
+        "splits": place["routes"],
+        "numbers": {key: number.as_dict() for key, number in found.items()},
         "legacy": {
             "map": transform if config.preset else "log10(x + 1)",
-            **{f"r{t * 100:.0f}": _finite(100 * legacy_square(legacy, t)) for t in THRESHOLDS},
+            **{f"r{t * 100:.0f}": finite(100 * legacy_square(legacy, t)) for t in THRESHOLDS},
         },
     }
     return Erf(
@@ -203,5 +177,5 @@ def combine(partials: list[dict[str, np.ndarray]], config: ErfConfig, meta: dict
         map=mean,
         maps=maps,
         splits=splits,
-        picture=pictures[0][0] if pictures else None,
+        picture=pictures[0] if len(pictures) else None,
     )

@@ -9,6 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from workbench.statistics import Number, centred_percentile, redraws
+
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)
 
 
@@ -199,34 +201,28 @@ def bootstrap(
     resamples: int,
     confidence: float,
     seed: int,
-) -> dict[str, tuple[float, float]]:
-    """Intervals of `numbers` of the mean map, over images drawn with replacement.
+) -> dict[str, Number]:
+    """Numbers of the mean map with intervals over images drawn with replacement.
 
-    Percentiles of the resamples, moved so that their median is the number itself: a resample holds
-    fewer different images, whose mean is less even, so that its areas are too small.
+    The intervals are centred, because a resample holds fewer different images, whose mean is less
+    even, so that its areas are too small.
 
     Args:
-        values: the numbers of the mean map of all images.
         maps: (images, height, width); signed maps are averaged first and made positive after.
         weights: (images,), what each map is multiplied with before the mean.
-
-    Returns:
-        name -> (low, high); (nan, nan) for fewer than two images.
+        values: the numbers of the mean map of all images; none has an interval for fewer than two.
     """
-    names = list(UNITS)
     if len(maps) < 2 or resamples < 2:
-        return {name: (float("nan"), float("nan")) for name in names}
-    rng = np.random.default_rng(seed)
+        return {name: Number(value, unit=UNITS[name]) for name, value in values.items()}
     flat = maps.reshape(len(maps), -1)
-    drawn = np.empty((resamples, len(names)))
-    for i in range(resamples):
-        counts = np.bincount(rng.integers(len(maps), size=len(maps)), minlength=len(maps))
+    drawn = []
+    for places in redraws(len(maps), resamples, seed):
+        counts = np.bincount(places, minlength=len(maps))
         p = (counts * weights).astype(flat.dtype) @ flat
-        p = np.abs(p.reshape(maps.shape[1:]), dtype=np.float64)
-        found = numbers(p, centre)
-        drawn[i] = [found[name] for name in names]
-    tail = (1 - confidence) / 2
-    low, middle, high = np.nanquantile(drawn, [tail, 0.5, 1 - tail], axis=0)
-    own = np.array([values[name] for name in names])
-    low, high = np.maximum(low - middle + own, 0), high - middle + own
-    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
+        found = numbers(np.abs(p.reshape(maps.shape[1:]), dtype=np.float64), centre)
+        drawn.append([found[name] for name in values])
+    intervals = {}
+    for (name, value), draws in zip(values.items(), np.array(drawn).T, strict=True):
+        low, high = centred_percentile(draws, value, confidence)
+        intervals[name] = Number(value, float(np.maximum(low, 0)), high, UNITS[name])
+    return intervals

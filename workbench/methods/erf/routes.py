@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
+from workbench.hooks import hooks
 from workbench.scan import Gate, SelectiveScan
 from workbench.trace import find_sites, patch, scans
 
@@ -72,8 +73,8 @@ def only_path(model: nn.Module, path: str, layer: str = "*") -> Iterator[None]:
             stack.enter_context(_scan_path(module, path))
             parent = model.get_submodule(name.rpartition(".")[0])
             gate = getattr(parent, "gate", None)
-            if isinstance(gate, Gate):
-                stack.enter_context(_gate_path(gate, keep=path == "gate"))
+            if isinstance(gate, Gate) and path != "gate":
+                stack.enter_context(hooks([gate], before=_closed))
         yield
 
 
@@ -96,24 +97,9 @@ def _scan_path(module: SelectiveScan, path: str) -> Iterator[None]:
         skip = D.detach()[:, None] * (u - u.detach())  # zero in value, the skip's gradient
         return y - skip if path == "u" else y + skip
 
-    handles = [
-        module.register_forward_pre_hook(before, with_kwargs=True),
-        module.register_forward_hook(after, with_kwargs=True),
-    ]
-    try:
+    with hooks([module], before, after):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-@contextmanager
-def _gate_path(gate: Gate, keep: bool) -> Iterator[None]:
-    def before(module: nn.Module, args: tuple, tensors: dict) -> tuple[tuple, dict]:
-        return args, tensors if keep else {**tensors, "z": tensors["z"].detach()}
-
-    handle = gate.register_forward_pre_hook(before, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+def _closed(module: nn.Module, args: tuple, tensors: dict) -> tuple[tuple, dict]:
+    return args, {**tensors, "z": tensors["z"].detach()}

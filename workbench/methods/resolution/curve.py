@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from workbench.methods.resolution import metrics as numbers
+from workbench.methods.resolution import metrics
 from workbench.results import Erf, Resolution, ResolutionPoint
+from workbench.statistics import Number, difference, mean, relative_change, wilson
 
 __all__ = ["UNITS", "Statistics", "compare", "curve"]
 
@@ -125,12 +126,9 @@ def compare(curves: Sequence[Resolution]) -> list[Resolution]:
             if len(at):
                 b = first.correct[at[0]]
                 known = (a >= 0) & (b >= 0)
-                value, (low, high) = numbers.difference(
-                    a[known], b[known], **first.meta["interval"]
-                )
-                entry = {"value": 100 * value, "low": 100 * low, "high": 100 * high}
-                named = {**point["numbers"], "difference": {**entry, "unit": "points"}}
-                point = {**point, "numbers": named}
+                gain = difference(a[known], b[known], **first.meta["interval"]).times(100)
+                entry = replace(gain, unit="points").as_dict()
+                point = {**point, "numbers": {**point["numbers"], "difference": entry}}
             points.append(point)
         found.append(replace(other, meta={**other.meta, "points": points}))
     return found
@@ -172,58 +170,51 @@ def _row(
 ) -> dict[str, Any]:
     """The numbers of one size."""
     options = asdict(statistics)
-    found: dict[str, tuple[float, numbers.Interval]] = {}
+    found: dict[str, Number] = {}
 
-    def share(key: str, successes: np.ndarray) -> None:
-        count, n = int(successes.sum()), len(successes)
-        low, high = numbers.wilson(count, n, statistics.confidence)
-        found[key] = (100 * count / n if n else np.nan, (100 * low, 100 * high))
+    def share(key: str, hits: np.ndarray) -> None:
+        count, n = int(hits.sum()), len(hits)
+        low, high = wilson(count, n, statistics.confidence)
+        found[key] = Number(100 * count / n if n else np.nan, 100 * low, 100 * high)
 
     def spread(key: str, values: np.ndarray, factor: float) -> None:
         if len(values):
             low, middle, high = factor * np.quantile(values, [0.25, 0.5, 0.75])
-            found[key] = (float(middle), (float(low), float(high)))
+            found[key] = Number(middle, low, high)
 
     if point.labels is not None:
         known = point.labels >= 0
         correct = _correct(point)[known]
         share("top1", correct)
         if point.logits.shape[1] > 5:
-            share("top5", numbers.in_top(point.logits[known], point.labels[known], 5))
+            share("top5", metrics.in_top(point.logits[known], point.labels[known], 5))
         if point.refit is not None:
             share("refit", point.refit[known] == point.labels[known])
         if reference is not None:
-            value, (low, high) = numbers.relative_change(
-                correct, _correct(reference)[known], **options
-            )
-            found["drop"] = (100 * value, (100 * low, 100 * high))
+            change = relative_change(correct, _correct(reference)[known], **options)
+            found["drop"] = change.times(100)
     if reference is not None:
         share("agreement", _agrees(point, reference))
-        found["kl"] = numbers.mean(numbers.divergence(reference.logits, point.logits), **options)
-        found["margin"] = numbers.mean(numbers.margin(reference.logits, point.logits), **options)
-        found["cka"] = (numbers.cka(reference.features, point.features), numbers.NONE)
+        found["kl"] = mean(metrics.divergence(reference.logits, point.logits), **options)
+        found["margin"] = mean(metrics.margin(reference.logits, point.logits), **options)
+        found["cka"] = Number(metrics.cka(reference.features, point.features))
     for key in ("A50", "crossness"):
         if field is not None:
             entry = field.numbers[key]
-            found[key] = (entry["value"], (entry["low"], entry["high"]))
+            found[key] = Number(entry["value"], entry["low"], entry["high"])
     layers = _layers(point)
     if layers:
-        found["horizon"] = (float(np.median([x["share"] for x in layers])), numbers.NONE)
+        found["horizon"] = Number(np.median([x["share"] for x in layers]))
     spread("latency", point.latency, 1e3)
     spread("cpu", point.cpu_seconds, 1e3)
     spread("throughput", 1 / point.seconds, 1.0)
     for key, value in (("flops", point.meta["flops"]), ("memory", point.meta["peak_bytes"])):
         if value is not None:
-            found[key] = (value / (1e9 if key == "flops" else 1e6), numbers.NONE)
+            found[key] = Number(value / (1e9 if key == "flops" else 1e6))
     return {
         "size": point.meta["size"],
         "numbers": {
-            key: {
-                "value": _finite(found[key][0]),
-                "low": _finite(found[key][1][0]),
-                "high": _finite(found[key][1][1]),
-                "unit": unit,
-            }
+            key: replace(found[key], unit=unit).as_dict()
             for key, unit in UNITS.items()
             if key in found
         },
@@ -254,17 +245,7 @@ def _exponents(sizes: np.ndarray, rows: list[dict], native: int, confidence: flo
     found = {}
     for key in ("latency", "cpu", "flops"):
         values = [row["numbers"].get(key, {}).get("value") or np.nan for row in rows]
-        value, (low, high) = numbers.exponent(
-            sizes[chosen].astype(np.float64) ** 2, np.array(values)[chosen], confidence
-        )
-        found[key] = {
-            "value": _finite(value),
-            "low": _finite(low),
-            "high": _finite(high),
-            "sizes": sizes[chosen].tolist(),
-        }
+        pixels, cost = sizes[chosen].astype(np.float64) ** 2, np.array(values)[chosen]
+        growth = metrics.exponent(pixels, cost, confidence)
+        found[key] = {**growth.as_dict(), "sizes": sizes[chosen].tolist()}
     return found
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)

@@ -19,7 +19,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from workbench.figures.cells import csv_cells, interval, latex_cell, latex_tabular
+from workbench.figures.cells import csv_cells, latex_cell, latex_tabular, words
 from workbench.figures.colours import COLOURS, MARKERS
 from workbench.figures.files import STYLE, Sheet
 from workbench.results import Resolution
@@ -105,8 +105,7 @@ def report(curve: Resolution) -> str:
     for name, number in curve.meta["exponents"].items():
         if number["value"] is not None:
             sizes = f"{number['sizes'][0]} to {number['sizes'][-1]} px"
-            words = f"pixels^{number['value']:.3f} {interval(number, '.3f')}"
-            lines.append(f"  {name} grows as {words.strip()}, {sizes}")
+            lines.append(f"  {name} grows as pixels^{words(number, '.3f')}, {sizes}")
     return "\n".join(lines)
 
 
@@ -126,7 +125,7 @@ def line(curve: Resolution, size: int) -> str:
         number = numbers.get(key, {})
         if number.get("value") is not None:
             unit = number["unit"].partition(" ")[0]
-            parts.append(f"{word} {number['value']:.4g} {unit} {interval(number)}".strip())
+            parts.append(f"{word} {words(number, unit=f' {unit}')}")
     return f"{curve.meta['model']:28} {size:>5} px  " + "  ".join(parts)
 
 
@@ -247,10 +246,8 @@ def _absent(name: str) -> str:
 
 def _growth(curve: Resolution) -> str:
     entry = curve.meta["exponents"]["latency"]
-    if entry["value"] is None:
-        return "b not defined"
-    text = f"b = {entry['value']:.2f}"
-    return text if entry["low"] is None else f"{text} [{entry['low']:.2f}, {entry['high']:.2f}]"
+    growth = words(entry, ".2f")
+    return f"b = {growth}" if growth else "b not defined"
 
 
 def _cost_axis(ax: Axes, count: int) -> None:

@@ -4,7 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from workbench.hooks import hooks
 from workbench.images import Batch
+from workbench.methods.method import Partial
 from workbench.methods.resolution import cost
 from workbench.methods.resolution.config import PointConfig
 from workbench.methods.resolution.metrics import refit
@@ -34,23 +36,16 @@ def head_of(model: nn.Module) -> nn.Module:
 
 def _predict(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, float]:
     """Logits (n, k), the head's input (n, c) and the seconds that passed."""
-    inputs: list[Tensor] = []
-
-    def keep(module: nn.Module, args: tuple) -> None:
-        inputs.append(args[0])
-
-    handle = head_of(model).register_forward_pre_hook(keep)
-    try:
+    seen: list[Tensor] = []
+    with hooks([head_of(model)], before=lambda _, args, __: seen.append(args[0])):
         logits, wall, _ = cost.timed(model, x)
-    finally:
-        handle.remove()
-    features = inputs[0] if inputs else logits
+    features = seen[0] if seen else logits
     if features.ndim > 2:  # a head over tokens, or a 1x1 convolution
         features = features.mean(dim=1) if features.ndim == 3 else features.mean(dim=(2, 3))
     return logits, features, wall
 
 
-def measure(model: nn.Module, batch: Batch, config: PointConfig) -> dict[str, np.ndarray]:
+def measure(model: nn.Module, batch: Batch, config: PointConfig) -> Partial:
     """Logits and features of a batch, the time it took, and the probes of its first images.
 
     `logits` (n, k), `features` (n, c), `seconds` (n,), with labels `labels` (n,). `cost` (n, 4):
@@ -62,14 +57,14 @@ def measure(model: nn.Module, batch: Batch, config: PointConfig) -> dict[str, np
     parts = [_predict(model, x) for x in batch.tensor.split(at_once)]
     logits, features = (torch.cat([part[i] for part in parts]).float().cpu() for i in (0, 1))
     columns = list(config.classes) if config.classes else list(range(logits.shape[1]))
-    partial = {
+    arrays = {
         "logits": logits[:, columns].numpy(),
         "features": features.numpy(),
         "seconds": np.concatenate([np.full(len(y), wall / len(y)) for y, _, wall in parts]),
     }
     if batch.labels is not None:
         place = {label: column for column, label in enumerate(columns)}
-        partial["labels"] = np.array([place.get(label, -1) for label in batch.labels])
+        arrays["labels"] = np.array([place.get(label, -1) for label in batch.labels])
     layers = len({site.layer for site in scans(model)})
     probed = {
         "cost": np.full((n, 4), np.nan),
@@ -83,7 +78,7 @@ def measure(model: nn.Module, batch: Batch, config: PointConfig) -> dict[str, np
             probed["cost"][row] = *counted, *cost.timed(model, x)[1:]
             if layers:
                 probed["horizons"][row], probed["lengths"][row] = _horizons(model, x)
-    return partial | probed
+    return Partial(arrays | probed)
 
 
 def _horizons(model: nn.Module, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -105,17 +100,14 @@ def _horizons(model: nn.Module, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return np.array(quantiles), np.array(lengths)
 
 
-def combine(
-    partials: list[dict[str, np.ndarray]], config: PointConfig, meta: dict
-) -> ResolutionPoint:
-    """The point of one size from the partial results of all chunks."""
-    joined = {key: np.concatenate([p[key] for p in partials]) for key in partials[0]}
-    probed = np.isfinite(joined["cost"][:, 0])
-    flops, peak, latency, cpu = joined["cost"][probed].T
-    labels = joined.get("labels")
+def combine(measured: Partial, config: PointConfig, meta: dict) -> ResolutionPoint:
+    """The point of one size, of all images."""
+    probed = np.isfinite(measured["cost"][:, 0])
+    flops, peak, latency, cpu = measured["cost"][probed].T
+    labels = measured.arrays.get("labels")
     refitted = None
     if labels is not None and config.folds and (labels >= 0).sum() >= config.folds:
-        refitted = refit(joined["features"], labels, config.folds)
+        refitted = refit(measured["features"], labels, config.folds)
     meta = {
         **meta,
         "size": meta["preprocessing"]["size"][0],
@@ -125,13 +117,13 @@ def combine(
     }
     return ResolutionPoint(
         meta=meta,
-        logits=joined["logits"],
-        features=joined["features"],
+        logits=measured["logits"],
+        features=measured["features"],
         labels=labels,
         refit=refitted,
-        seconds=joined["seconds"],
+        seconds=measured["seconds"],
         latency=latency,
         cpu_seconds=cpu,
-        horizons=joined["horizons"][probed].mean(axis=0) if probed.any() else np.empty((0, 3)),
-        lengths=joined["lengths"][probed][0] if probed.any() else np.empty(0),
+        horizons=measured["horizons"][probed].mean(axis=0) if probed.any() else np.empty((0, 3)),
+        lengths=measured["lengths"][probed][0] if probed.any() else np.empty(0),
     )

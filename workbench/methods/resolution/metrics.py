@@ -1,98 +1,11 @@
-"""Numbers of a resolution curve: accuracy and its intervals, agreement, similarity, growth.
-
-Shares are in [0, 1]. Every interval is a pair (low, high); nan where it is not defined.
-"""
+"""Numbers of a resolution curve: agreement, similarity, growth, refitted accuracy."""
 
 import math
-from statistics import NormalDist
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
 
-Interval = tuple[float, float]
-NONE = (math.nan, math.nan)
-
-
-def wilson(successes: int, count: int, confidence: float = 0.95) -> Interval:
-    """Score interval of a proportion (Wilson, JASA 1927, 22:209)."""
-    if count == 0:
-        return NONE
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p = successes / count
-    middle = p + z**2 / (2 * count)
-    half = z * math.sqrt(p * (1 - p) / count + z**2 / (4 * count**2))
-    scale = 1 + z**2 / count
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
-
-
-def _percentiles(drawn: np.ndarray, confidence: float) -> Interval:
-    drawn = drawn[np.isfinite(drawn)]
-    if not len(drawn):
-        return NONE
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _joint(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How often (a, b) is (0, 0), (0, 1), (1, 0), (1, 1): (4,)."""
-    return np.bincount(2 * a.astype(int) + b.astype(int), minlength=4)
-
-
-def _drawn(a: np.ndarray, b: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Right answers of a and of b in bootstrap samples of the images, each (resamples,).
-
-    Only the four counts matter, so drawing images with replacement is drawing a multinomial.
-    """
-    joint = _joint(a, b)
-    drawn = np.random.default_rng(seed).multinomial(joint.sum(), joint / joint.sum(), resamples)
-    return drawn[:, 2] + drawn[:, 3], drawn[:, 1] + drawn[:, 3]
-
-
-def difference(
-    a: np.ndarray, b: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, Interval]:
-    """Accuracy of a minus that of b on the same images, with a paired bootstrap interval.
-
-    Args:
-        a, b: (n,) 1 for right and 0 for wrong.
-
-    Raises:
-        ValueError: when a and b do not belong to the same images.
-    """
-    if a.shape != b.shape:
-        raise ValueError(f"{len(a)} and {len(b)} answers cannot be paired")
-    if not len(a):
-        return math.nan, NONE
-    right_a, right_b = _drawn(a, b, resamples, seed)
-    return float(a.mean() - b.mean()), _percentiles((right_a - right_b) / len(a), confidence)
-
-
-def relative_change(
-    a: np.ndarray, b: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, Interval]:
-    """Accuracy of a over that of b, minus 1, with a paired bootstrap interval; as `difference`."""
-    if a.shape != b.shape:
-        raise ValueError(f"{len(a)} and {len(b)} answers cannot be paired")
-    if not len(a) or not b.any():
-        return math.nan, NONE
-    right_a, right_b = _drawn(a, b, resamples, seed)
-    ratios = right_a / np.where(right_b > 0, right_b, np.nan)
-    return float(a.sum() / b.sum() - 1), _percentiles(ratios - 1, confidence)
-
-
-def mean(
-    values: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, Interval]:
-    """Mean over images (n,) with a percentile bootstrap interval."""
-    n = len(values)
-    if n < 2:
-        return (float(values[0]) if n else math.nan), NONE
-    rng = np.random.default_rng(seed)
-    drawn = np.empty(resamples)
-    for i in range(resamples):  # a resample at a time, as all of them at once need n * resamples
-        drawn[i] = values[rng.integers(n, size=n)].mean()
-    return float(values.mean()), _percentiles(drawn, confidence)
+from workbench.statistics import Number, student
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -151,9 +64,7 @@ def _hsic(x: np.ndarray, y: np.ndarray) -> float:
     return float(trace + total - 2 / (n - 2) * (rows[0] @ rows[1]))
 
 
-def exponent(
-    pixels: np.ndarray, cost: np.ndarray, confidence: float = 0.95
-) -> tuple[float, Interval]:
+def exponent(pixels: np.ndarray, cost: np.ndarray, confidence: float = 0.95) -> Number:
     """b of cost ~ pixels^b, by least squares of the logarithms, with Student's interval.
 
     1 is a cost that is linear in the image, 2 that of attention over all pairs. The interval holds
@@ -162,16 +73,7 @@ def exponent(
     """
     good = np.isfinite(cost) & (cost > 0)
     x, y = np.log(pixels[good].astype(np.float64)), np.log(cost[good].astype(np.float64))
-    if len(np.unique(x)) < 2:
-        return math.nan, NONE
-    x, y = x - x.mean(), y - y.mean()
-    slope = float(x @ y / (x @ x))
-    freedom = len(x) - 2
-    if freedom < 1:
-        return slope, NONE
-    error = math.sqrt(np.square(y - slope * x).sum() / freedom / (x @ x))
-    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
-    return slope, (slope - half, slope + half)
+    return student(x, y, confidence)
 
 
 def refit(

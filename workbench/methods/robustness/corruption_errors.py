@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from workbench.methods.robustness.metrics import number, resampled_means
 from workbench.perturbations.corruptions import BENCHMARK, NAMES
 from workbench.results import Result, Robustness, load
+from workbench.statistics import Number, paired_means, percentile
 
 
 def corruption_errors(
@@ -79,14 +79,15 @@ def against(result: Robustness, baseline: Robustness) -> Robustness:
     names, severities = _common(result, baseline)
     statistics = one["config"]
     rows = np.concatenate([_wrong(of, names, severities) for of in (result, baseline)])
-    drawn = resampled_means(rows, statistics["resamples"], statistics["seed"])
+    drawn = paired_means(rows, statistics["resamples"], statistics["seed"])
     # the sample itself comes first, then the draws; of each the model and its baseline
     rates = np.concatenate([rows.mean(axis=1)[None], drawn]).reshape(len(drawn) + 1, 2, -1)
     clean, errors = rates[..., 0], rates[..., 1:].reshape(*rates.shape[:2], len(names), -1)
     both = corruption_errors(errors[:, 0], clean[:, 0], errors[:, 1], clean[:, 1])
 
     def entry(values: np.ndarray) -> dict[str, Any]:
-        return number(values[0], values[1:], statistics["confidence"], "% of baseline")
+        interval = percentile(values[1:], statistics["confidence"])
+        return Number(values[0], *interval, "% of baseline").as_dict()
 
     found: dict[str, Any] = {"model": other["model"], "hash": other["hash"]}
     for kind, values in zip(("CE", "relative CE"), both, strict=True):

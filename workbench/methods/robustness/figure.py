@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from workbench.figures.cells import csv_cells, interval, latex_cell, latex_tabular
+from workbench.figures.cells import csv_cells, interval, latex_cell, latex_tabular, words
 from workbench.figures.colours import COLOURS, MARKERS
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
@@ -282,15 +282,11 @@ def _summary(result: Robustness) -> str:
     parts = []
     means = _means(result)
     if "mean corruption error" in means:
-        parts.append(f"mean error {_with_interval(means['mean corruption error'])} %")
+        parts.append(f"mean error {words(means['mean corruption error'], '.1f')} %")
     if "mCE" in means:
         baseline = result.meta["baseline"]["model"]
-        parts.append(f"mCE against {baseline} {_with_interval(means['mCE'])} %")
+        parts.append(f"mCE against {baseline} {words(means['mCE'], '.1f')} %")
     return "; ".join(parts)
-
-
-def _with_interval(entry: dict[str, Any]) -> str:
-    return f"{entry['value']:.1f} {interval(entry, '.1f')}".rstrip()
 
 
 def caption(result: Robustness) -> str:
@@ -301,7 +297,7 @@ def caption(result: Robustness) -> str:
         f"{label(result)} on {meta['images_used']} images ({meta['images']['source']}), "
         f"{meta['preprocessing']['size'][0]} x {meta['preprocessing']['size'][1]} px, seed "
         f"{config['seed']}. Bars: {level} Wilson intervals; dotted: clean accuracy, "
-        f"{_with_interval(meta['numbers']['clean accuracy'])} %."
+        f"{words(meta['numbers']['clean accuracy'], '.1f')} %."
     ]
     if _series(result, "attack"):
         starts = "one random start" if config["restarts"] == 1 else f"{config['restarts']} starts"
@@ -335,7 +331,7 @@ def caption(result: Robustness) -> str:
         lines.append(
             f"CE: errors in % of those of {baseline['model']} on the same pictures"
             + "".join(
-                f"; {name} {_with_interval(baseline[name])} % over {baseline[name]['corruptions']} "
+                f"; {name} {words(baseline[name], '.1f')} % over {baseline[name]['corruptions']} "
                 "corruptions"
                 for name in ("mCE", "relative mCE")
                 if name in baseline

@@ -4,6 +4,7 @@ Every condition is measured on every image and kept, so that differences can be 
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 from workbench.attacks.checklist import checklist
 from workbench.attacks.in_pixels import InPixels, margins
 from workbench.images import Batch
+from workbench.methods.method import Partial
 from workbench.methods.robustness.conditions import (
     Subject,
     conditions,
@@ -27,13 +29,14 @@ from workbench.results import Robustness
 UNKNOWN = -1
 
 
-def measure(model: nn.Module, batch: Batch, config: RobustnessConfig) -> dict[str, np.ndarray]:
+def measure(model: nn.Module, batch: Batch, config: RobustnessConfig) -> Partial:
     """Predictions and margins of a batch under every condition.
 
-    `labels` (n,), and for each condition `prediction:<name>` (n,) int64 and `margin:<name>` (n,)
-    float32, -1 and nan where the label is unknown. Without any labels, what the model says of the
-    clean images counts as right. `facts` (n,): a JSON text, the same for all images of the batch;
-    those of the first chunk go through the checklist of gradient masking too.
+    `labels` (n,), `predictions` (n, conditions) int64 and `margins` (n, conditions) float32, -1 and
+    nan where the label is unknown. Without any labels, what the model says of the clean images
+    counts as right. The images of the first chunk go through the `checklist` of gradient masking
+    too: (n,) JSON texts, all the same, else empty. Constants: the names of the `conditions`, and
+    what is known of the model.
     """
     network = InPixels(model)
     x = in_unit(batch.pictures).to(network.mean)
@@ -51,48 +54,42 @@ def measure(model: nn.Module, batch: Batch, config: RobustnessConfig) -> dict[st
         tuple(batch.indices[i] for i in known),
     )
     wanted, missing = conditions(config, network, (x.shape[2], x.shape[3]))
-    partial = {"labels": labels}
-    for condition in wanted:
-        predicted = np.full(len(labels), UNKNOWN)
-        margin = np.full(len(labels), np.nan, np.float32)
-        if len(known):
-            images = condition.make(subject)
-            with torch.no_grad():
-                logits = network(images)
-            predicted[known] = logits.argmax(dim=1).cpu().numpy()
-            margin[known] = margins(logits, subject.labels).cpu().numpy()
-        partial[f"prediction:{condition.name}"] = predicted
-        partial[f"margin:{condition.name}"] = margin
-    facts = {
+    names = [condition.name for condition in wanted]
+    predictions = np.full((len(labels), len(names)), UNKNOWN)
+    margin = np.full(predictions.shape, np.nan, np.float32)
+    for i, condition in enumerate(wanted if len(known) else ()):
+        images = condition.make(subject)
+        with torch.no_grad():
+            logits = network(images)
+        predictions[known, i] = logits.argmax(dim=1).cpu().numpy()
+        margin[known, i] = margins(logits, subject.labels).cpu().numpy()
+    arrays = {"labels": labels, "predictions": predictions, "margins": margin}
+    arrays["checklist"] = np.empty(0, str)
+    attacked = any(condition.group == "attack" for condition in wanted)
+    right = (margin[:, names.index("clean")] > 0).any()
+    if attacked and batch.indices[0] < config.chunk and right:
+        settings = config.attack("pgd", max(config.eps_255))
+        verdict = checklist(network, subject.x, subject.labels, settings)
+        arrays["checklist"] = np.full(len(labels), json.dumps(verdict.as_dict()))
+    constants = {
+        "conditions": names,
         "labels": "predicted" if batch.labels is None else "given",
         "directions": list(directions_of(network)),
         "missing": missing,
         "notes": list(network.notes),
-        "checklist": None,
     }
-    attacked = any(condition.group == "attack" for condition in wanted)
-    if attacked and batch.indices[0] < config.chunk and (partial["margin:clean"] > 0).any():
-        settings = config.attack("pgd", max(config.eps_255))
-        verdict = checklist(network, subject.x, subject.labels, settings)
-        facts["checklist"] = verdict.as_dict()
-    return {**partial, "facts": np.full(len(labels), json.dumps(facts))}
+    return Partial(arrays, constants)
 
 
-def combine(
-    partials: list[dict[str, np.ndarray]], config: RobustnessConfig, meta: dict[str, Any]
-) -> Robustness:
-    """One `Robustness` from the partial results of all chunks.
+def combine(measured: Partial, config: RobustnessConfig, meta: dict[str, Any]) -> Robustness:
+    """One `Robustness` of all images.
 
     Raises:
         ValueError: when no image has a known label.
     """
-    names = [key.partition(":")[2] for key in partials[0] if key.startswith("margin:")]
-    texts = dict.fromkeys(str(text) for partial in partials for text in partial["facts"])
-    told = [json.loads(text) for text in texts]
-    labels = np.concatenate([partial["labels"] for partial in partials])
+    facts, labels = measured.constants, measured["labels"]
     predictions, margin = (
-        np.stack([np.concatenate([p[f"{what}:{name}"] for p in partials]) for name in names])
-        for what in ("prediction", "margin")
+        np.ascontiguousarray(measured[what].T) for what in ("predictions", "margins")
     )
     known = labels != UNKNOWN
     if not known.any():
@@ -105,14 +102,13 @@ def combine(
     numbers = condition_numbers(right, predictions[:, known], margin[:, known], statistics)
     rows = [
         {**_parts(name), "name": name, "numbers": of}
-        for name, of in zip(names, numbers, strict=True)
+        for name, of in zip(facts["conditions"], numbers, strict=True)
     ]
     counted = [row["group"] == "corruption" and row["series"] in BENCHMARK for row in rows]
     summary = {"clean accuracy": numbers[0]["accuracy"]}
     if any(counted):
         summary["mean corruption error"] = mean_error(1 - right[counted], statistics)
-    facts = told[0]
-    checklists = (of["checklist"] for of in told if of["checklist"] is not None)
+    checked = measured["checklist"]
     meta = {
         **meta,
         "conditions": rows,
@@ -122,7 +118,7 @@ def combine(
         "directions": facts["directions"],
         "benchmark": [name for name in BENCHMARK if any(r["series"] == name for r in rows)],
         "missing": facts["missing"],
-        "checklist": next(checklists, None),
+        "checklist": json.loads(str(checked[0])) if len(checked) else None,
         "notes": [*meta["notes"], *_notes(facts, meta["preprocessing"]["size"], any(counted))],
     }
     return Robustness(meta=meta, predictions=predictions, margins=margin, labels=labels)
@@ -133,7 +129,7 @@ def _parts(name: str) -> dict[str, Any]:
     return {"group": group, "series": series, "level": float(level) if level else None}
 
 
-def _notes(facts: dict[str, Any], size: list[int], corrupted: bool) -> list[str]:
+def _notes(facts: Mapping[str, Any], size: list[int], corrupted: bool) -> list[str]:
     notes = [f"On the model: {note}." for note in facts["notes"]]
     if facts["labels"] == "predicted":
         notes.append(
@@ -145,4 +141,4 @@ def _notes(facts: dict[str, Any], size: list[int], corrupted: bool) -> list[str]
             f"The severities of the corruptions were chosen for pictures of {MADE_FOR} px; at "
             f"{size[0]} x {size[1]} px blurs and warps are stronger or weaker."
         )
-    return notes + [f"Left out: {probe}, as {why}." for probe, why in facts["missing"].items()]
+    return notes + [f"Left out: {name}, as {why}." for name, why in facts["missing"].items()]

@@ -1,7 +1,6 @@
 """Numbers of robustness: accuracy, agreement and margin under each condition, against clean.
 
-Shares are in % and differences in percentage points. Every number is {"value", "low", "high",
-"unit"} with None for what is not defined.
+Shares are in % and differences in percentage points.
 """
 
 from collections.abc import Mapping
@@ -9,42 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.methods.resolution.metrics import wilson
-
-_AT_ONCE = 4_000_000  # drawn numbers, 8 bytes each
-
-
-def resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, k): means of (k, n) over images drawn with replacement, for all rows the same
-    images, so that differences of rows are paired.
-    """
-    rng, count = np.random.default_rng(seed), values.shape[1]
-    found = np.empty((resamples, len(values)))
-    block = max(1, _AT_ONCE // count)
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        draws = rng.multinomial(count, np.full(count, 1 / count), size)
-        found[start : start + size] = draws @ values.T / count
-    return found
-
-
-def number(value: float, drawn: np.ndarray, confidence: float, unit: str) -> dict[str, Any]:
-    """A number as results hold it, with the percentile interval of its bootstrap draws."""
-    drawn = drawn[np.isfinite(drawn)]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail]) if len(drawn) else (np.nan, np.nan)
-    return _entry(value, low, high, unit)
-
-
-def share(hits: np.ndarray, confidence: float) -> dict[str, Any]:
-    """How many of (n,) are 1, in %, with Wilson's interval."""
-    low, high = wilson(int(hits.sum()), len(hits), confidence)
-    return _entry(100 * hits.mean(), 100 * low, 100 * high, "%")
-
-
-def _entry(value: float, low: float, high: float, unit: str) -> dict[str, Any]:
-    numbers = {"value": value, "low": low, "high": high}
-    return {k: float(x) if np.isfinite(x) else None for k, x in numbers.items()} | {"unit": unit}
+from workbench.statistics import Number, paired_means, percentile, share
 
 
 def condition_numbers(
@@ -63,20 +27,23 @@ def condition_numbers(
     """
     level, resamples, seed = (statistics[key] for key in ("confidence", "resamples", "seed"))
     changes = 100.0 * (correct - correct[0])
-    drawn = resampled_means(np.concatenate([changes, margins]), resamples, seed).T
-    return [
-        {
+    drawn = paired_means(np.concatenate([changes, margins]), resamples, seed).T
+    intervals = [percentile(row, level) for row in drawn]
+    found = []
+    for i in range(len(correct)):
+        numbers = {
             "accuracy": share(correct[i], level),
-            "change": number(changes[i].mean(), drawn[i], level, "points"),
+            "change": Number(changes[i].mean(), *intervals[i], "points"),
             "agreement": share(predictions[i] == predictions[0], level),
-            "margin": number(margins[i].mean(), drawn[len(correct) + i], level, "logits"),
+            "margin": Number(margins[i].mean(), *intervals[len(correct) + i], "logits"),
         }
-        for i in range(len(correct))
-    ]
+        found.append({name: number.as_dict() for name, number in numbers.items()})
+    return found
 
 
 def mean_error(errors: np.ndarray, statistics: Mapping[str, Any]) -> dict[str, Any]:
     """Mean over conditions and images (k, n) of 1 for wrong, in %, bootstrap over images."""
     rate = 100.0 * errors.mean(axis=0, keepdims=True)
-    drawn = resampled_means(rate, statistics["resamples"], statistics["seed"])
-    return number(rate.mean(), drawn[:, 0], statistics["confidence"], "% wrong")
+    drawn = paired_means(rate, statistics["resamples"], statistics["seed"])[:, 0]
+    interval = percentile(drawn, statistics["confidence"])
+    return Number(rate.mean(), *interval, "% wrong").as_dict()

@@ -7,7 +7,6 @@ maps of their softmax weights.
 """
 
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from workbench.geometry import Grid, grid_of, resolve_position
 from workbench.images import Batch
+from workbench.methods.method import Partial
 from workbench.methods.scan_maps import published_views
 from workbench.methods.scan_maps.config import PUBLISHED, ScanMapsConfig
 from workbench.mixing.hidden_attention import (
@@ -30,6 +30,7 @@ from workbench.mixing.statistics import horizon_quantiles, pixels, shares, token
 from workbench.paths import CLASS_TOKEN
 from workbench.results import ScanMaps
 from workbench.scan import to_image_order
+from workbench.statistics import NONE, Number, percentile, redrawn_means
 
 QUANTITIES = ("row", "column", "diagonal", "delta", "B", "C", "horizon", "output")
 """What a result has maps of. `row`: influence of every cell on the query; `column`: influence of
@@ -82,13 +83,13 @@ def resolve_query(query: str, layer: ScanLayer, grid: Grid, size: tuple[int, int
     return Query(None, columns)
 
 
-def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> dict[str, np.ndarray]:
+def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> Partial:
     """Maps of a batch.
 
     Returns:
         maps: (b, quantities, total) float32, the maps of all sites one after the other;
         outside: (b, 2, sites), what row and column give to the class token, or in sum to padding;
-        numbers: (b, sites, numbers); layout: (b) texts, the sites as JSON, all the same.
+        numbers: (b, sites, numbers). Constant: `sites`, and where their maps start.
     """
     size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
     names = find_layers(model, config.layer)
@@ -127,14 +128,10 @@ def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> dict[str,
                     maps[image, 3:, begin : begin + cells] = values
                     numbers[image, at + k] = row
         at += len(found)
-    return {
-        "maps": maps,
-        "outside": outside,
-        "numbers": numbers,
-        "layout": np.tile(np.array(json.dumps(sites)), len(batch)),
-        # Only the first image is shown; the others would grow the memory with their number.
-        "pictures": batch.pictures if 0 in batch.indices else batch.pictures[:0],
-    }
+    # Only the first image is shown; the others would grow the memory with their number.
+    pictures = batch.pictures if 0 in batch.indices else batch.pictures[:0]
+    arrays = {"maps": maps, "outside": outside, "numbers": numbers, "pictures": pictures}
+    return Partial(arrays, {"sites": sites})
 
 
 def _sites(layer: ScanLayer, grid: Grid, query: Query, config: ScanMapsConfig) -> list[dict]:
@@ -334,13 +331,20 @@ def _statistics(
     return found
 
 
-def combine(partials: list[dict[str, np.ndarray]], config: ScanMapsConfig, meta: dict) -> ScanMaps:
-    """One `ScanMaps` from the partial results of all chunks."""
-    maps = np.concatenate([partial["maps"] for partial in partials])
-    numbers = np.concatenate([partial["numbers"] for partial in partials]).astype(np.float64)
-    pictures = [partial["pictures"] for partial in partials if len(partial["pictures"])]
-    sites = json.loads(str(partials[0]["layout"][0]))
-    means, low, high = _intervals(numbers, config)
+def combine(measured: Partial, config: ScanMapsConfig, meta: dict) -> ScanMaps:
+    """One `ScanMaps` of all images."""
+    maps, pictures, sites = measured["maps"], measured["pictures"], measured.constants["sites"]
+    numbers = measured["numbers"].astype(np.float64)
+    means = numbers.mean(axis=0)
+    units = list(NUMBERS.values())
+    draws = redrawn_means(numbers, config.resamples, config.seed) if len(numbers) > 1 else None
+
+    def number(site: int, k: int) -> Number:
+        interval = NONE
+        if draws is not None and len(draws) > 1 and np.isfinite(means[site, k]):
+            interval = percentile(draws[:, site, k], config.confidence)
+        return Number(means[site, k], *interval, units[k])
+
     meta = {
         **meta,
         "config": asdict(config),
@@ -348,15 +352,7 @@ def combine(partials: list[dict[str, np.ndarray]], config: ScanMapsConfig, meta:
         "view": VIEWS[config.view],
         "sites": sites,
         "numbers": {
-            site["name"]: {
-                key: {
-                    "value": _finite(means[i, j]),
-                    "low": _finite(low[i, j]),
-                    "high": _finite(high[i, j]),
-                    "unit": unit,
-                }
-                for j, (key, unit) in enumerate(NUMBERS.items())
-            }
+            site["name"]: {key: number(i, j).as_dict() for j, key in enumerate(NUMBERS)}
             for i, site in enumerate(sites)
             if np.isfinite(means[i]).any()
         },
@@ -366,8 +362,8 @@ def combine(partials: list[dict[str, np.ndarray]], config: ScanMapsConfig, meta:
         meta=meta,
         maps=maps[: config.keep],
         mean=maps.mean(axis=0, dtype=np.float64),
-        outside=np.concatenate([partial["outside"] for partial in partials]),
-        picture=pictures[0][0] if pictures else None,
+        outside=measured["outside"],
+        picture=pictures[0] if len(pictures) else None,
     )
 
 
@@ -377,25 +373,3 @@ def _quirks(config: ScanMapsConfig) -> list[str]:
     return published_views.quirks(
         *(["vmamba"] if config.aggregate == "mean" else []), f"vmamba {config.normalise}"
     )
-
-
-def _intervals(
-    numbers: np.ndarray, config: ScanMapsConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means over images (n, sites, numbers) and their bootstrap percentile intervals."""
-    means = numbers.mean(axis=0)
-    if len(numbers) < 2 or config.resamples < 2:
-        none = np.full_like(means, np.nan)
-        return means, none, none
-    rng = np.random.default_rng(config.seed)
-    drawn = [
-        numbers[rng.integers(len(numbers), size=len(numbers))].mean(axis=0)
-        for _ in range(config.resamples)
-    ]
-    tail = (1 - config.confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    return means, low, high
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from workbench.hooks import outputs
 from workbench.mixing.hidden_attention import LIMIT, hidden_attention
 from workbench.paths import ScanPath
 from workbench.trace import record
@@ -272,22 +273,12 @@ def _token_weights(
     """Per layer (b, l): largest positive gradient of the logit over the channels of the residual
     stream, scaled to [0, 1] over the tokens.
     """
-    streams: dict[int, Tensor] = {}
-    handles = [
-        model.get_submodule(f"layers.{i}").register_forward_hook(
-            lambda _, __, y, i=i: streams.__setitem__(i, y[1])
-        )
-        for i in layers
-    ]
-    try:
-        with torch.enable_grad():
-            logits = model(x.detach().requires_grad_())
-    finally:
-        for handle in handles:
-            handle.remove()
+    blocks = {i: model.get_submodule(f"layers.{i}") for i in layers}
+    with torch.enable_grad(), outputs(blocks) as seen:
+        logits = model(x.detach().requires_grad_())
     classes = logits.argmax(dim=1) if target is None else target
     chosen = logits.gather(1, classes.to(logits.device)[:, None]).sum()
-    gradients = torch.autograd.grad(chosen, [streams[i] for i in layers])
+    gradients = torch.autograd.grad(chosen, [seen[i][1] for i in layers])
     weights = []
     for gradient in gradients:
         weight = gradient.relu().amax(dim=2).cpu()

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from workbench.methods.sensitivity.gradient import LOSSES, MEASURES, TENSORS
-from workbench.methods.sensitivity.metrics import Resamples, restored
+from workbench.methods.sensitivity.metrics import restored
 from workbench.methods.sensitivity.perturb import HIGHEST
 from workbench.methods.sensitivity.subject import RANKED
+from workbench.statistics import Resamples
 
 WEAK, DEFENDS, SIZE = (
     "B and C are weak points",
@@ -52,8 +53,8 @@ def correct(made: Sequence[dict[str, Any]], confidence: float) -> None:
     for entry, p in zip(made, holm([entry["p"] for entry in made]), strict=True):
         entry["p_corrected"] = p
         certain = p < 1 - confidence
-        against = entry["value"] < 0 or entry["either_way"]
-        entry["says"] = "nothing" if not certain else "against" if against else "for"
+        says = "against" if entry["either_way"] or (entry["value"] or 0) < 0 else "for"
+        entry["says"] = says if certain else "nothing"
 
 
 def judged(claim: str, own: Sequence[dict[str, Any]], images: int, trained: bool) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def comparison(
         "what": what,
         "p": p,
         "either_way": either_way,
-        **draw.entry(value, samples, unit),
+        **draw.number(value, samples, unit),
     }
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
-from workbench.figures.cells import csv_cells, interval
+from workbench.figures.cells import csv_cells, words
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
 from workbench.results import Sensitivity
@@ -432,11 +432,11 @@ def report(result: Sensitivity) -> str:
         lines.append("gradient: share of first-order sensitivity " + _each(shares))
     if "perturb" in views:
         smallest = views["perturb"]["flipping"]
-        words = [
+        budgets = [
             f"{name} {'over 1' if s['median'] is None else format(s['median'], '.3g')}"
             for name, s in smallest.items()
         ]
-        lines.append("perturb: median budget that flips an image " + ", ".join(words))
+        lines.append("perturb: median budget that flips an image " + ", ".join(budgets))
     if "cut" in views:
         lines.append(f"cut: withstands every cut {_words(views['cut']['withstands'])}")
         for row in views["cut"]["rows"]:
@@ -464,9 +464,8 @@ def report(result: Sensitivity) -> str:
 
 
 def _words(entry: dict) -> str:
-    if entry["value"] is None:
-        return "none"
-    return " ".join(filter(None, (f"{entry['value']:.3g}", interval(entry, ".3g"), entry["unit"])))
+    told = words(entry, ".3g")
+    return f"{told} {entry['unit']}".rstrip() if told else "none"
 
 
 def _each(entries: dict[str, dict]) -> str:

@@ -6,13 +6,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from workbench.images import Batch
-from workbench.methods.sensitivity import bounds, cut, gradient, horizon, perturb
-from workbench.methods.sensitivity import metrics as numbers
+from workbench.methods.method import Partial
+from workbench.methods.sensitivity import bounds, cut, gradient, horizon, metrics, perturb
 from workbench.methods.sensitivity import patching as transplant
 from workbench.methods.sensitivity.claims import claims
 from workbench.methods.sensitivity.config import SensitivityConfig, settled
 from workbench.methods.sensitivity.subject import Case, Subject
 from workbench.results import Sensitivity
+from workbench.statistics import Resamples
 
 _MEASURES = {
     "gradient": gradient.measure,
@@ -29,9 +30,10 @@ _ARRAYS = (
 )  # fmt: skip
 
 
-def measure(model: nn.Module, batch: Batch, config: SensitivityConfig) -> dict[str, np.ndarray]:
-    """The arrays of `Sensitivity`, image by image, and the names of their rows.
+def measure(model: nn.Module, batch: Batch, config: SensitivityConfig) -> Partial:
+    """The arrays of `Sensitivity`, image by image.
 
+    Constants: the names of their `rows`, and the model's number of `parameters`.
     Where an image has no label the model's own prediction takes its place. Runs in float32.
 
     Raises:
@@ -51,45 +53,31 @@ def measure(model: nn.Module, batch: Batch, config: SensitivityConfig) -> dict[s
         "cut": [(row.name, row.scope) for row in cut.rows(subject, config)],
         "transplant": [(row.name, row.scope) for row in transplant.rows(subject, config)],
     }
-    names = {
-        f"rows:{key}": np.tile(np.array(value, dtype=str), (len(case.x), 1, 1))
-        for key, value in rows.items()
-    }
-    parameters = np.full(len(case.x), sum(p.numel() for p in model.parameters()))
+    named = {key: [[str(part) for part in row] for row in value] for key, value in rows.items()}
     arrays = {key: value.detach().cpu().numpy() for key, value in found.items()}
-    return {**arrays, **names, "parameters": parameters}
+    parameters = sum(p.numel() for p in model.parameters())
+    return Partial(arrays, {"rows": named, "parameters": parameters})
 
 
-def combine(
-    partials: list[dict[str, np.ndarray]], config: SensitivityConfig, meta: dict
-) -> Sensitivity:
-    """One `Sensitivity` from the partial results of all chunks."""
+def combine(measured: Partial, config: SensitivityConfig, meta: dict) -> Sensitivity:
+    """One `Sensitivity` of all images."""
     used = settled(config)
-    rows = {
-        key.removeprefix("rows:"): partials[0][key][0].tolist()
-        for key in partials[0]
-        if key.startswith("rows:")
-    }
+    rows = measured.constants["rows"]
     sites = [site for (site,) in rows["sites"]]
-    whole = {
-        key: np.concatenate([partial[key] for partial in partials])
-        for key in ("clean", "labelled", *_ARRAYS)
-        if key in partials[0]
-    }
-    arrays = {key: value.astype(np.float64) for key, value in whole.items()}
+    arrays = {key: value.astype(np.float64) for key, value in measured.arrays.items()}
     clean = arrays["clean"]
-    draw = numbers.Resamples(len(clean), used.resamples, used.confidence, used.seed)
+    draw = Resamples(len(clean), used.resamples, used.confidence, used.seed)
     views = {
-        "gradient": lambda: numbers.of_gradient(arrays["gradient"], sites, draw),
-        "perturb": lambda: numbers.of_perturb(
+        "gradient": lambda: metrics.of_gradient(arrays["gradient"], sites, draw),
+        "perturb": lambda: metrics.of_perturb(
             clean, arrays["perturbed"], arrays["random"], arrays["flipping"], rows["perturb"], draw
         ),
-        "cut": lambda: numbers.of_cut(arrays["cut"], arrays["alignment"], rows["cut"], draw),
-        "transplant": lambda: numbers.of_transplant(
+        "cut": lambda: metrics.of_cut(arrays["cut"], arrays["alignment"], rows["cut"], draw),
+        "transplant": lambda: metrics.of_transplant(
             clean, arrays["adversarial"], arrays["transplant"], rows["transplant"], draw
         ),
-        "bounds": lambda: numbers.of_bounds(arrays["bounds"], sites, draw),
-        "horizon": lambda: numbers.of_horizon(arrays["horizon"], sites, draw),
+        "bounds": lambda: metrics.of_bounds(arrays["bounds"], sites, draw),
+        "horizon": lambda: metrics.of_horizon(arrays["horizon"], sites, draw),
     }
     trained = meta["facts"].get("training") != "before training"
     meta = {
@@ -97,10 +85,10 @@ def combine(
         "config": asdict(config),
         "used": asdict(used),
         "rows": rows,
-        "labelled": int(whole["labelled"].sum()),
+        "labelled": int(measured["labelled"].sum()),
         "clean": draw.share(clean >= 0),
         "trained": trained,
-        "parameters": int(partials[0]["parameters"][0]),
+        "parameters": measured.constants["parameters"],
         "views": {view: views[view]() for view in used.views},
         "claims": claims(arrays, rows, draw, trained),
     }

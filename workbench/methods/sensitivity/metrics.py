@@ -9,52 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from workbench.methods.resolution.metrics import wilson
 from workbench.methods.sensitivity.gradient import LOSSES, MEASURES, TENSORS
 from workbench.methods.sensitivity.patching import WAYS
 from workbench.methods.sensitivity.perturb import HIGHEST
 from workbench.methods.sensitivity.subject import RANKED
-
-Entry = dict[str, Any]
-
-
-class Resamples:
-    """The bootstrap samples of n images, the same for every number, so that all are paired."""
-
-    def __init__(self, n: int, resamples: int, confidence: float, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self.confidence = confidence
-        self.weights = rng.multinomial(n, np.full(n, 1 / n), resamples) / n  # (resamples, n)
-
-    def mean(self, values: np.ndarray, unit: str) -> Entry:
-        """Mean of (n,) values."""
-        return self.entry(values.mean(), self.weights @ values, unit)
-
-    def ratio(self, above: np.ndarray, below: np.ndarray, unit: str) -> Entry:
-        """Mean of `above` over mean of `below`, both (n,)."""
-        if not below.any():
-            return {"value": None, "low": None, "high": None, "unit": unit}
-        return self.entry(above.mean() / below.mean(), self.ratios(above, below), unit)
-
-    def ratios(self, above: np.ndarray, below: np.ndarray) -> np.ndarray:
-        """The ratio of means in every bootstrap sample."""
-        under = self.weights @ below
-        return (self.weights @ above) / np.where(under > 0, under, np.nan)
-
-    def entry(self, value: float, samples: np.ndarray, unit: str) -> Entry:
-        samples = samples[np.isfinite(samples)]
-        low = high = None
-        if len(samples) and self.weights.shape[1] > 1:
-            tail = (1 - self.confidence) / 2
-            low, high = (float(q) for q in np.quantile(samples, [tail, 1 - tail]))
-        return {"value": float(value), "low": low, "high": high, "unit": unit}
-
-    def share(self, right: np.ndarray) -> Entry:
-        """Accuracy from (n,) answers, in %."""
-        low, high = wilson(int(right.sum()), len(right), self.confidence)
-        return {
-            "value": 100 * float(right.mean()), "low": 100 * low, "high": 100 * high, "unit": "%",
-        }  # fmt: skip
+from workbench.statistics import Number, Resamples
 
 
 def of_gradient(values: np.ndarray, sites: Sequence[str], draw: Resamples) -> dict[str, Any]:
@@ -129,13 +88,13 @@ def of_perturb(
     return {"rows": found, "flipping": smallest}
 
 
-def _geometric_mean(budgets: np.ndarray, right: np.ndarray, draw: Resamples) -> Entry:
+def _geometric_mean(budgets: np.ndarray, right: np.ndarray, draw: Resamples) -> dict[str, Any]:
     """Over images that are right; what the highest budget does not flip counts as flipped there."""
     logs = np.log2(np.clip(budgets, HIGHEST / 1024, HIGHEST)) * right
     unit = "of the RMS of a row"
     if not right.any():
-        return {"value": None, "low": None, "high": None, "unit": unit}
-    return draw.entry(2 ** (logs.sum() / right.sum()), 2 ** draw.ratios(logs, right), unit)
+        return Number(None, unit=unit).as_dict()
+    return draw.number(2 ** (logs.sum() / right.sum()), 2 ** draw.ratios(logs, right), unit)
 
 
 def of_cut(

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from workbench.methods.sensitivity.claims import SIZE, comparison, correct, judged
-from workbench.methods.sensitivity.metrics import Resamples, answers
+from workbench.methods.sensitivity.metrics import answers
 from workbench.methods.sensitivity.perturb import HIGHEST
 from workbench.methods.sensitivity.subject import RANKED
 from workbench.results import Sensitivity
+from workbench.statistics import Resamples
 
 
 def compare(results: Sequence[Sensitivity]) -> list[Sensitivity]:
