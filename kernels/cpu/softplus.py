@@ -1,19 +1,20 @@
-"""softplus on the CPU: numba kernels, differentiable twice."""
+"""softplus on the CPU: numba kernels over rows of 16 lanes."""
 
 import numpy as np
 import torch
 from numba import types
 from torch import Tensor
 
-from kernels import lanes
-from kernels.lanes import LANES
-from kernels.threads import compiled, register, run
+from kernels.cpu import lanes
+from kernels.cpu.compiling import FLOATS, compiled, register
+from kernels.cpu.lanes import LANES
+from kernels.cpu.threads import run
 
-__all__ = ["softplus"]
+__all__ = ["backward", "forward", "forward_like"]
 
 
 @compiled
-def _softplus(first, stop, x, bias, y, length):
+def softplus(first, stop, x, bias, y, length):
     """y = softplus(x + bias) for the rows first to stop - 1; an empty bias means there is none."""
     padded = np.empty(LANES, np.float32)
     for row in range(first, stop):
@@ -32,7 +33,7 @@ def _softplus(first, stop, x, bias, y, length):
 
 
 @compiled
-def _softplus_backward(first, stop, dy, y, dx, length):
+def softplus_backward(first, stop, dy, y, dx, length):
     """dx = dy sigmoid(x), the sigmoid from y = softplus(x), for the rows first to stop - 1."""
     padded = np.empty(LANES, np.float32)
     for i in range(first * length, stop * length - LANES + 1, LANES):
@@ -47,78 +48,30 @@ def _softplus_backward(first, stop, dy, y, dx, length):
             dx[rest + lane] = dy[rest + lane] * padded[lane]
 
 
-_FLAT = types.float32[::1]
-register(_softplus, (*[types.intp] * 2, *[_FLAT] * 3, types.intp))
-register(_softplus_backward, (*[types.intp] * 2, *[_FLAT] * 3, types.intp))
+register(softplus, (*[types.intp] * 2, *[FLOATS] * 3, types.intp))
+register(softplus_backward, (*[types.intp] * 2, *[FLOATS] * 3, types.intp))
 
 
-def softplus(x: Tensor, bias: Tensor | None = None) -> Tensor:
+def forward(x: Tensor, bias: Tensor | None) -> Tensor:
     """log(1 + exp(x + bias[:, None])) for float32 x (b, d, l) and bias (d)."""
-    return _softplus_op(x.contiguous(), bias)
-
-
-@torch.library.custom_op(
-    "vssm::softplus_cpu",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor x, Tensor? bias) -> Tensor",
-)
-def _softplus_op(x, bias):
-    y = x.new_empty(x.shape)
+    y = forward_like(x, bias)
     rows, length = (x.shape[0] * x.shape[1], x.shape[2])
     if bias is None:
         rows, length = _long_rows(x)
-    run(_softplus, rows, x.numel(), *_flat(x, bias, y), length)
+    run(softplus, rows, x.numel(), *_flat(x, bias, y), length)
     return y
 
 
-@_softplus_op.register_fake
-def _(x, bias):
+def forward_like(x: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op(
-    "vssm::softplus_cpu_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor dy, Tensor y) -> Tensor",
-)
-def _softplus_backward_op(dy, y):
+def backward(dy: Tensor, x: Tensor, bias: Tensor | None, y: Tensor) -> Tensor:
+    """dy sigmoid(x + bias[:, None]), from y alone."""
     dx = y.new_empty(y.shape)
     rows, length = _long_rows(y)
-    run(_softplus_backward, rows, y.numel(), *_flat(dy, y, dx), length)
+    run(softplus_backward, rows, y.numel(), *_flat(dy, y, dx), length)
     return dx
-
-
-@_softplus_backward_op.register_fake
-def _(dy, y):
-    return y.new_empty(y.shape)
-
-
-def _softplus_setup(ctx, inputs, output) -> None:
-    ctx.save_for_backward(output)
-
-
-def _softplus_grad(ctx, dy):
-    (y,) = ctx.saved_tensors
-    dx = _softplus_backward_op(dy, y)
-    return dx, dx.sum((0, 2)) if ctx.needs_input_grad[1] else None
-
-
-def _softplus_backward_setup(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _softplus_double_grad(ctx, ddx):
-    dy, y = ctx.saved_tensors
-    stay = torch.exp(-y)  # dx = dy (1 - exp(-y))
-    return ddx * -torch.expm1(-y), ddx * dy * stay
-
-
-_softplus_op.register_autograd(_softplus_grad, setup_context=_softplus_setup)
-_softplus_backward_op.register_autograd(
-    _softplus_double_grad, setup_context=_softplus_backward_setup
-)
 
 
 def _long_rows(x: Tensor) -> tuple[int, int]:

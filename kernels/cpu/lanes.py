@@ -1,14 +1,11 @@
 """Sixteen float32 lanes as one value inside numba functions.
 
-Numba's own loops are rarely vectorised when arrays might overlap, so the kernels in `cpu.py` work
-on the LLVM type <16 x float> directly. LLVM maps it to one AVX-512 register, two of AVX2 or four of
+Numba's own loops are rarely vectorised when arrays might overlap, so the kernels work on the LLVM
+type <16 x float> directly. LLVM maps it to one AVX-512 register, two of AVX2 or four of
 NEON. Arrays are flat float32; offsets count elements and need no alignment.
 
 NaN passes through every function: comparisons are ordered, and no operation may assume that NaN or
 infinity does not occur.
-
-Numba's disk cache looks at the time stamp of `cpu.py`, not of this file: after a change here,
-delete `kernels/__pycache__`.
 """
 
 from collections.abc import Callable
