@@ -17,11 +17,11 @@ from pathlib import Path
 
 from numba import config, njit, types
 
-__all__ = ["FLOATS", "INTS", "STRIDES", "compiled", "register", "warm_up"]
+__all__ = ["compiled", "register", "warm_up"]
 
-FLOATS, INTS, STRIDES = types.float32[::1], types.int32[::1], types.int64[::1]
+_SIGNATURE = (types.intp, types.intp, types.int64[::1])
 
-_signatures: dict[Callable, tuple] = {}
+_kernels: list = []
 _compiling = threading.Lock()
 _ready = False
 
@@ -76,9 +76,9 @@ def compiled(function: Callable) -> Callable:
         config.CACHE_DIR = before
 
 
-def register(kernel: Callable, signature: tuple) -> None:
-    """Name a kernel that `threads.run` will be given, with the numba types of its arguments."""
-    _signatures[kernel] = signature
+def register(kernel: Callable) -> None:
+    """Name a compiled kernel(first, stop, numbers) that `threads.run` will be given."""
+    _kernels.append(kernel)
 
 
 def warm_up() -> None:
@@ -101,8 +101,8 @@ def warm_up() -> None:
         notice.daemon = True
         notice.start()
         try:
-            for kernel, signature in _signatures.items():
-                kernel.compile(signature)
+            for kernel in _kernels:
+                kernel.compile(_SIGNATURE)
                 kernel.disable_compile()
         finally:
             notice.cancel()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16
@@ -230,6 +231,23 @@ def store(typing_context, array, offset, x):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, lanes), codegen
+
+
+@_numba
+def prefetch(typing_context, array, offset):
+    """Ask for the cache line of array[offset], which need not exist."""
+
+    def codegen(context, builder, signature, args):
+        array, offset = args
+        address = _address(context, builder, signature.args[0], array, offset)
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _INDEX, _INDEX, _INDEX])
+        function = get_or_insert_function(builder.module, kind, "llvm.prefetch")
+        how = (ir.Constant(_INDEX, x) for x in (0, 3, 1))  # to read, into every cache, as data
+        builder.call(function, [builder.bitcast(address, byte), *how])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
 
 
 def _merge_masks(half: int) -> tuple[ir.Constant, ir.Constant]:

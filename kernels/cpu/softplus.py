@@ -1,24 +1,25 @@
 """softplus on the CPU: numba kernels over rows of 16 lanes."""
 
 import numpy as np
-import torch
-from numba import types
 from torch import Tensor
 
 from kernels.cpu import lanes
-from kernels.cpu.compiling import FLOATS, compiled, register
+from kernels.cpu.compiling import compiled, register
 from kernels.cpu.lanes import LANES
+from kernels.cpu.memory import addresses, floats, pack
 from kernels.cpu.threads import run
 
 __all__ = ["backward", "forward", "forward_like"]
 
 
 @compiled
-def softplus(first, stop, x, bias, y, length):
-    """y = softplus(x + bias) for the rows first to stop - 1; an empty bias means there is none."""
+def softplus(first, stop, numbers):
+    """y = softplus(x + bias) for the rows first to stop - 1 of the addresses of x, bias and y."""
+    x, bias, y = floats(numbers[0]), floats(numbers[1]), floats(numbers[2])
+    channels, length = numbers[3], numbers[4]
     padded = np.empty(LANES, np.float32)
     for row in range(first, stop):
-        shift = lanes.fill(bias[row % bias.size] if bias.size > 0 else np.float32(0.0))
+        shift = lanes.fill(bias[row % channels] if numbers[1] != 0 else np.float32(0.0))
         start, end = row * length, (row + 1) * length
         i = start
         while i + LANES <= end:
@@ -33,8 +34,10 @@ def softplus(first, stop, x, bias, y, length):
 
 
 @compiled
-def softplus_backward(first, stop, dy, y, dx, length):
+def softplus_backward(first, stop, numbers):
     """dx = dy sigmoid(x), the sigmoid from y = softplus(x), for the rows first to stop - 1."""
+    dy, y, dx = floats(numbers[0]), floats(numbers[1]), floats(numbers[2])
+    length = numbers[3]
     padded = np.empty(LANES, np.float32)
     for i in range(first * length, stop * length - LANES + 1, LANES):
         lanes.store(dx, i, lanes.mul(lanes.load(dy, i), lanes.softplus_slope(lanes.load(y, i))))
@@ -48,17 +51,20 @@ def softplus_backward(first, stop, dy, y, dx, length):
             dx[rest + lane] = dy[rest + lane] * padded[lane]
 
 
-register(softplus, (*[types.intp] * 2, *[FLOATS] * 3, types.intp))
-register(softplus_backward, (*[types.intp] * 2, *[FLOATS] * 3, types.intp))
+register(softplus)
+register(softplus_backward)
 
 
 def forward(x: Tensor, bias: Tensor | None) -> Tensor:
     """log(1 + exp(x + bias[:, None])) for float32 x (b, d, l) and bias (d)."""
-    y = forward_like(x, bias)
-    rows, length = (x.shape[0] * x.shape[1], x.shape[2])
+    x, y = x.contiguous(), forward_like(x, bias)
+    batch, channels, length = x.shape
+    rows = batch * channels
     if bias is None:
         rows, length = _long_rows(x)
-    run(softplus, rows, x.numel(), *_flat(x, bias, y), length)
+    else:
+        bias = bias.contiguous()
+    run(softplus, rows, x.numel(), pack(*addresses(x, bias, y), channels, length))
     return y
 
 
@@ -68,9 +74,9 @@ def forward_like(x: Tensor, bias: Tensor | None) -> Tensor:
 
 def backward(dy: Tensor, x: Tensor, bias: Tensor | None, y: Tensor) -> Tensor:
     """dy sigmoid(x + bias[:, None]), from y alone."""
-    dx = y.new_empty(y.shape)
+    dy, y, dx = dy.contiguous(), y.contiguous(), y.new_empty(y.shape)
     rows, length = _long_rows(y)
-    run(softplus_backward, rows, y.numel(), *_flat(dy, y, dx), length)
+    run(softplus_backward, rows, y.numel(), pack(*addresses(dy, y, dx), length))
     return dx
 
 
@@ -78,9 +84,3 @@ def _long_rows(x: Tensor) -> tuple[int, int]:
     """Split contiguous memory into 64 rows where that is possible, so that threads can share."""
     size = x.numel()
     return (64, size // 64) if size % 64 == 0 else (1, size)
-
-
-def _flat(*tensors: Tensor | None) -> list[np.ndarray]:
-    """Contiguous flat arrays, an empty one for None: the kernels take arrays only."""
-    given = [torch.empty(0) if x is None else x.detach().contiguous() for x in tensors]
-    return [x.view(-1).numpy() for x in given]

@@ -19,6 +19,8 @@ TILE = 64  # steps; a multiple of LANES
 # the same few cache lines.
 STRIDE = TILE * LANES + 5 * LANES
 
+AHEAD = 8  # steps that memory is asked for before it is read, where steps are far apart
+
 ZERO = np.float32(0.0)
 LOG2_E = np.float32(1.4426950408889634)
 
@@ -28,10 +30,16 @@ IMAGE, TOKEN, DIRECTION, CHANNEL = 0, 1, 2, 3
 
 
 @compiled
-def scratch(size):
-    """Uninitialised float32 memory that starts at a cache line."""
-    memory = np.empty(size + LANES, np.float32)
-    return memory[(-(memory.ctypes.data // 4)) % LANES :]
+def corner(strides, image, direction, block):
+    """The place of channel 0 of a block of 16 at token 0."""
+    at = image * strides[IMAGE] + direction * strides[DIRECTION]
+    return at + block * LANES * strides[CHANNEL]
+
+
+@compiled
+def scratch_order():
+    """The order of the steps of a tile in scratch memory."""
+    return np.arange(TILE).astype(np.int32)
 
 
 @compiled
@@ -106,14 +114,15 @@ def read_states(source, at, strides, order, first, steps, state, tile, to):
 
 
 @compiled
-def write_sums(target, at, strides, order, first, steps, state, tile, to):
-    """State n of the token at step t = the sum of the lanes of step t; the tile is overwritten."""
+def write_sums(target, at, row, steps, state, tile, to):
+    """target[at + row n + t] = the sum of the lanes of step t and state n of a tile.
+
+    Whole vectors are written, for up to 15 steps behind the last one too.
+    """
     for n in range(state):
-        here = at + strides[CHANNEL] * n
         for i in range(0, steps, LANES):
-            lanes.store(tile, to, lanes.row_sums(tile, to + n * STRIDE + i * LANES))
-            for t in range(min(LANES, steps - i)):
-                target[here + strides[TOKEN] * order[first + i + t]] = tile[to + t]
+            sums = lanes.row_sums(tile, to + n * STRIDE + i * LANES)
+            lanes.store(target, at + n * row + i, sums)
 
 
 @compiled
@@ -134,6 +143,11 @@ def clear(tile, at, size):
     """tile[at : at + size] = 0 for a size that is a multiple of 16."""
     for i in range(at, at + size, LANES):
         lanes.store(tile, i, lanes.fill(ZERO))
+
+
+@compiled
+def add_to(tile, at, x):
+    lanes.store(tile, at, lanes.add(lanes.load(tile, at), x))
 
 
 @compiled
