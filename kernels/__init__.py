@@ -10,6 +10,7 @@ import importlib
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from kernels import reference
 from kernels.checks import check, check_cross, check_softplus
@@ -72,9 +73,10 @@ def selective_scan(
         delta_bias: (d), added to delta.
         delta_softplus: whether delta + delta_bias passes softplus first.
         return_last_state: also return the state after the last step.
-        backend: "reference" (plain PyTorch, any device and dtype, differentiable any number of
-            times), "cpu" (float32 vector kernels, differentiable once), "triton" (GPU kernels,
-            differentiable once) or "auto".
+        backend: "reference" (the definition in plain PyTorch: any device and dtype, forward mode,
+            torch.func), "cpu" (float32 vector kernels), "triton" (GPU kernels) or "auto": the fast
+            one where it can. All are differentiable any number of times, the fast ones by the
+            definition from the second time on.
 
     Returns:
         y (b, d, l) in the dtype of u; with return_last_state also h_l, (b, d, n).
@@ -85,7 +87,7 @@ def selective_scan(
     check(u, delta, A, B, C, D, z, delta_bias)
     tensors = [x for x in (u, delta, A, B, C, D, delta_bias) if x is not None]
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
-    module = _backend_of(backend, u.device, dtype)
+    module = _backend_of(backend, u.device, dtype, _beyond_kernels(tensors))
     if B.ndim == 3:
         B = B.unsqueeze(1)
     if C.ndim == 3:
@@ -144,7 +146,7 @@ def cross_selective_scan(
     check_cross(u, delta, A, B, C, D, delta_bias, paths)
     tensors = [x for x in (u, delta, A, B, C, D, delta_bias) if x is not None]
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
-    module = _backend_of(backend, u.device, dtype)
+    module = _backend_of(backend, u.device, dtype, _beyond_kernels(tensors))
     given = _cast(module, dtype, u, delta, A, B, C, D, delta_bias)
     order = paths.to(torch.int32)
     return module.cross_selective_scan(*given, delta_softplus, order, merge).to(u.dtype)
@@ -161,7 +163,8 @@ def softplus(x: Tensor, bias: Tensor | None = None, *, backend: str = "auto") ->
     """log(1 + exp(x + bias[:, None])): the step size of a scan from its raw projection.
 
     Exact for any |x|: it neither overflows nor switches to x above a threshold. The vector kernel
-    runs for float32 on the CPU, plain PyTorch otherwise; both are differentiable twice.
+    runs for float32 on the CPU, plain PyTorch otherwise; both are differentiable any number of
+    times.
 
     Args:
         x: (b, d, l), any floating dtype, which the result keeps.
@@ -175,41 +178,61 @@ def softplus(x: Tensor, bias: Tensor | None = None, *, backend: str = "auto") ->
         ValueError: when a shape or dtype does not fit.
     """
     check_softplus(x, bias)
-    module = _backend_of(backend, x.device, x.dtype)
+    tensors = [x] if bias is None else [x, bias]
+    module = _backend_of(backend, x.device, x.dtype, _beyond_kernels(tensors))
     return module.softplus(x, bias if bias is None else bias.to(x.dtype))
 
 
-def _backend_of(backend: str, device: torch.device, dtype: torch.dtype):
-    """Return what is behind a backend name, or say why there is nothing."""
+def _beyond_kernels(tensors: list[Tensor]) -> str | None:
+    """What is asked for that no fast kernel does, if anything is."""
+    if torch._C._are_functorch_transforms_active():
+        return "torch.func (vmap, grad, jvp and the like)"
+    if forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(x).tangent is not None for x in tensors
+    ):
+        return "forward-mode differentiation"
+    return None
+
+
+def _backend_of(backend: str, device: torch.device, dtype: torch.dtype, beyond: str | None = None):
+    """Return what is behind a backend name, or say why there is nothing.
+
+    Args:
+        dtype: what all inputs together make.
+        beyond: what is asked for that only the definition does.
+    """
     on_cpu = device.type in ("cpu", "meta")
     if backend == "auto":
-        backend = "reference"
-        if on_cpu and dtype == torch.float32 and _cpu:
-            backend = "cpu"
-        if device.type == "cuda" and dtype == torch.float32 and _triton:
-            backend = "triton"
+        if dtype == torch.float32 and beyond is None:
+            if on_cpu and _cpu:
+                return _cpu
+            if device.type == "cuda" and _triton:
+                return _triton
+        return reference
     if backend == "reference":
         return reference
     if backend == "cpu":
         if not on_cpu:
             raise ValueError(f'backend="cpu" needs tensors on the CPU, but u is on {device}')
-        if dtype != torch.float32:
-            raise ValueError(
-                f'backend="cpu" computes in float32, but the inputs make {dtype}; '
-                'backend="reference" takes it'
-            )
         if _cpu is None:
             raise ValueError('backend="cpu" needs numba (pip install numba)')
-        return _cpu
-    if backend == "triton":
+        found = _cpu
+    elif backend == "triton":
         if device.type != "cuda":
             raise ValueError(f'backend="triton" needs tensors on a GPU, but u is on {device}')
         if _triton is None:
             raise ValueError('backend="triton" needs Triton (pip install triton)')
-        if dtype != torch.float32:
-            raise ValueError(
-                f'backend="triton" keeps its state in float32, but the inputs make {dtype}; '
-                'backend="reference" takes it'
-            )
-        return _triton
-    raise ValueError(f'backend must be "auto", "reference", "cpu" or "triton", not {backend!r}')
+        found = _triton
+    else:
+        raise ValueError(f'backend must be "auto", "reference", "cpu" or "triton", not {backend!r}')
+    if dtype != torch.float32:
+        raise ValueError(
+            f'backend="{backend}" keeps its state in float32, but the inputs make {dtype}; '
+            'backend="reference" takes it'
+        )
+    if beyond is not None:
+        raise ValueError(
+            f'backend="{backend}" does not support {beyond}; backend="reference" does, and '
+            'backend="auto" takes that by itself'
+        )
+    return found

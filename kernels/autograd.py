@@ -14,6 +14,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from kernels import flops, reference
@@ -63,6 +64,11 @@ class Operation:
             register_flop_formula(getattr(torch.ops.vssm, name))(flop_formula)
 
     def __call__(self, *args):
+        if forward_ad._current_level >= 0 and any(_has_tangent(x) for x in args):
+            raise NotImplementedError(
+                "a gradient of the fast scan has no forward-mode derivative; "
+                'backend="reference" has all derivatives'
+            )
         if _traced(args):
             return self.operator(*args)
         if not torch.is_grad_enabled():
@@ -70,18 +76,26 @@ class Operation:
         return self.function.apply(*args)
 
 
+def _has_tangent(x) -> bool:
+    return isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
+
+
 def _traced(args: tuple) -> bool:
     """Whether something has to see the call, or stands in for tensors with memory."""
-    if (
+    return (
         torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()
         or torch.jit.is_tracing()
-    ):
-        return True
-    return any(
-        isinstance(x, Tensor) and (type(x) not in (Tensor, nn.Parameter) or x.is_meta) for x in args
+        or any(
+            type(x) not in _PLAIN or x.is_meta or not torch._C._has_storage(x)
+            for x in args
+            if isinstance(x, Tensor)
+        )
     )
+
+
+_PLAIN = (Tensor, nn.Parameter)
 
 
 _INPUTS = (

@@ -56,7 +56,9 @@ def _one_state(
         soon = order[first + min(t + AHEAD, steps - 1)]
         lanes.prefetch(u, u_at + u_row * soon)
         lanes.prefetch(delta, delta_at + delta_row * soon)
-        lanes.prefetch(dy, dy_at + dy_row * row)
+        lanes.prefetch(dy, dy_at + dy_row * row)  # these for the way back
+        lanes.prefetch(du, du_at + du_row * row)
+        lanes.prefetch(ddelta, ddelta_at + ddelta_row * row)
         u_t = lanes.load(u, u_at + u_row * row)
         step_t = lanes.load(delta, delta_at + delta_row * row)
         if has_bias:

@@ -44,6 +44,7 @@ def _one_state(
         soon = order[first + min(t + AHEAD, steps - 1)]
         lanes.prefetch(u, u_at + u_row * soon)
         lanes.prefetch(delta, delta_at + delta_row * soon)
+        lanes.prefetch(y, y_at + y_row * soon)
         u_t = lanes.load(u, u_at + u_row * row)
         step = lanes.load(delta, delta_at + delta_row * row)
         if has_bias:
