@@ -187,9 +187,9 @@ def mamba_ssm() -> Callable | None:
 
 
 def ours(u, delta, A, B, C, D, delta_bias) -> Tensor:
-    from kernels import triton_scan
+    from kernels.gpu import backend
 
-    return triton_scan.selective_scan(u, delta, A, B, C, D, delta_bias, True)[0]
+    return backend.selective_scan(u, delta, A, B, C, D, delta_bias, True)[0]
 
 
 def four_paths(side: int) -> Tensor:
@@ -200,10 +200,10 @@ def four_paths(side: int) -> Tensor:
 
 
 def fused(order: Tensor) -> Callable:
-    from kernels import triton_scan
+    from kernels.gpu import backend
 
     def scan(u, delta, A, B, C, D, delta_bias):
-        return triton_scan.cross_selective_scan(u, delta, A, B, C, D, delta_bias, True, order, True)
+        return backend.cross_selective_scan(u, delta, A, B, C, D, delta_bias, True, order, True)
 
     return scan
 

@@ -10,22 +10,24 @@ import importlib
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from kernels import reference
+from kernels.checks import check, check_cross, check_softplus
 
 __all__ = ["available_backends", "cross_selective_scan", "selective_scan", "softplus"]
 
 
 def _import(name: str):
-    """Return a backend's module, or None where what it is built on does not import."""
+    """Return the backend of a folder, or None where what it is built on does not import."""
     try:
-        return importlib.import_module(f"kernels.{name}")
+        return importlib.import_module(f"kernels.{name}").backend
     except ImportError:
         return None
 
 
 _cpu = _import("cpu")
-_triton = _import("triton_scan") if torch.cuda.is_available() else None
+_triton = _import("gpu") if torch.cuda.is_available() else None
 
 
 def available_backends() -> tuple[str, ...]:
@@ -71,9 +73,10 @@ def selective_scan(
         delta_bias: (d), added to delta.
         delta_softplus: whether delta + delta_bias passes softplus first.
         return_last_state: also return the state after the last step.
-        backend: "reference" (plain PyTorch, any device and dtype, differentiable any number of
-            times), "cpu" (float32 vector kernels, differentiable once), "triton" (GPU kernels,
-            differentiable once) or "auto".
+        backend: "reference" (the definition in plain PyTorch: any device and dtype, forward mode,
+            torch.func), "cpu" (float32 vector kernels), "triton" (GPU kernels) or "auto": the fast
+            one where it can. All are differentiable any number of times, the fast ones by the
+            definition from the second time on.
 
     Returns:
         y (b, d, l) in the dtype of u; with return_last_state also h_l, (b, d, n).
@@ -81,10 +84,10 @@ def selective_scan(
     Raises:
         ValueError: when a shape, dtype or device does not fit, or the backend cannot run.
     """
-    _check(u, delta, A, B, C, D, z, delta_bias)
+    check(u, delta, A, B, C, D, z, delta_bias)
     tensors = [x for x in (u, delta, A, B, C, D, delta_bias) if x is not None]
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
-    module = _backend_of(backend, u.device, dtype)
+    module = _backend_of(backend, u.device, dtype, _beyond_kernels(tensors))
     if B.ndim == 3:
         B = B.unsqueeze(1)
     if C.ndim == 3:
@@ -140,10 +143,10 @@ def cross_selective_scan(
         ValueError: when a shape, dtype or device does not fit, or the backend cannot run.
         IndexError: when a path leaves the tokens (backend="cpu").
     """
-    _check_cross(u, delta, A, B, C, D, delta_bias, paths)
+    check_cross(u, delta, A, B, C, D, delta_bias, paths)
     tensors = [x for x in (u, delta, A, B, C, D, delta_bias) if x is not None]
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
-    module = _backend_of(backend, u.device, dtype)
+    module = _backend_of(backend, u.device, dtype, _beyond_kernels(tensors))
     given = _cast(module, dtype, u, delta, A, B, C, D, delta_bias)
     order = paths.to(torch.int32)
     return module.cross_selective_scan(*given, delta_softplus, order, merge).to(u.dtype)
@@ -160,7 +163,8 @@ def softplus(x: Tensor, bias: Tensor | None = None, *, backend: str = "auto") ->
     """log(1 + exp(x + bias[:, None])): the step size of a scan from its raw projection.
 
     Exact for any |x|: it neither overflows nor switches to x above a threshold. The vector kernel
-    runs for float32 on the CPU, plain PyTorch otherwise; both are differentiable twice.
+    runs for float32 on the CPU, plain PyTorch otherwise; both are differentiable any number of
+    times.
 
     Args:
         x: (b, d, l), any floating dtype, which the result keeps.
@@ -173,162 +177,62 @@ def softplus(x: Tensor, bias: Tensor | None = None, *, backend: str = "auto") ->
     Raises:
         ValueError: when a shape or dtype does not fit.
     """
-    _check_floating(x=x, bias=bias)
-    if x.ndim != 3:
-        raise ValueError(f"x must be (b, d, l), but its shape is {tuple(x.shape)}")
-    if bias is not None and bias.shape != x.shape[1:2]:
-        raise ValueError(
-            f"bias must be (d) = ({x.shape[1]},) to fit x {tuple(x.shape)}, "
-            f"but its shape is {tuple(bias.shape)}"
-        )
-    _check_device(x.device, bias=bias)
-    module = _backend_of(backend, x.device, x.dtype)
+    check_softplus(x, bias)
+    tensors = [x] if bias is None else [x, bias]
+    module = _backend_of(backend, x.device, x.dtype, _beyond_kernels(tensors))
     return module.softplus(x, bias if bias is None else bias.to(x.dtype))
 
 
-def _backend_of(backend: str, device: torch.device, dtype: torch.dtype):
-    """Return the module behind a backend name, or say why there is none."""
+def _beyond_kernels(tensors: list[Tensor]) -> str | None:
+    """What is asked for that no fast kernel does, if anything is."""
+    if torch._C._are_functorch_transforms_active():
+        return "torch.func (vmap, grad, jvp and the like)"
+    if forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(x).tangent is not None for x in tensors
+    ):
+        return "forward-mode differentiation"
+    return None
+
+
+def _backend_of(backend: str, device: torch.device, dtype: torch.dtype, beyond: str | None = None):
+    """Return what is behind a backend name, or say why there is nothing.
+
+    Args:
+        dtype: what all inputs together make.
+        beyond: what is asked for that only the definition does.
+    """
     on_cpu = device.type in ("cpu", "meta")
     if backend == "auto":
-        backend = "reference"
-        if on_cpu and dtype == torch.float32 and _cpu:
-            backend = "cpu"
-        if device.type == "cuda" and dtype == torch.float32 and _triton:
-            backend = "triton"
+        if dtype == torch.float32 and beyond is None:
+            if on_cpu and _cpu:
+                return _cpu
+            if device.type == "cuda" and _triton:
+                return _triton
+        return reference
     if backend == "reference":
         return reference
     if backend == "cpu":
         if not on_cpu:
             raise ValueError(f'backend="cpu" needs tensors on the CPU, but u is on {device}')
-        if dtype != torch.float32:
-            raise ValueError(
-                f'backend="cpu" computes in float32, but the inputs make {dtype}; '
-                'backend="reference" takes it'
-            )
         if _cpu is None:
             raise ValueError('backend="cpu" needs numba (pip install numba)')
-        return _cpu
-    if backend == "triton":
+        found = _cpu
+    elif backend == "triton":
         if device.type != "cuda":
             raise ValueError(f'backend="triton" needs tensors on a GPU, but u is on {device}')
         if _triton is None:
             raise ValueError('backend="triton" needs Triton (pip install triton)')
-        if dtype != torch.float32:
-            raise ValueError(
-                f'backend="triton" keeps its state in float32, but the inputs make {dtype}; '
-                'backend="reference" takes it'
-            )
-        return _triton
-    raise ValueError(f'backend must be "auto", "reference", "cpu" or "triton", not {backend!r}')
-
-
-def _check(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-) -> None:
-    """Raise ValueError with one sentence on the first argument that does not fit."""
-    optional = {"D": D, "z": z, "delta_bias": delta_bias}
-    _check_floating(u=u, delta=delta, A=A, B=B, C=C, **optional)
-    if u.ndim != 3 or u.shape[1] == 0 or u.shape[2] == 0:
-        raise ValueError(f"u must be (b, d, l) with d, l >= 1, but its shape is {tuple(u.shape)}")
-    batch, dim, length = u.shape
-    if A.ndim != 2 or A.shape[0] != dim or A.shape[1] == 0:
+        found = _triton
+    else:
+        raise ValueError(f'backend must be "auto", "reference", "cpu" or "triton", not {backend!r}')
+    if dtype != torch.float32:
         raise ValueError(
-            f"A must be (d, n) = ({dim}, n) with n >= 1 to fit u {tuple(u.shape)}, "
-            f"but its shape is {tuple(A.shape)}"
+            f'backend="{backend}" keeps its state in float32, but the inputs make {dtype}; '
+            'backend="reference" takes it'
         )
-    state = A.shape[1]
-    fit = f"to fit u {tuple(u.shape)} and A {tuple(A.shape)}"
-    for name, x, axes, shape in (
-        ("delta", delta, "(b, d, l)", (batch, dim, length)),
-        ("z", z, "(b, d, l)", (batch, dim, length)),
-        ("D", D, "(d)", (dim,)),
-        ("delta_bias", delta_bias, "(d)", (dim,)),
-    ):
-        if x is not None and x.shape != shape:
-            raise ValueError(
-                f"{name} must be {axes} = {shape} {fit}, but its shape is {tuple(x.shape)}"
-            )
-    groups = []
-    for name, x in (("B", B), ("C", C)):
-        if x.ndim not in (3, 4) or (x.shape[0], *x.shape[-2:]) != (batch, state, length):
-            raise ValueError(
-                f"{name} must be (b, n, l) = ({batch}, {state}, {length}) or (b, g, n, l) = "
-                f"({batch}, g, {state}, {length}) {fit}, but its shape is {tuple(x.shape)}"
-            )
-        groups.append(1 if x.ndim == 3 else x.shape[1])
-    if groups[0] != groups[1]:
-        raise ValueError(f"B and C must have the same groups, but B has {groups[0]}, C {groups[1]}")
-    if groups[0] == 0 or dim % groups[0]:
-        raise ValueError(f"{dim} channels do not divide into the {groups[0]} groups of B and C")
-    _check_device(u.device, delta=delta, A=A, B=B, C=C, **optional)
-
-
-def _check_cross(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    paths: Tensor,
-) -> None:
-    """Raise ValueError with one sentence on the first argument that does not fit."""
-    optional = {"D": D, "delta_bias": delta_bias}
-    _check_floating(u=u, delta=delta, A=A, B=B, C=C, **optional)
-    if delta.ndim != 4 or 0 in delta.shape[1:]:
+    if beyond is not None:
         raise ValueError(
-            f"delta must be (b, l, k, d) with l, k, d >= 1, but its shape is {tuple(delta.shape)}"
+            f'backend="{backend}" does not support {beyond}; backend="reference" does, and '
+            'backend="auto" takes that by itself'
         )
-    batch, tokens, directions, channels = delta.shape
-    rows = directions * channels
-    fit = f"to fit delta {tuple(delta.shape)}"
-    if u.shape not in ((batch, tokens, channels), delta.shape):
-        raise ValueError(
-            f"u must be (b, l, d) = {(batch, tokens, channels)} or (b, l, k, d) = "
-            f"{tuple(delta.shape)} {fit}, but its shape is {tuple(u.shape)}"
-        )
-    if A.ndim != 2 or A.shape[0] != rows or A.shape[1] == 0:
-        raise ValueError(
-            f"A must be (k d, n) = ({rows}, n) with n >= 1 {fit}, but its shape is {tuple(A.shape)}"
-        )
-    for name, x, axes, shape in (
-        ("B", B, "(b, l, k, n)", (batch, tokens, directions, A.shape[1])),
-        ("C", C, "(b, l, k, n)", (batch, tokens, directions, A.shape[1])),
-        ("D", D, "(k d)", (rows,)),
-        ("delta_bias", delta_bias, "(k d)", (rows,)),
-    ):
-        if x is not None and x.shape != shape:
-            raise ValueError(
-                f"{name} must be {axes} = {shape} {fit}, but its shape is {tuple(x.shape)}"
-            )
-    if paths.is_floating_point() or paths.ndim != 2 or paths.shape[0] != directions:
-        raise ValueError(
-            f"paths must be integers (k, s) = ({directions}, s) {fit}, "
-            f"but they are {paths.dtype} {tuple(paths.shape)}"
-        )
-    if not 1 <= paths.shape[1] <= tokens:
-        raise ValueError(
-            f"a path visits each of the {tokens} tokens at most once, "
-            f"but paths have {paths.shape[1]} steps"
-        )
-    _check_device(u.device, delta=delta, A=A, B=B, C=C, paths=paths, **optional)
-
-
-def _check_floating(**tensors: Tensor | None) -> None:
-    for name, x in tensors.items():
-        if x is not None and not x.is_floating_point():
-            raise ValueError(f"{name} must be a real floating tensor, but its dtype is {x.dtype}")
-
-
-def _check_device(device: torch.device, **tensors: Tensor | None) -> None:
-    for name, x in tensors.items():
-        if x is not None and x.device != device:
-            raise ValueError(f"{name} is on {x.device}, but the first tensor is on {device}")
+    return found

@@ -73,10 +73,27 @@ def cross_selective_scan(
     order: Tensor,
     merge: bool,
 ) -> Tensor:
-    """`kernels.cross_selective_scan` step by step: gather, scan, scatter, sum.
+    """`kernels.cross_selective_scan` step by step; returns (b, l, d), or (b, l, k, d)."""
+    return scan_along_paths(u, delta, A, B, C, D, delta_bias, delta_softplus, order, merge)[0]
+
+
+def scan_along_paths(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    order: Tensor,
+    merge: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gather, scan, scatter, sum.
 
     Shapes: u (b, l, d) or (b, l, k, d); delta (b, l, k, d); A (k d, n); B, C (b, l, k, n);
-    D, delta_bias (k d); order (k, s). Returns (b, l, d) with `merge`, else (b, l, k, d).
+    D, delta_bias (k d); order (k, s). Returns y (b, l, d) with `merge`, else (b, l, k, d), and the
+    state at the end of each path, (b, k d, n).
     """
     batch, tokens, directions, channels = delta.shape
     if u.ndim == 3:
@@ -94,11 +111,11 @@ def cross_selective_scan(
         return x.gather(3, steps.expand(batch, directions, x.shape[2], -1))
 
     u, delta, B, C = along(u), along(delta) * visited, along(B), along(C)
-    y, _ = selective_scan(u.flatten(1, 2), delta.flatten(1, 2), A, B, C, D)
+    y, last = selective_scan(u.flatten(1, 2), delta.flatten(1, 2), A, B, C, D)
     y = y.unflatten(1, (directions, channels)) * visited
     places = y.new_zeros(batch, directions, channels, tokens)
     y = places.scatter_add(3, steps.expand_as(y), y).permute(0, 3, 1, 2)
-    return sum_of_directions(y) if merge else y
+    return (sum_of_directions(y) if merge else y), last
 
 
 def sum_of_directions(y: Tensor) -> Tensor:

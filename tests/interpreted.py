@@ -95,34 +95,34 @@ def errors(result, expected) -> dict[str, float]:
 
 
 def cross_errors(args, order, **kwargs):
-    from kernels import reference, triton_scan
+    from kernels import reference
+    from kernels.gpu import backend
 
     return errors(
-        cross(triton_scan, args, order, **kwargs), cross(reference, wide(args), order, **kwargs)
+        cross(backend, args, order, **kwargs), cross(reference, wide(args), order, **kwargs)
     )
 
 
 def sequence_errors(args, **kwargs):
-    from kernels import reference, triton_scan
+    from kernels import reference
+    from kernels.gpu import backend
 
-    return errors(
-        sequences(triton_scan, args, **kwargs), sequences(reference, wide(args), **kwargs)
-    )
+    return errors(sequences(backend, args, **kwargs), sequences(reference, wide(args), **kwargs))
 
 
 class Cut:
     """Every scan of more than one chunk is cut into segments of one chunk."""
 
     def __enter__(self):
-        from kernels import triton_scan
+        from kernels.gpu import scan
 
-        self.before = triton_scan.LONG, triton_scan.WANTED, triton_scan.SHORTEST
-        triton_scan.LONG, triton_scan.WANTED, triton_scan.SHORTEST = 2, 10**6, 1
+        self.before = scan.LONG, scan.WANTED, scan.SHORTEST
+        scan.LONG, scan.WANTED, scan.SHORTEST = 2, 10**6, 1
 
     def __exit__(self, *_):
-        from kernels import triton_scan
+        from kernels.gpu import scan
 
-        triton_scan.LONG, triton_scan.WANTED, triton_scan.SHORTEST = self.before
+        scan.LONG, scan.WANTED, scan.SHORTEST = self.before
 
 
 @case
@@ -172,15 +172,15 @@ def whole_blocks_of_channels():
 
 @case
 def wide_offsets_give_the_same_bits():
-    from kernels import triton_scan
+    from kernels.gpu import backend, scan
 
     args, order = draw(1, 5, 2, 3, 1)
-    expected = cross(triton_scan, args, order)
-    triton_scan.WIDE, before = 0, triton_scan.WIDE
+    expected = cross(backend, args, order)
+    scan.WIDE, before = 0, scan.WIDE
     try:
-        result = cross(triton_scan, args, order)
+        result = cross(backend, args, order)
     finally:
-        triton_scan.WIDE = before
+        scan.WIDE = before
     return {name: torch.equal(result[name], x) for name, x in expected.items()}
 
 
@@ -218,11 +218,12 @@ def steps_far_from_zero():
 
 
 def half(dtype):
-    from kernels import reference, triton_scan
+    from kernels import reference
+    from kernels.gpu import backend
 
     args, order = draw(1, 6, 2, 3, 2)
     args = {k: x.to(dtype) if k in ("u", "delta", "B", "C") else x for k, x in args.items()}
-    result = cross(triton_scan, args, order, dy_dtype=dtype)
+    result = cross(backend, args, order, dy_dtype=dtype)
     expected = cross(reference, wide(args), order, dy_dtype=dtype)
     dtypes = [result[f"d{k}"].dtype == x.dtype for k, x in args.items()]
     dtypes.append(result["y"].dtype == dtype)
@@ -241,14 +242,15 @@ def float16_inputs():
 
 @case
 def softplus_and_its_derivatives():
-    from kernels import reference, triton_scan
+    from kernels import reference
+    from kernels.gpu import backend
 
     extremes = [-100.0, -87.0, -30.0, -10.0, -1e-3, 0.0, 1e-6, 1.0, 19.0, 30.0, 1e4, 1e30]
     x = torch.tensor(extremes).reshape(1, 2, 6)
     found = {}
     for name, layout in (("", x), (" (channels last)", x.transpose(1, 2).contiguous().mT)):
         both = []
-        for module, dtype in ((triton_scan, torch.float32), (reference, torch.float64)):
+        for module, dtype in ((backend, torch.float32), (reference, torch.float64)):
             leaf = layout.to(dtype).requires_grad_()
             bias = torch.tensor([0.5, -0.25], dtype=dtype, requires_grad=True)
             y = module.softplus(leaf, bias)
@@ -262,18 +264,23 @@ def softplus_and_its_derivatives():
         result, expected = both
         for key in ("dbias", "ddbias", "ddx"):
             found |= errors({key + name: result[key]}, {key + name: expected[key]})
-        for key in ("y", "dx"):  # right relative to each value, not only to the largest
-            ratio = (result[key].double() - expected[key]).abs() / (expected[key].abs() + 1e-37)
-            found[key + name] = ratio.max().item()
+        # Right relative to each value, not only to the largest. An exponential of x is off by half
+        # an ulp of x log2(e), as the interpreter does not fuse multiply-adds, and by 4 ulp that
+        # numpy allows its exp2; y takes one and dx three, and 4 ulp are for the rest.
+        exponential = layout.abs().double().clamp(max=90) * 2**-24 + 4 * 2**-23
+        for key, exponentials in (("y", 1), ("dx", 3)):
+            error = (result[key].double() - expected[key]).abs()
+            bound = expected[key].abs() * (exponentials * exponential + 4 * 2**-23) + 1e-37
+            found[key + name] = bool((error <= bound).all())
     return found
 
 
 @case
 def strided_inputs_give_the_same_bits():
-    from kernels import triton_scan
+    from kernels.gpu import backend
 
     args, order = draw(1, 6, 2, 3, 2)
-    expected = cross(triton_scan, args, order)
+    expected = cross(backend, args, order)
     joined = torch.cat([args["delta"], args["B"], args["C"], torch.ones(1, 6, 2, 1)], -1)
     strided = {
         **args,
@@ -281,7 +288,7 @@ def strided_inputs_give_the_same_bits():
         "u": args["u"].transpose(1, 2).contiguous().transpose(1, 2),
     }
     leaves = {name: x.requires_grad_() for name, x in strided.items()}
-    y = triton_scan.cross_selective_scan(**leaves, delta_softplus=True, order=order, merge=True)
+    y = backend.cross_selective_scan(**leaves, delta_softplus=True, order=order, merge=True)
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
     grads = torch.autograd.grad(y, list(leaves.values()), dy.mT.contiguous().mT)
     result = {"y": y, **{f"d{k}": g for k, g in zip(leaves, grads, strict=True)}}
@@ -290,22 +297,22 @@ def strided_inputs_give_the_same_bits():
 
 @case
 def without_gradients_the_output_has_the_same_bits():
-    from kernels import triton_scan
+    from kernels.gpu import backend
 
     args = draw_sequences(1, 1, 2, 2, 35)
     found = {}
     for name, context in (("whole", contextlib.nullcontext()), ("in segments", Cut())):
         with context:
             leaves = {key: x.clone().requires_grad_() for key, x in args.items()}
-            saved = triton_scan.selective_scan(**leaves, delta_softplus=True)
-            plain = triton_scan.selective_scan(**args, delta_softplus=True)
+            saved = backend.selective_scan(**leaves, delta_softplus=True)
+            plain = backend.selective_scan(**args, delta_softplus=True)
         found[name] = all(torch.equal(*pair) for pair in zip(saved, plain, strict=True))
     return found
 
 
 @case
 def unvisited_tokens_stay_zero():
-    from kernels import triton_scan
+    from kernels.gpu import backend
 
     args, order = draw(1, 9, 2, 2, 1, shared=False)
     order[0, -2:] = -1
@@ -314,7 +321,7 @@ def unvisited_tokens_stay_zero():
         left_out[order[k, order[k] >= 0].long(), k] = False
     torch.use_deterministic_algorithms(True)  # what torch.empty returns is NaN
     try:
-        result = cross(triton_scan, args, order, merge=False)
+        result = cross(backend, args, order, merge=False)
     finally:
         torch.use_deterministic_algorithms(False)
     found = {"some are left out": left_out.sum().item() == 2}
@@ -327,13 +334,14 @@ def unvisited_tokens_stay_zero():
 
 @case
 def nan_goes_no_further_than_in_the_definition():
-    from kernels import reference, triton_scan
+    from kernels import reference
+    from kernels.gpu import backend
 
     found = {}
     for name in ("u", "delta", "C"):
         args = draw_sequences(1, 1, 2, 2, 5)
         args[name][0, ..., 1, 3] = torch.nan
-        result, expected = sequences(triton_scan, args), sequences(reference, args)
+        result, expected = sequences(backend, args), sequences(reference, args)
         found[name] = all(torch.equal(result[k].isnan(), x.isnan()) for k, x in expected.items())
         found[f"{name} is seen"] = bool(result["y"].isnan().any())
     return found
@@ -341,10 +349,10 @@ def nan_goes_no_further_than_in_the_definition():
 
 @case
 def an_empty_batch():
-    from kernels import triton_scan
+    from kernels.gpu import backend
 
     args, order = draw(0, 5, 2, 3, 2)
-    result = cross(triton_scan, args, order)
+    result = cross(backend, args, order)
     return {
         "y": result["y"].shape == (0, 5, 3),
         "zeros": not any(result[name].any() for name in ("dA", "dD", "ddelta_bias")),
@@ -352,60 +360,48 @@ def an_empty_batch():
 
 
 @case
-def derivatives_of_derivatives_name_the_backend_that_has_them():
-    from kernels import triton_scan
+def derivatives_of_derivatives():
+    from kernels import reference
+    from kernels.gpu import backend
 
-    args, order = draw(1, 2, 1, 1, 1)
-    u = args["u"].requires_grad_()
-    y = triton_scan.cross_selective_scan(**args, delta_softplus=True, order=order, merge=True)
-    (du,) = torch.autograd.grad(y.square().sum(), u, create_graph=True)
-    try:
-        torch.autograd.grad(du.sum(), u)
-    except RuntimeError as error:
-        return {"message": 'backend="reference"' in str(error)}
-    return {"error": False}
+    args, order = draw(1, 3, 2, 2, 1)
 
+    def seconds(module, dtype):
+        leaves = {name: x.detach().to(dtype).requires_grad_() for name, x in args.items()}
+        y = module.cross_selective_scan(**leaves, delta_softplus=True, order=order, merge=True)
+        grads = torch.autograd.grad(y.square().sum(), list(leaves.values()), create_graph=True)
+        grads = torch.autograd.grad(sum(g.square().sum() for g in grads), list(leaves.values()))
+        return dict(zip(leaves, grads, strict=True))
 
-@case
-def float64_is_refused():
-    from kernels import triton_scan
-
-    args, order = draw(1, 2, 1, 1, 1)
-    try:
-        triton_scan.cross_selective_scan(**wide(args), delta_softplus=True, order=order, merge=True)
-    except ValueError as error:
-        return {"message": 'backend="reference"' in str(error)}
-    return {"error": False}
+    return errors(seconds(backend, torch.float32), seconds(reference, torch.float64))
 
 
 @case
 def operators_pass_the_checks_of_torch_library():
     args, order = draw(1, 3, 2, 1, 1)
     leaves = [x.requires_grad_() for x in args.values()]
-    scan = torch.ops.vssm.cross_scan_triton.default
+    scan = torch.ops.vssm.selective_scan_triton.default
     torch.library.opcheck(scan, (*leaves, order, True, True, True))
     torch.library.opcheck(scan, (*leaves[:5], None, None, None, False, False, True))
     x, bias = torch.randn(1, 2, 3, requires_grad=True), torch.randn(2, requires_grad=True)
-    torch.library.opcheck(torch.ops.vssm.softplus_triton.default, (x, bias, 1))
+    torch.library.opcheck(torch.ops.vssm.softplus_triton.default, (x, bias))
     backward = torch.ops.vssm.softplus_triton_backward.default
-    torch.library.opcheck(backward, (torch.ones(1, 2, 3), x, bias, 1))
+    torch.library.opcheck(backward, (torch.ones(1, 2, 3), x, bias, x))
     return {"passed": True}
 
 
 @case
 def it_compiles_without_a_graph_break():
-    from kernels import triton_scan
+    from kernels.gpu import backend
 
     args, order = draw(1, 3, 2, 1, 1)
 
     def both(args):
-        step = triton_scan.softplus(args["delta"].flatten(2).mT).mT.reshape(1, 3, 2, 1)
+        step = backend.softplus(args["delta"].flatten(2).mT).mT.reshape(1, 3, 2, 1)
         given = {**args, "delta": step, "delta_bias": None}
-        y = triton_scan.cross_selective_scan(**given, delta_softplus=False, order=order, merge=True)
+        y = backend.cross_selective_scan(**given, delta_softplus=False, order=order, merge=True)
         B = args["B"].permute(0, 2, 3, 1)
-        z, last = triton_scan.selective_scan(
-            step.flatten(2).mT, step.flatten(2).mT, args["A"], B, B
-        )
+        z, last = backend.selective_scan(step.flatten(2).mT, step.flatten(2).mT, args["A"], B, B)
         return y.sum() + z.sum() + last.square().sum()
 
     leaves = [x.requires_grad_() for x in args.values() if x is not args["delta_bias"]]
@@ -419,7 +415,7 @@ def it_compiles_without_a_graph_break():
 
 @case
 def flops_and_fake_tensors():
-    from kernels import triton_scan
+    from kernels.gpu import backend
 
     args, order = draw(2, 7, 2, 3, 2)
     order = order[:, :5].contiguous()
@@ -428,7 +424,7 @@ def flops_and_fake_tensors():
         fake = {name: mode.from_tensor(x.requires_grad_()) for name, x in args.items()}
         fake_order = mode.from_tensor(order)
         with FlopCounterMode(display=False) as counter:
-            y = triton_scan.cross_selective_scan(
+            y = backend.cross_selective_scan(
                 **fake, delta_softplus=True, order=fake_order, merge=True
             )
         found["forward"] = counter.get_total_flops() == 2 * 5 * 6 * (9 * 2 + 2)

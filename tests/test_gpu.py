@@ -11,7 +11,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
 ]
 if torch.cuda.is_available():
-    from kernels import triton_scan
+    from kernels.gpu import backend, scan
 
 FLOAT32 = 2e-6
 HALF = 1e-2
@@ -43,7 +43,7 @@ def test_scans_equal_the_golden_records():
         leaves = {name: x.cuda().requires_grad_() for name, x in args.items()}
         for name in ("B", "C"):
             leaves[name] = leaves[name].reshape(len(args["u"]), -1, *args[name].shape[-2:])
-        y, _ = triton_scan.selective_scan(**leaves, delta_softplus=record["delta_softplus"])
+        y, _ = backend.selective_scan(**leaves, delta_softplus=record["delta_softplus"])
         grads = torch.autograd.grad(y, list(leaves.values()), dy.cuda())
         result = {"out": y.detach(), **dict(zip(leaves, grads, strict=True))}
         for name, entry in {"out": record["out"], **record["grads"]}.items():
@@ -70,7 +70,7 @@ SEQUENCES = [  # batch, groups, dim, state, length
 def test_sequences_equal_the_definition_in_float64(shape):
     args = to_gpu(draw_sequences(*shape))
     assert_right(
-        sequences(triton_scan, args), sequences(reference, wide(args)), sequences(reference, args)
+        sequences(backend, args), sequences(reference, wide(args)), sequences(reference, args)
     )
 
 
@@ -94,7 +94,7 @@ def test_paths_equal_the_definition_in_float64(shape, merge, padded):
         order[0, -order.shape[1] // 3 :] = -1
     order = order.cuda()
     assert_right(
-        cross(triton_scan, args, order, merge=merge),
+        cross(backend, args, order, merge=merge),
         cross(reference, wide(args), order, merge=merge),
         cross(reference, args, order, merge=merge),
     )
@@ -105,7 +105,7 @@ def test_half_inputs(dtype):
     args, order = draw(2, 196, 4, 96, 4)
     args, order = to_gpu(args), order.cuda()
     args = {k: x.to(dtype) if k in ("u", "delta", "B", "C") else x for k, x in args.items()}
-    result = cross(triton_scan, args, order, dy_dtype=dtype)
+    result = cross(backend, args, order, dy_dtype=dtype)
     expected = cross(reference, wide(args), order, dy_dtype=dtype)
     assert result["y"].dtype == result["du"].dtype == result["dB"].dtype == dtype
     assert_right(result, expected, limit=HALF)
@@ -114,18 +114,18 @@ def test_half_inputs(dtype):
 def test_only_the_last_state_has_a_gradient():
     args = to_gpu(draw_sequences(2, 2, 64, 4, 700))
     of = ("last",)
-    assert_right(sequences(triton_scan, args, of), sequences(reference, wide(args), of))
+    assert_right(sequences(backend, args, of), sequences(reference, wide(args), of))
 
 
 @pytest.mark.parametrize("tokens", [784, 16384])
 def test_every_run_gives_the_same_bits(tokens):
     args, order = draw(4, tokens, 4, 96, 2)
     args, order = to_gpu(args), order.cuda()
-    first = cross(triton_scan, args, order)
+    first = cross(backend, args, order)
     for _ in range(3):
-        again = cross(triton_scan, args, order)
+        again = cross(backend, args, order)
         assert all(torch.equal(again[name], x) for name, x in first.items())
-    y = triton_scan.cross_selective_scan(**args, delta_softplus=True, order=order, merge=True)
+    y = backend.cross_selective_scan(**args, delta_softplus=True, order=order, merge=True)
     assert torch.equal(y, first["y"])  # nothing was saved for a backward pass
 
 
@@ -134,7 +134,7 @@ def test_every_output_is_written():
     order[0, -7:] = -1
     torch.use_deterministic_algorithms(True)  # what torch.empty returns is NaN
     try:
-        result = cross(triton_scan, to_gpu(args), order.cuda(), merge=False)
+        result = cross(backend, to_gpu(args), order.cuda(), merge=False)
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(x.isfinite().all() for x in result.values())
@@ -148,26 +148,26 @@ def test_every_output_is_written():
 def test_segments_change_nothing_but_rounding(monkeypatch):
     args, order = draw(1, 5000, 2, 48, 4)
     args, order = to_gpu(args), order.cuda()
-    cut = cross(triton_scan, args, order)
-    monkeypatch.setattr(triton_scan, "LONG", 10**9)
-    assert_right(cut, cross(triton_scan, args, order), limit=5e-6)
+    cut = cross(backend, args, order)
+    monkeypatch.setattr(scan, "LONG", 10**9)
+    assert_right(cut, cross(backend, args, order), limit=5e-6)
 
 
 @pytest.mark.slow
 def test_a_sequence_of_65536_steps():
     args = to_gpu(draw_sequences(1, 1, 64, 2, 65536))
     assert_right(
-        sequences(triton_scan, args), sequences(reference, wide(args)), sequences(reference, args)
+        sequences(backend, args), sequences(reference, wide(args)), sequences(reference, args)
     )
 
 
 def test_a_batch_of_8192_images():
     args, order = draw(8192, 49, 2, 32, 1)
     args, order = to_gpu(args), order.cuda()
-    result = cross(triton_scan, args, order)
+    result = cross(backend, args, order)
     last = {name: x[-3:] if x.ndim > 2 else x for name, x in args.items()}
     leaf = {name: x.clone().requires_grad_() for name, x in last.items()}
-    y = triton_scan.cross_selective_scan(**leaf, delta_softplus=True, order=order, merge=True)
+    y = backend.cross_selective_scan(**leaf, delta_softplus=True, order=order, merge=True)
     assert torch.equal(y, result["y"][-3:])
 
 
@@ -183,9 +183,9 @@ def test_a_tensor_of_more_than_2_to_the_31_elements():
         k: x.repeat(batch // 4, *[1] * (x.ndim - 1)) if x.ndim > 2 else x for k, x in args.items()
     }
     leaves = {name: x.requires_grad_() for name, x in many.items()}
-    y = triton_scan.cross_selective_scan(**leaves, delta_softplus=True, order=order, merge=True)
+    y = backend.cross_selective_scan(**leaves, delta_softplus=True, order=order, merge=True)
     few = {name: x.detach().requires_grad_() for name, x in args.items()}
-    expected = triton_scan.cross_selective_scan(**few, delta_softplus=True, order=order, merge=True)
+    expected = backend.cross_selective_scan(**few, delta_softplus=True, order=order, merge=True)
     assert torch.equal(y[-4:], expected)
     names = ("u", "delta", "B", "C")
     grads = torch.autograd.grad(y[-4:].float().square().sum(), [leaves[name] for name in names])
@@ -214,9 +214,9 @@ def test_an_image_of_more_than_2_to_the_31_elements():
         "delta_bias": None,
     }
     order = torch.arange(length, dtype=torch.int32, device="cuda")[None]
-    y = triton_scan.cross_selective_scan(**args, delta_softplus=True, order=order, merge=True)
+    y = backend.cross_selective_scan(**args, delta_softplus=True, order=order, merge=True)
     last = {k: x[:, -tail:] if x is not None and x.ndim > 2 else x for k, x in args.items()}
-    expected = triton_scan.cross_selective_scan(
+    expected = backend.cross_selective_scan(
         **last, delta_softplus=True, order=order[:, :tail], merge=True
     )
     # After a few hundred steps the state has forgotten where it started from.
@@ -228,7 +228,7 @@ def test_softplus_equals_the_definition():
     x = torch.linspace(-90, 90, 6 * 1000).reshape(2, 3, 1000).cuda()
     for layout in (x, x.mT.contiguous().mT):
         leaf, bias = layout.clone().requires_grad_(), torch.randn(3).cuda().requires_grad_()
-        y = triton_scan.softplus(leaf, bias)
+        y = backend.softplus(leaf, bias)
         exact = reference.softplus(leaf.double(), bias.double())
         # x + bias is rounded, by up to 4e-6 near -90, and exp makes that its relative error.
         torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-37)
@@ -243,13 +243,13 @@ def test_it_compiles_without_a_graph_break():
     leaves = {name: x.cuda().requires_grad_() for name, x in args.items()}
     order = order.cuda()
 
-    def scan(leaves):
+    def scaled(leaves):
         u = torch.nn.functional.silu(leaves["u"])
         given = {**leaves, "u": u, "order": order}
-        return triton_scan.cross_selective_scan(**given, delta_softplus=True, merge=True) * 2
+        return backend.cross_selective_scan(**given, delta_softplus=True, merge=True) * 2
 
-    y = torch.compile(scan, fullgraph=True)(leaves)
-    expected = scan(leaves)
+    y = torch.compile(scaled, fullgraph=True)(leaves)
+    expected = scaled(leaves)
     torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
     grads = torch.autograd.grad(y.sum(), list(leaves.values()))
     for g, x in zip(grads, torch.autograd.grad(expected.sum(), list(leaves.values())), strict=True):
@@ -259,5 +259,5 @@ def test_it_compiles_without_a_graph_break():
 def test_the_operators_pass_the_checks_of_torch_library():
     args, order = draw(1, 20, 2, 3, 2)
     leaves = [x.cuda().requires_grad_() for x in args.values()]
-    scan = torch.ops.vssm.cross_scan_triton.default
-    torch.library.opcheck(scan, (*leaves, order.cuda(), True, True, True))
+    operator = torch.ops.vssm.selective_scan_triton.default
+    torch.library.opcheck(operator, (*leaves, order.cuda(), True, True, True))

@@ -78,14 +78,14 @@ def test_imports_go_one_way(path: Path) -> None:
         assert other is None or other <= own, f"{path.name} imports {module}"
 
 
-def test_streamlit_stays_in_the_app_and_triton_in_its_kernel() -> None:
+def test_streamlit_stays_in_the_app_and_triton_in_its_folder() -> None:
     for path in SOURCES:
         name = str(path.relative_to(ROOT))
         packages = {module.partition(".")[0] for module in imports(path)}
         if "streamlit" in packages:
             assert name == "app.py" or name.startswith("workbench/app/")
         if "triton" in packages:
-            assert name.startswith("kernels/triton_")
+            assert name.startswith("kernels/gpu/")
 
 
 def test_hooks_are_registered_in_one_place() -> None:

@@ -19,9 +19,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels import triton_scan
-from kernels import triton_scan_kernels as scans
-from kernels import triton_scan_passes as passes
+import kernels
+from kernels.gpu import passes
+from kernels.gpu import scan as gpu_scan
+from kernels.gpu import scan_kernels as scans
 
 FLOAT32 = 2e-6
 HALF = 1e-2
@@ -60,7 +61,7 @@ INTEGERS = {"order": "*i32", "tokens": "*i32", "counts": "*i32", "pairs": "*i64"
 # Scans with softplus, bias and skip, of 1 or 16 states, whole blocks of channels.
 BASE = {"SOFTPLUS": True, "HAS_BIAS": True, "EVEN": True, "WIDE": False, "CHUNK": 16, "BLOCK": 32}
 ONE, MANY = {**BASE, "STATE": 1}, {**BASE, "STATE": 16}
-ALONG = {"CHUNK": 16, "STATE": 16, "STATES": 16, "STEPS": triton_scan.STEPS}
+ALONG = {"CHUNK": 16, "STATE": 16, "STATES": 16, "STEPS": gpu_scan.STEPS}
 TILE = {"ROWS": 8, "COLUMNS": 128}
 
 ALL = (80, 90, 100)
@@ -103,7 +104,7 @@ VARIANTS = {  # name: kernel, constants, dtype of the large tensors, warps, arch
 
 
 def compile_variant(kernel, constants, dtype, warps, architecture):
-    """Compile as `triton_scan._launch` would for pointers at multiples of 16."""
+    """Compile as `kernels.gpu.scan.launch` would for pointers at multiples of 16."""
     signature, attributes = {}, {}
     sizes = {*scans.INTEGERS}
     for i, name in enumerate(kernel.arg_names):
@@ -120,9 +121,9 @@ def compile_variant(kernel, constants, dtype, warps, architecture):
             attributes[(i,)] = [["tt.divisibility", 16]]
     registers = None
     if kernel is scans.backward:
-        registers = triton_scan.backward_registers(divmod(architecture, 10), constants)
+        registers = gpu_scan.backward_registers(divmod(architecture, 10), constants)
     elif warps == 1 and kernel is not scans.carry:
-        registers = triton_scan.REGISTERS
+        registers = gpu_scan.REGISTERS
     return triton.compile(
         ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes),
         target=GPUTarget("cuda", architecture, 32),
@@ -172,20 +173,20 @@ def test_the_cut_into_segments_follows_from_the_shape():
     def plan(batch, length, directions, dim, state=1):
         meta = {"device": "meta"}
         delta = torch.empty(batch, length, directions, dim, **meta)
-        return triton_scan.Plan.of(delta, torch.empty(directions * dim, state, **meta), None)
+        return gpu_scan.Plan.of(delta, torch.empty(directions * dim, state, **meta), None)
 
     many = plan(128, 3136, 4, 96)
     assert (many.blocks, many.chunks, many.segments) == (3, 196, 1)
     one = plan(1, 16384, 1, 384, 16)
-    assert one.segments * one.blocks > triton_scan.ENOUGH
+    assert one.segments * one.blocks > gpu_scan.ENOUGH
     assert one.segments == -(-one.chunks // one.segment_chunks)
     assert plan(1, 196, 4, 384).segments == 1  # too short
 
 
-def test_float64_is_refused():
-    x = torch.ones(1, 2, 3, dtype=torch.float64)
-    with pytest.raises(ValueError, match="float64"):
-        triton_scan.softplus(x)
+def test_float64_is_refused(monkeypatch):
+    monkeypatch.setattr(kernels, "_triton", object())
+    with pytest.raises(ValueError, match='float64; backend="reference" takes it'):
+        kernels._backend_of("triton", torch.device("cuda"), torch.float64)
 
 
 def test_a_dry_run_of_the_benchmark_prints_floors_and_measures_nothing():

@@ -75,25 +75,23 @@ class SelectiveScan(nn.Module):
         if delta_bias is not None:
             delta = delta + delta_bias.unflatten(0, (k, d))
         delta = softplus(delta.flatten(2), backend=self.backend).unflatten(2, (k, d))
-        # Row `token * k + direction` of a tensor with tokens and directions in one axis.
-        rows = (order.T.long() * k + torch.arange(k, device=u.device)).flatten()
+        rows, places = _rows(tuple(paths), class_token, u.device)
 
-        def along(x: Tensor, rows: Tensor) -> Tensor:
-            return x.flatten(1, -2).index_select(1, rows).unflatten(1, (tokens, k))
+        def along(x: Tensor) -> Tensor:
+            return _Rearranged.apply(x.flatten(1, 2), rows, places).unflatten(1, (tokens, k))
 
-        u = along(u, rows if u.ndim == 4 else order.T.flatten())
+        u = along(u if u.ndim == 4 else u.unsqueeze(2).expand(-1, -1, k, -1))
         y = self(
             u=u.flatten(2).transpose(1, 2),
-            delta=along(delta, rows).flatten(2).transpose(1, 2),
+            delta=along(delta).flatten(2).transpose(1, 2),
             A=A,
-            B=along(B, rows).permute(0, 2, 3, 1),
-            C=along(C, rows).permute(0, 2, 3, 1),
+            B=along(B).permute(0, 2, 3, 1),
+            C=along(C).permute(0, 2, 3, 1),
             D=D,
             paths=paths,
         )
         y = y.transpose(1, 2).reshape(batch, tokens * k, d)
-        y = torch.zeros_like(y).index_copy(1, rows, y)
-        return sum_of_directions(y.unflatten(1, (tokens, k)))
+        return sum_of_directions(_Rearranged.apply(y, places, rows).unflatten(1, (tokens, k)))
 
     def forward(
         self,
@@ -136,6 +134,51 @@ def _token_order(
     if class_token is not None:
         table = np.where(table == CLASS_TOKEN, class_token, table + (table >= class_token))
     return torch.from_numpy(table.astype(np.int32)).to(device)
+
+
+@lru_cache(maxsize=256)
+def _rows(
+    paths: tuple[ScanPath, ...], class_token: int | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Where scan order lies in token order, and the reverse.
+
+    Rows are those of a tensor with tokens and directions in one axis, `token * k + direction`. Row
+    i in scan order is row `rows[i]` in token order, and row j in token order is row `places[j]` in
+    scan order.
+    """
+    order = _token_order(paths, class_token, device)
+    k = len(order)
+    rows = (order.T.long() * k + torch.arange(k, device=device)).flatten()
+    return rows, rows.argsort()
+
+
+class _Rearranged(torch.autograd.Function):
+    """x[:, rows] for a permutation of the rows of x (b, rows, d) and its inverse.
+
+    Its gradient reads by the inverse. That of an index would add up at places, which is slower.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
+        return x.index_select(1, rows)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        _, rows, inverse = inputs
+        ctx.save_for_backward(rows, inverse)
+        ctx.save_for_forward(rows, inverse)
+
+    @staticmethod
+    def backward(ctx, dy):
+        rows, inverse = ctx.saved_tensors
+        return _Rearranged.apply(dy, inverse, rows), None, None
+
+    @staticmethod
+    def jvp(ctx, dx, *_):
+        rows, _ = ctx.saved_tensors
+        return dx.index_select(1, rows)
 
 
 class Gate(nn.Module):

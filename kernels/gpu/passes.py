@@ -5,7 +5,7 @@
 import triton
 import triton.language as tl
 
-from kernels.triton_scan_kernels import INTEGERS, softplus, softplus_slope
+from kernels.gpu.scan_kernels import INTEGERS, softplus, softplus_slope
 
 
 @triton.jit(do_not_specialize=INTEGERS)

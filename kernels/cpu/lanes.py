@@ -1,14 +1,11 @@
 """Sixteen float32 lanes as one value inside numba functions.
 
-Numba's own loops are rarely vectorised when arrays might overlap, so the kernels in `cpu.py` work
-on the LLVM type <16 x float> directly. LLVM maps it to one AVX-512 register, two of AVX2 or four of
+Numba's own loops are rarely vectorised when arrays might overlap, so the kernels work on the LLVM
+type <16 x float> directly. LLVM maps it to one AVX-512 register, two of AVX2 or four of
 NEON. Arrays are flat float32; offsets count elements and need no alignment.
 
 NaN passes through every function: comparisons are ordered, and no operation may assume that NaN or
 infinity does not occur.
-
-Numba's disk cache looks at the time stamp of `cpu.py`, not of this file: after a change here,
-delete `kernels/__pycache__`.
 """
 
 from collections.abc import Callable
@@ -17,6 +14,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16
@@ -233,6 +231,23 @@ def store(typing_context, array, offset, x):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, lanes), codegen
+
+
+@_numba
+def prefetch(typing_context, array, offset):
+    """Ask for the cache line of array[offset], which need not exist."""
+
+    def codegen(context, builder, signature, args):
+        array, offset = args
+        address = _address(context, builder, signature.args[0], array, offset)
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _INDEX, _INDEX, _INDEX])
+        function = get_or_insert_function(builder.module, kind, "llvm.prefetch")
+        how = (ir.Constant(_INDEX, x) for x in (0, 3, 1))  # to read, into every cache, as data
+        builder.call(function, [builder.bitcast(address, byte), *how])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
 
 
 def _merge_masks(half: int) -> tuple[ir.Constant, ir.Constant]:

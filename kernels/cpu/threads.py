@@ -1,4 +1,4 @@
-"""Numba kernels of this package: how they are compiled, and how their work is spread over threads.
+"""How the work of a kernel is spread over threads.
 
 Work runs on the very threads that torch uses. Threads of our own would fight with torch's, which go
 on spinning for a while after each of its operations; numba's own thread pool is not safe to call
@@ -8,8 +8,6 @@ from several threads at once.
 import ctypes
 import functools
 import os
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,51 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numba import njit
 
-__all__ = ["compiled", "register", "run", "warm_up"]
+from kernels.cpu.compiling import warm_up
+
+__all__ = ["run"]
 
 SMALL = 1 << 15  # state updates or elements below which a second thread does not pay
-
-# No fast-math: NaN and infinity must come through. `lanes` allows fused multiply-add by itself.
-compiled = njit(nogil=True, cache=True, error_model="numpy")
-
-_signatures: dict[Callable, tuple] = {}
-_compiling = threading.Lock()
-_ready = False
-
-
-def register(kernel: Callable, signature: tuple) -> None:
-    """Name a kernel that `run` will be given, with the numba types of its arguments."""
-    _signatures[kernel] = signature
-
-
-def warm_up() -> None:
-    """Compile every kernel, or load it from numba's disk cache; later calls return at once.
-
-    The first scan does this by itself. Call it to choose the moment, behind a spinner for example.
-    """
-    global _ready
-    if _ready:
-        return
-    with _compiling:
-        if _ready:
-            return
-        notice = threading.Timer(
-            2.5,  # reading the cache takes a second or two on a busy machine
-            print,
-            ["Compiling the CPU scan for this machine (once, about 10 s) ..."],
-            {"file": sys.stderr, "flush": True},
-        )
-        notice.daemon = True
-        notice.start()
-        try:
-            for kernel, signature in _signatures.items():
-                kernel.compile(signature)
-                kernel.disable_compile()
-        finally:
-            notice.cancel()
-        _ready = True
 
 
 @functools.lru_cache(maxsize=1)

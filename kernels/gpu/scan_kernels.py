@@ -1,4 +1,4 @@
-"""The GPU kernels of the selective scan, in Triton. `kernels.triton_scan` launches them.
+"""The GPU kernels of the selective scan, in Triton. `kernels.gpu.scan` launches them.
 
 A program is one warp. It owns 32 neighbouring channels of one direction of one image, a channel per
 thread, and walks the steps in chunks of 16. The values of a chunk live in registers, as tuples of
