@@ -349,9 +349,9 @@ def test_sensitivity_of_every_family(attacks, model):
 
 def test_the_slider_sets_the_attack_and_goes_to_the_url_and_the_command(attacks):
     fine(attacks.run())
-    assert "--transplant-eps-255 1 " in command(attacks)
+    assert "--patching-eps-255 1 " in command(attacks)
     attacks.slider(key="eps").set_value(4.0).run()
-    assert "--transplant-eps-255" not in command(fine(attacks))  # 4 is what the command takes
+    assert "--patching-eps-255" not in command(fine(attacks))  # 4 is what the command takes
     attacks.slider(key="eps").set_value(0.0).run()
     fine(attacks)
     assert not attacks.code and "Move the slider" in attacks.info[0].value

@@ -236,7 +236,7 @@ def test_sensitivity_attacks_as_the_slider_moves(visit):
     chart = tab.get_by_label("Margins of mambavision_nano with tensors put back", exact=True)
     sync_api.expect(chart).to_be_visible()
     tab.get_by_role("slider", name="Attack, in 1/255 of every pixel").press("ArrowRight")
-    sync_api.expect(tab.get_by_text("--transplant-eps-255 1.25")).to_be_visible(timeout=PATIENCE)
+    sync_api.expect(tab.get_by_text("--patching-eps-255 1.25")).to_be_visible(timeout=PATIENCE)
     assert twin.get_attribute("src") != before
     assert "eps=1.25" in tab.url
 

@@ -137,18 +137,18 @@ def test_a_wrong_question_about_scans_is_one_sentence(more, words, tmp_path, cap
 
 
 def test_sensitivity_reports_its_views_and_claims(tmp_path, capsys) -> None:
-    few = ["--views", "gradient,transplant", "bounds", "--attack-steps", "2", "--narrow", "false"]
+    few = ["--views", "gradient,patching", "bounds", "--attack-steps", "2", "--narrow", "false"]
     command = ["sensitivity", "--model", "mambavision_nano", *QUICK, *few, "--out", str(tmp_path)]
     assert main(command) == 0
     text = capsys.readouterr().out
     assert "RANDOM WEIGHTS" in text and '"B and C are weak points": UNDECIDED' in text
     (file,) = tmp_path.glob("*.npz")
     found = load(file)
-    assert set(found.meta["views"]) == {"gradient", "transplant", "bounds"}
+    assert set(found.meta["views"]) == {"gradient", "patching", "bounds"}
     assert found.meta["views"]["bounds"]["exceeded"] == 0
     assert (tmp_path / "sensitivity-mambavision_nano.png").read_bytes().startswith(b"\x89PNG")
     assert (
-        "mambavision_nano,transplant,B all,recovered," in (tmp_path / "sensitivity.csv").read_text()
+        "mambavision_nano,patching,B all,recovered," in (tmp_path / "sensitivity.csv").read_text()
     )
     assert main(["show", str(file)]) == 0
     assert text.strip() in capsys.readouterr().out

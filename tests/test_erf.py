@@ -328,7 +328,7 @@ def test_vim_with_both_directions_reaches_every_patch_and_one_direction_only_the
     assert not past[3 * 8 + 5 :].any()
 
 
-@pytest.mark.parametrize("split", ["direction", "path"])
+@pytest.mark.parametrize("split", ["direction", "route"])
 @pytest.mark.parametrize("family", ["vmamba", "vmamba_v0", "vim"])
 def test_routes_of_one_layer_and_the_rest_sum_to_the_whole_gradient(split, family) -> None:
     torch.manual_seed(0)
@@ -347,14 +347,16 @@ def test_routes_of_one_layer_and_the_rest_sum_to_the_whole_gradient(split, famil
     assert (sum(parts.values()) - whole).abs().max() <= 2e-5 * whole.abs().max()
     informative = [name for name, g in parts.items() if g.abs().max() > 1e-6 * whole.abs().max()]
     assert len(informative) == len(parts)
-    assert ("gate" in parts) == (split == "path" and family != "vmamba")  # v2 has no gate
+    assert ("gate" in parts) == (split == "route" and family != "vmamba")  # v2 has no gate
 
 
 def test_a_split_needs_a_scan() -> None:
     with pytest.raises(ValueError, match="no selective scan"):
         list(
             split_gradients(
-                timm.create_model("test_resnet"), torch.randn(1, 3, 64, 64), ErfConfig(split="path")
+                timm.create_model("test_resnet"),
+                torch.randn(1, 3, 64, 64),
+                ErfConfig(split="route"),
             )
         )
 

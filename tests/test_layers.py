@@ -25,6 +25,7 @@ LAYERS = (
         "workbench.memory",
         "workbench.statistics",
         "workbench.hooks",
+        "workbench.former",
     ),
     ("workbench.scan",),
     ("workbench.trace", "workbench.models", "workbench.images"),

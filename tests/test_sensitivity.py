@@ -15,8 +15,7 @@ import workbench
 from kernels import selective_scan
 from workbench import sensitivity
 from workbench.images import Batch
-from workbench.methods.sensitivity import SensitivityConfig, bounds, cut, gradient
-from workbench.methods.sensitivity import patching as transplant
+from workbench.methods.sensitivity import SensitivityConfig, bounds, cut, gradient, patching
 from workbench.methods.sensitivity.claims import SIZE, WEAK, claims, holm, verdict
 from workbench.methods.sensitivity.config import settled
 from workbench.methods.sensitivity.figure import draw
@@ -222,14 +221,12 @@ def test_a_cut_keeps_values_and_takes_its_part_of_the_gradient(family: str) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_transplants_of_everything_are_transplants_of_the_output(family: str) -> None:
+def test_patching_everything_is_patching_the_output(family: str) -> None:
     it = case(FAMILIES[family]())
     sites = it.subject.scopes("all")["all"]
 
     def margins(names: tuple[str, ...], own, other, x: Tensor) -> Tensor:
-        return transplant.margins_with(
-            it, transplant.Transplant(names, "all", sites), x, own, other, None
-        )
+        return patching.margins_with(it, patching.Patch(names, "all", sites), x, own, other, None)
 
     clean, attacked = it.clean, it.attacked
     inputs = margins(("B", "C", "delta", "u"), attacked, clean, it.twin)
@@ -271,7 +268,7 @@ def test_an_image_is_measured_alike_in_any_batch() -> None:
     model, images = mambavision(), batch(3)
     together = sensitivity.measure(model, images, FAST)
     alone = sensitivity.measure(model, images.part(2, 3), FAST)
-    for name in ("clean", "perturbed", "random", "cut", "transplant", "horizon"):
+    for name in ("clean", "perturbed", "random", "cut", "patching", "horizon"):
         np.testing.assert_allclose(together[name][2:], alone[name], rtol=1e-3, atol=1e-4)
 
 
@@ -355,7 +352,7 @@ def test_views_that_disagree_decide_nothing() -> None:
 
 
 def test_a_run_is_stored_resumed_and_read(tmp_path) -> None:
-    config = replace(FAST, views=("gradient", "transplant"), chunk=2, narrow=False)
+    config = replace(FAST, views=("gradient", "patching"), chunk=2, narrow=False)
     model = mambavision()
     options = {"preprocessing": workbench.preprocessing_for(model, 48), "out": tmp_path}
     first = workbench.run(sensitivity, model, "samples", config, **options)
@@ -363,7 +360,7 @@ def test_a_run_is_stored_resumed_and_read(tmp_path) -> None:
     found = load(file)
     assert json.dumps(found.meta, sort_keys=True) == json.dumps(first.meta, sort_keys=True)
     assert found.gradient.shape[0] == len(found.clean) == 10
-    assert found.cut is None and set(found.meta["views"]) == {"gradient", "transplant"}
+    assert found.cut is None and set(found.meta["views"]) == {"gradient", "patching"}
     assert found.meta["views"]["gradient"]["identity_gap"] < 1e-4
     assert not found.meta["trained"] or found.meta["claims"]
 

@@ -22,6 +22,7 @@ from workbench.weights import (
     OFFICIAL,
     WeightsMismatch,
     clean_keys,
+    create,
     create_model,
     find_weights,
     load_into,
@@ -681,9 +682,7 @@ def test_a_model_is_told_from_its_weights(tmp_path, monkeypatch):
     model = create_model(weights=path)
     assert model.provenance.model == "vim_tiny" and model.provenance.notes == []
 
-    monkeypatch.setattr(
-        "workbench.weights.create.variant_of", lambda state: ["vim_tiny", "vim_tiny_plus"]
-    )
+    monkeypatch.setattr(create, "variant_of", lambda state: ["vim_tiny", "vim_tiny_plus"])
     assert "fit vim_tiny, vim_tiny_plus alike" in create_model(weights=path).provenance.notes[0]
     monkeypatch.undo()
 

@@ -5,7 +5,7 @@ import types
 import typing
 from typing import Any
 
-from workbench.methods.method import check_choice, choices
+from workbench.methods.method import choices, chosen
 
 
 def read_option(name: str, value: Any, hint: Any) -> Any:
@@ -21,8 +21,7 @@ def read_option(name: str, value: Any, hint: Any) -> Any:
         return READERS[hint](value)
     if inner := several(hint):
         value = _listed(value, name, inner)
-    check_choice(name, value, hint)
-    return value
+    return chosen(name, value, hint)
 
 
 def read_size(text: Any) -> int | tuple[int, int]:

@@ -29,6 +29,7 @@ from workbench.fields import read_option
 from workbench.figures import paths as path_pictures
 from workbench.figures.files import FORMATS, publish, save_figure, save_text
 from workbench.figures.width import VENUES, scaled
+from workbench.former import options_of_today
 from workbench.paths import gallery
 from workbench.results import Result, content_hash, provenance
 from workbench.study import Study, announce
@@ -208,7 +209,7 @@ def _draw(figure: Figure, results: list[Result], paper: Paper, out: Path) -> lis
 def _figure(entry: dict[str, Any], where: str) -> Figure:
     method = str(entry["method"]).replace("_", "-")
     _known([method], (*methods.METHODS, PATHS), f"method of {where}")
-    entry = {**entry, "method": method}
+    entry = options_of_today({**entry, "method": method})
     parts = {"config": {}, "compare": {}, "draw": {}}
     if method != PATHS:
         parts = {
@@ -225,6 +226,7 @@ def _figure(entry: dict[str, Any], where: str) -> Figure:
         given = entry.pop(part, {})
         if not isinstance(given, dict):
             raise ValueError(f"{where}: {part} must be a mapping, not {given!r}")
+        given = options_of_today(given)
         given |= {key: entry.pop(key) for key in hints if key in entry and key not in own}
         others[part] = {key: read_option(key, given[key], hints.get(key)) for key in given}
     figure = dataclasses.replace(_parsed(Figure, entry, where), **others)

@@ -11,12 +11,13 @@ from workbench.app.files import files, show_command
 from workbench.app.measure import command, measure, measure_once
 from workbench.app.place import place, remember
 from workbench.app.sidebar import Choice
+from workbench.former import CHOICES
 from workbench.images import Images, open_images
 
 RANDOM = ":material/info: Random (untrained) weights: the map shows the architecture, not training."
 SPLIT = (
-    "direction: what comes through one scan direction alone; path: what comes through B, C, delta, "
-    "u and the ways around the state."
+    "direction: what comes through one scan direction alone; route: what comes through B, C, "
+    "delta, u and the ways around the state."
 )
 
 
@@ -28,9 +29,11 @@ def controls(choice: Choice) -> tuple[list[Panel], str]:
         stage = st.segmented_control(
             "Stage", numbers, default=numbers[-1], required=True, key="stage", bind="query-params"
         )
+        if st.query_params.get("split") in CHOICES:  # a link of an earlier version
+            st.query_params["split"] = CHOICES[st.query_params["split"]]
         split = st.segmented_control(
             "Split by",
-            ["none", "direction", "path"],
+            ["none", "direction", "route"],
             default="none",
             required=True,
             key="split",

@@ -29,7 +29,7 @@ below over many.
 
 
 def controls(names: list[str]) -> tuple[float, int, str | None, str]:
-    """Strength and steps of the attack, the scope of transplants, and the layer of the maps."""
+    """Strength and steps of the attack, the scope of patching, and the layer of the maps."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         eps = st.slider(
             "Attack, in 1/255 of every pixel",
@@ -177,11 +177,11 @@ def downloads(found: Attack, rows: list[tuple[str, float]]) -> None:
     table = "put back,margin\n" + "".join(f"{name},{margin:.6g}\n" for name, margin in rows)
     with st.container(horizontal=True):
         st.download_button("Adversarial image (PNG)", buffer.getvalue(), "adversarial.png")
-        st.download_button("Margins (CSV)", table, "transplants.csv")
+        st.download_button("Margins (CSV)", table, "patching.csv")
 
 
 def controlled(setting: Setting, narrow: bool, images: Images, command: str) -> None:
-    """On demand the same transplants with controls, as a result with its figure and files."""
+    """On demand the same patching with controls, as a result with its figure and files."""
     asked = (setting, narrow)
     known = st.session_state.get("controlled", {})
 
@@ -229,7 +229,7 @@ def attacked(choice: Choice, images: Images) -> None:
     with session.waiting("stop", lambda: st.session_state.update(stopped=setting)) as move:
         sensitivity_measure.prepare(setting, images, move)
         found = sensitivity_measure.attack(setting, images)
-        rows = sensitivity_measure.transplants(setting, scope, images, move)
+        rows = sensitivity_measure.patchings(setting, scope, images, move)
     classes = class_names(spec, found.probabilities.shape[1])
     images_before_and_after(found, images.names[0], eps, classes)
     restoring = [name for name, margin in rows if margin > 0]
@@ -238,7 +238,7 @@ def attacked(choice: Choice, images: Images) -> None:
     elif restoring:
         st.markdown(f"Putting back **{', '.join(restoring)}** restores the prediction.")
     else:
-        st.markdown("No transplant restores the prediction.")
+        st.markdown("No patching restores the prediction.")
     st.altair_chart(chart(found, rows), alt=f"Margins of {spec.model} with tensors put back")
     with st.expander("What is put back, and what that shows"):
         st.markdown(WHY)

@@ -13,7 +13,7 @@ from workbench.app.repository import beside_the_model
 from workbench.app.session import Spec
 from workbench.images import Batch, Images
 from workbench.methods.sensitivity import SensitivityConfig
-from workbench.methods.sensitivity.patching import NARROW, SETS, Transplant, margins_with
+from workbench.methods.sensitivity.patching import NARROW, SETS, Patch, margins_with
 from workbench.methods.sensitivity.subject import Case, Subject
 from workbench.mixing.layers import Direction, ScanLayer, scan_layers
 from workbench.mixing.statistics import token_statistics
@@ -67,7 +67,7 @@ def case(setting: Setting, _images: Images) -> Case:
     preprocessing = session.preprocessing(setting.spec)
     picture = preprocessing.picture(_images.load(0))[None]
     batch = Batch(preprocessing.tensor(picture), picture, (_images.names[0],), None, (0,))
-    config = SensitivityConfig(transplant_eps_255=setting.eps, attack_steps=setting.steps)
+    config = SensitivityConfig(patching_eps_255=setting.eps, attack_steps=setting.steps)
     with loaded.lock:
         return Case(Subject.of(loaded.model), batch, config)
 
@@ -107,7 +107,7 @@ def prepare(setting: Setting, images: Images, report: Report) -> None:
 
 
 @beside_the_model
-def transplants(
+def patchings(
     setting: Setting, layer: str | None, images: Images, report: Report
 ) -> list[tuple[str, float]]:
     """(what was put back, margin) of the adversarial run with tensors of the clean one.
@@ -116,32 +116,32 @@ def transplants(
     """
     found = []
     for i in range(len(SETS)):
-        found.append(_transplant(setting, layer, i, images))
+        found.append(_patching(setting, layer, i, images))
         report((i + 1) / len(SETS), f"Put back: {i + 1} of {len(SETS)}")
     return found
 
 
 @st.cache_data(max_entries=2000, show_spinner=False)
-def _transplant(
+def _patching(
     setting: Setting, layer: str | None, number: int, _images: Images
 ) -> tuple[str, float]:
     it = case(setting, _images)
     sites = it.subject.scopes("all" if layer is None else "layer")[layer or "all"]
-    row = Transplant(SETS[number], layer or "all", sites)
+    row = Patch(SETS[number], layer or "all", sites)
     with session.load(setting.spec).lock:
         return row.name, float(margins_with(it, row, it.twin, it.attacked, it.clean))
 
 
 @beside_the_model
 def result(setting: Setting, narrow: bool, images: Images, report: Report) -> Sensitivity:
-    """The same transplants as the command line measures them: both ways, with random controls.
+    """The same patching as the command line measures them: both ways, with random controls.
 
     narrow: in every layer and direction alone too.
     """
     model = session.load(setting.spec).model
     config = SensitivityConfig(
-        views=("transplant",),
-        transplant_eps_255=setting.eps,
+        views=("patching",),
+        patching_eps_255=setting.eps,
         attack_steps=setting.steps,
         narrow=narrow,
     )

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from workbench import methods
+from workbench.former import OPTIONS
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -117,12 +118,13 @@ def _prepare_process() -> None:
 
 
 def _underscored(arguments: Sequence[str]) -> list[str]:
-    """`--before-after` is `--before_after`: options are spelt with either."""
+    """`--before-after` is `--before_after`: options are spelt with either, or as they once were."""
     spelt = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if name.startswith("--"):
-            argument = "--" + name[2:].replace("-", "_") + equals + value
+            name = name[2:].replace("-", "_")
+            argument = "--" + OPTIONS.get(name, name) + equals + value
         spelt.append(argument)
     return spelt
 

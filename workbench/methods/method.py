@@ -21,6 +21,7 @@ from typing import (
 
 import numpy as np
 
+from workbench.former import CHOICES
 from workbench.results import Result
 
 if TYPE_CHECKING:  # the command line reads contract and options, and torch takes seconds
@@ -85,7 +86,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            check_choice(name, getattr(self, name), hint)
+            object.__setattr__(self, name, chosen(name, getattr(self, name), hint))
 
     def at_least(self, **lowest: int) -> None:
         """Raise ValueError for a field below its lowest value; None is a default and passes."""
@@ -109,13 +110,21 @@ def choices(hint: Any) -> tuple:
     return tuple(value for part in inner for value in part)
 
 
-def check_choice(name: str, value: Any, hint: Any) -> None:
-    """Raise ValueError for a value, or one of several, that its type's choices do not hold."""
+def chosen(name: str, value: Any, hint: Any) -> Any:
+    """A value, or several, of a type's choices, those of earlier versions in the words of today.
+
+    Raises:
+        ValueError: for one that is none of them.
+    """
     allowed = choices(hint)
-    for one in value if isinstance(value, tuple | list) else (value,):
-        if allowed and one not in allowed:
-            listed = ", ".join(str(option) for option in allowed if option is not None)
-            raise ValueError(f"{name} must be one of {listed}, not {one!r}")
+    if isinstance(value, tuple | list):
+        return type(value)(chosen(name, one, hint) for one in value)
+    if not allowed or value in allowed:
+        return value
+    if isinstance(value, str) and CHOICES.get(value) in allowed:
+        return CHOICES[value]
+    listed = ", ".join(str(option) for option in allowed if option is not None)
+    raise ValueError(f"{name} must be one of {listed}, not {value!r}")
 
 
 class Method(Protocol):

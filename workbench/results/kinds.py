@@ -22,6 +22,7 @@ class Erf(Result):
     """
 
     kind: ClassVar[str] = "erf"
+    in_former_words: ClassVar[tuple[str, ...]] = ("config", "protocol")
     map: np.ndarray
     maps: np.ndarray
     splits: np.ndarray | None = None
@@ -261,7 +262,7 @@ class Sensitivity(Result):
     perturbed: (n, rows, 2) margins after one and after all steps; random: (n, wide rows, draws);
         flipping: (n, 3) smallest budgets of B, C, delta, infinite where none was found.
     cut: (n, rows, seeds) margins, nan where not run; alignment: (n, rows, 2).
-    transplant: (n, rows, 4) margins.
+    patching: (n, rows, 4) margins.
     bounds: (n, sites, 3, 3).
     horizon: (n, 2, sites, 2).
 
@@ -269,6 +270,7 @@ class Sensitivity(Result):
     """
 
     kind: ClassVar[str] = "sensitivity"
+    in_former_words: ClassVar[tuple[str, ...]] = ("config", "used", "rows", "views", "claims")
     clean: np.ndarray
     adversarial: np.ndarray | None = None
     gradient: np.ndarray | None = None
@@ -277,7 +279,7 @@ class Sensitivity(Result):
     flipping: np.ndarray | None = None
     cut: np.ndarray | None = None
     alignment: np.ndarray | None = None
-    transplant: np.ndarray | None = None
+    patching: np.ndarray | None = None
     bounds: np.ndarray | None = None
     horizon: np.ndarray | None = None
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
+from workbench.former import renamed
 from workbench.results.provenance import canonical_json
 
 SCHEMA = 1
@@ -39,6 +40,9 @@ class Result:
     """
 
     kind: ClassVar[str]
+    in_former_words: ClassVar[tuple[str, ...]] = ()
+    """Parts of `meta` that files of earlier versions may hold in other words."""
+
     meta: dict[str, Any]
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -80,6 +84,9 @@ def load(source: str | PurePath | BinaryIO) -> Result:
             f'{name} holds a result of kind "{kind}", but this version knows {listed(_KINDS)}; '
             "read it with the version that wrote it."
         )
+    if cls.in_former_words:
+        arrays = {renamed(name): value for name, value in arrays.items()}
+        meta |= {key: renamed(meta[key]) for key in cls.in_former_words if key in meta}
     fields = _array_fields(cls)
     absent = [field for field, required in fields.items() if required and field not in arrays]
     if absent:

@@ -25,7 +25,7 @@ class ErfConfig(Config):
             negative part dropped), or signed (absolute value after averaging over images).
         norm: apply the model's final norm to the last stage first.
         average: normalised lets every image weigh the same; raw averages gradients as they are.
-        split: none, direction (one scan direction keeps its gradient) or path (one of B, C, delta,
+        split: none, direction (one scan direction keeps its gradient) or route (one of B, C, delta,
             u, convolution, gate, residual).
         split_layer: split at this scan only, exactly additive; all scans otherwise.
         preset: a published protocol: luo2016, replknet, vmamba2024 or vmamba2025.
@@ -42,7 +42,7 @@ class ErfConfig(Config):
     measure: Literal["abs", "square", "relu", "signed"] = "abs"
     norm: bool = False
     average: Literal["normalised", "raw"] = "normalised"
-    split: Literal["none", "direction", "path"] = "none"
+    split: Literal["none", "direction", "route"] = "none"
     split_layer: str | None = None
     preset: Literal["luo2016", "replknet", "vmamba2024", "vmamba2025"] | None = None
     resamples: int = 200

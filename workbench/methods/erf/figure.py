@@ -125,7 +125,7 @@ def _rows(results: Sequence[Erf]) -> list[list[Erf]]:
 
 
 def draw_splits(results: Sequence[Erf]) -> Figure:
-    """The whole field and its routes (directions or paths), one row for each result.
+    """The whole field and its routes (directions or the scan's inputs), one row for each result.
 
     Every route is drawn on the scale of its row's whole field, and its share of the whole
     gradient is written below; shares of routes kept open in all layers need not sum to 100 %.
@@ -136,7 +136,7 @@ def draw_splits(results: Sequence[Erf]) -> Figure:
     split = [result for result in results if result.splits is not None]
     if not split:
         raise ValueError(
-            "no result was measured with a split; measure with split=direction or path"
+            "no result was measured with a split; measure with split=direction or route"
         )
     width = 1 + max(len(result.meta["splits"]) for result in split)
     with matplotlib.style.context(STYLE):

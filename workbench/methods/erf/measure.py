@@ -17,7 +17,7 @@ from workbench.images import Batch
 from workbench.methods.erf.config import PRESETS, ErfConfig, protocol
 from workbench.methods.erf.display import display
 from workbench.methods.erf.metrics import THRESHOLDS, bootstrap, legacy_square, numbers
-from workbench.methods.erf.routes import directions, only_direction, only_path, paths
+from workbench.methods.erf.routes import directions, only_direction, only_route, routes
 from workbench.methods.method import Partial
 from workbench.results import Erf
 from workbench.statistics import finite
@@ -49,7 +49,7 @@ def gradient(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, di
 
 
 def split_gradients(model: nn.Module, x: Tensor, config: ErfConfig) -> Iterator[tuple[str, Tensor]]:
-    """Yield (route, gradient (n, 3, h, w)) for each direction or path.
+    """Yield (route, gradient (n, 3, h, w)) for each direction or route.
 
     With `split_layer` the routes and the `rest`, which goes around that scan, sum to the whole
     gradient. Without it a route is kept open in all layers at once; such maps do not add up.
@@ -61,9 +61,9 @@ def split_gradients(model: nn.Module, x: Tensor, config: ErfConfig) -> Iterator[
             model, route, layer
         )
         rest_route = None
-    elif config.split == "path":
-        names = [path for path in paths(model) if path != "residual" or layer == "*"]
-        keep = lambda route: only_path(model, route, layer)  # noqa: E731
+    elif config.split == "route":
+        names = [route for route in routes(model) if route != "residual" or layer == "*"]
+        keep = lambda route: only_route(model, route, layer)  # noqa: E731
         rest_route = "residual"
     else:
         return

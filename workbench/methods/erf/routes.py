@@ -12,18 +12,18 @@ from workbench.hooks import hooks
 from workbench.scan import Gate, SelectiveScan
 from workbench.trace import find_sites, patch, scans
 
-PATHS = ("B", "C", "delta", "u", "convolution", "gate", "residual")
+ROUTES = ("B", "C", "delta", "u", "convolution", "gate", "residual")
 
 
-def paths(model: nn.Module) -> list[str]:
-    """The routes that a model has: all of `PATHS`, the gate only where there is one.
+def routes(model: nn.Module) -> list[str]:
+    """The routes that a model has: all of `ROUTES`, the gate only where there is one.
 
     Raises:
         ValueError: for a model without a selective scan.
     """
     directions(model)
     gated = any(isinstance(module, Gate) for module in model.modules())
-    return [path for path in PATHS if path != "gate" or gated]
+    return [route for route in ROUTES if route != "gate" or gated]
 
 
 def directions(model: nn.Module) -> list[str]:
@@ -36,7 +36,7 @@ def directions(model: nn.Module) -> list[str]:
     if not names:
         raise ValueError(
             f"{type(model).__name__} has no selective scan, so its receptive field cannot be "
-            "split by direction or path"
+            "split by direction or route"
         )
     return names
 
@@ -53,49 +53,49 @@ def only_direction(model: nn.Module, direction: str | None, layer: str = "*") ->
 
 
 @contextmanager
-def only_path(model: nn.Module, path: str, layer: str = "*") -> Iterator[None]:
-    """Stop every gradient through the scans of `layer` but the one along `path`.
+def only_route(model: nn.Module, route: str, layer: str = "*") -> Iterator[None]:
+    """Stop every gradient through the scans of `layer` but one.
 
     Args:
-        path: "B", "C" or "delta": how the scan's coefficients depend on the image; "u": the
+        route: "B", "C" or "delta": how the scan's coefficients depend on the image; "u": the
             sequence through the state; "convolution": the sequence past the state, through D,
             which leaves the depthwise convolution before the scan; "gate": the factor that
             multiplies the scan's output (Vim, VMamba v0); "residual": none of them, what remains
             are the residual stream, the MLPs and the layers between stages.
     """
-    if path not in PATHS:
-        raise ValueError(f"a path is one of {', '.join(PATHS)}, not {path!r}")
+    if route not in ROUTES:
+        raise ValueError(f"a route is one of {', '.join(ROUTES)}, not {route!r}")
     modules = {
         site.module: model.get_submodule(site.module) for site in find_sites(model, f"{layer}/*")
     }
     with ExitStack() as stack:
         for name, module in modules.items():
-            stack.enter_context(_scan_path(module, path))
+            stack.enter_context(_scan_route(module, route))
             parent = model.get_submodule(name.rpartition(".")[0])
             gate = getattr(parent, "gate", None)
-            if isinstance(gate, Gate) and path != "gate":
+            if isinstance(gate, Gate) and route != "gate":
                 stack.enter_context(hooks([gate], before=_closed))
         yield
 
 
 @contextmanager
-def _scan_path(module: SelectiveScan, path: str) -> Iterator[None]:
+def _scan_route(module: SelectiveScan, route: str) -> Iterator[None]:
     saved: dict[str, Tensor] = {}
 
     def before(module: nn.Module, args: tuple, tensors: dict) -> tuple[tuple, dict]:
         saved.update(u=tensors["u"], D=tensors["D"])
         cut = {
-            name: value.detach() if isinstance(value, Tensor) and name != path else value
+            name: value.detach() if isinstance(value, Tensor) and name != route else value
             for name, value in tensors.items()
         }
         return args, cut
 
     def after(module: nn.Module, args: tuple, tensors: dict, y: Tensor) -> Tensor:
         u, D = saved["u"], saved["D"]
-        if D is None or path not in ("u", "convolution"):
+        if D is None or route not in ("u", "convolution"):
             return y
         skip = D.detach()[:, None] * (u - u.detach())  # zero in value, the skip's gradient
-        return y - skip if path == "u" else y + skip
+        return y - skip if route == "u" else y + skip
 
     with hooks([module], before, after):
         yield

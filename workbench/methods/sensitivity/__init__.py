@@ -8,7 +8,7 @@ hypothesis that `claims` calls supported, not supported or undecided.
 gradient: relative first-order sensitivity (`sensitivity.gradient`).
 perturb: bounded perturbations inside the model (`sensitivity.perturb`).
 cut: attacks on the image without the gradient of a path (`sensitivity.cut`).
-transplant: tensors moved between clean and adversarial runs (`sensitivity.transplant`).
+patching: tensors moved between clean and adversarial runs (`sensitivity.patching`).
 bounds: what one scan's output can do at most (`sensitivity.bounds`).
 horizon: memory and decay of the scans under attack (`sensitivity.horizon`).
 """

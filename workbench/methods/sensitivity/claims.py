@@ -151,9 +151,9 @@ def _weak(arrays: Mapping[str, np.ndarray], rows: Rows, draw: Resamples) -> list
         margin, where = np.nanmean(arrays["cut"], axis=2), _wide(rows["cut"])
         for name in ("B", "C"):
             paired("cut", name, margin[:, where[name]] - margin[:, where["delta"]], "logits")
-    if "transplant" in arrays:
-        moved, lost = restored(arrays["clean"], arrays["adversarial"], arrays["transplant"])
-        where = _wide(rows["transplant"])
+    if "patching" in arrays:
+        moved, lost = restored(arrays["clean"], arrays["adversarial"], arrays["patching"])
+        where = _wide(rows["patching"])
         for name in ("B", "C"):
             more = moved[:, where[name], 0] - moved[:, where["delta"], 0]
             found.append(_fraction(WEAK, f"{name} above delta", more, lost, draw))
@@ -173,9 +173,9 @@ def _defends(arrays: Mapping[str, np.ndarray], rows: Rows, draw: Resamples) -> l
                 draw.weights @ fall, draw, "logits", either_way=True,
             )
         )  # fmt: skip
-    if "transplant" in arrays:
-        moved, lost = restored(arrays["clean"], arrays["adversarial"], arrays["transplant"])
-        worse = -moved[:, _wide(rows["transplant"])["delta"], 0]
+    if "patching" in arrays:
+        moved, lost = restored(arrays["clean"], arrays["adversarial"], arrays["patching"])
+        worse = -moved[:, _wide(rows["patching"])["delta"], 0]
         found.append(_fraction(DEFENDS, "harm of putting clean delta back", worse, lost, draw))
     return found
 
@@ -185,7 +185,7 @@ def _fraction(
 ) -> dict[str, Any]:
     value = float(above.sum() / lost.sum()) if lost.any() else 0.0
     samples = draw.ratios(above, lost)
-    return comparison(claim, "transplant", what, value, samples, draw, "of the margin lost")
+    return comparison(claim, "patching", what, value, samples, draw, "of the margin lost")
 
 
 def _wide(rows: Sequence[Sequence[str]]) -> dict[str, int]:

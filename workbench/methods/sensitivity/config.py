@@ -5,7 +5,7 @@ from typing import Literal
 
 from workbench.methods.method import Config
 
-VIEWS = ("gradient", "perturb", "cut", "transplant", "bounds", "horizon")
+VIEWS = ("gradient", "perturb", "cut", "patching", "bounds", "horizon")
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class SensitivityConfig(Config):
     """What is asked of the scans, and how strong the attacks are.
 
     Attributes:
-        views: any of gradient, perturb, cut, transplant, bounds, horizon; or all.
+        views: any of gradient, perturb, cut, patching, bounds, horizon; or all.
         eps: budgets of perturbations inside the model, relative to the RMS of each row.
         narrow_eps: the budget where one layer or one direction alone is perturbed, and of the
             bounds.
@@ -23,7 +23,7 @@ class SensitivityConfig(Config):
         draws: random perturbations of the same size, the control.
         halvings: of the search for the smallest budget that flips an image.
         cut_eps_255: l_inf budget in 1/255 of attacks on the image with gradients cut.
-        transplant_eps_255: the same for the adversarial images of transplants and horizons.
+        patching_eps_255: the same for the adversarial images of patching and horizons.
         attack_steps: steps of attacks on the image.
         attack_seeds: random starts of the attacks with gradients cut; a number is the mean over
             them, and what a model withstands the minimum.
@@ -38,7 +38,7 @@ class SensitivityConfig(Config):
     """
 
     views: tuple[
-        Literal["gradient", "perturb", "cut", "transplant", "bounds", "horizon", "all"], ...
+        Literal["gradient", "perturb", "cut", "patching", "bounds", "horizon", "all"], ...
     ] = VIEWS
     eps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     narrow_eps: float = 0.1
@@ -47,7 +47,7 @@ class SensitivityConfig(Config):
     draws: int = 20
     halvings: int = 6
     cut_eps_255: float = 1.0
-    transplant_eps_255: float = 4.0
+    patching_eps_255: float = 4.0
     attack_steps: int = 10
     attack_seeds: int = 3
     narrow: bool = True
@@ -68,9 +68,9 @@ class SensitivityConfig(Config):
         if max(budgets) > 2:
             raise ValueError(
                 f"eps {max(budgets):g} is more than twice the RMS of a row; budgets inside the "
-                "model are relative, those of images are cut_eps_255 and transplant_eps_255"
+                "model are relative, those of images are cut_eps_255 and patching_eps_255"
             )
-        for field in ("cut_eps_255", "transplant_eps_255"):
+        for field in ("cut_eps_255", "patching_eps_255"):
             value = getattr(self, field)
             if not 0 < value <= 255:
                 raise ValueError(f"{field} counts in 1/255 and must lie in (0, 255], not {value:g}")

@@ -58,14 +58,14 @@ def draw(result: Sensitivity) -> Figure:
 
     First-order sensitivity of B, C and delta for every layer and direction on one scale; accuracy
     against the budget, dashed under random signs; what one scan's output can do at most, and does;
-    margin gained or lost without a path's gradient; margin that transplants give back and take,
+    margin gained or lost without a path's gradient; margin that patching gives back and takes,
     with bars for intervals and a tick for the random floor; half-lives under attack.
     """
     panels: dict[str, Callable[[Axes, Sensitivity], None]] = {
         "perturb": _budgets,
         "bounds": _ceilings,
         "cut": _cuts,
-        "transplant": _transplants,
+        "patching": _patchings,
         "horizon": _horizons,
     }
     views = result.meta["views"]
@@ -183,8 +183,8 @@ def _cuts(ax: Axes, result: Sensitivity) -> None:
     ax.set_title(f"gradient cut, image attack {eps:g}/255; withstands all: {left['value']:.0f} %")
 
 
-def _transplants(ax: Axes, result: Sensitivity) -> None:
-    view = result.meta["views"]["transplant"]
+def _patchings(ax: Axes, result: Sensitivity) -> None:
+    view = result.meta["views"]["patching"]
     rows = [row for row in view["rows"] if row["scope"] == "all"]
     for i, row in enumerate(rows):
         for shift, way, colour in ((-0.2, "recovered", "#0072B2"), (0.2, "induced", "#D55E00")):
@@ -199,8 +199,8 @@ def _transplants(ax: Axes, result: Sensitivity) -> None:
     names = [row["tensors"].replace("scan output", "y").replace(" + ", "+\n") for row in rows]
     ax.set_xticks(range(len(rows)), names)
     ax.set_ylabel("of the margin lost")
-    eps = result.meta["used"]["transplant_eps_255"]
-    ax.set_title(f"transplants in all layers, attack {eps:g}/255, {view['images']} images")
+    eps = result.meta["used"]["patching_eps_255"]
+    ax.set_title(f"patching in all layers, attack {eps:g}/255, {view['images']} images")
     ax.set_ylim(top=1.3 * ax.get_ylim()[1])
     ax.legend(loc="upper left", ncols=3, fontsize=6, columnspacing=1)
 
@@ -220,7 +220,7 @@ def _horizons(ax: Axes, result: Sensitivity) -> None:
     ax.set_xticks(range(len(modules)))
     ax.set_xlabel("scan layer")
     ax.set_ylabel("half-life, attacked over\nclean (doublings)")
-    eps = result.meta["used"]["transplant_eps_255"]
+    eps = result.meta["used"]["patching_eps_255"]
     ax.set_title(f"memory under attack, {eps:g}/255")
     ax.margins(y=0.2)
     if len(directions) > FEW:
@@ -249,7 +249,7 @@ def has_narrow(result: Sensitivity) -> bool:
 
 def draw_narrow(result: Sensitivity) -> Figure:
     """What one layer alone, or one direction alone, does: margin lost to a perturbation inside,
-    margin gained by cutting its gradient, margin that a transplant recovers, with intervals.
+    margin gained by cutting its gradient, margin that patching recovers, with intervals.
 
     Raises:
         ValueError: for a result without narrow scopes.
@@ -275,7 +275,7 @@ def draw_narrow(result: Sensitivity) -> Figure:
 _NARROW = {  # view -> the number drawn, and its axis
     "perturb": ("drop", "margin lost (logits)"),
     "cut": ("margin_difference", "margin without its\ngradient (logits)"),
-    "transplant": ("recovered", "recovered, of the\nmargin lost"),
+    "patching": ("recovered", "recovered, of the\nmargin lost"),
 }
 
 
@@ -442,11 +442,11 @@ def report(result: Sensitivity) -> str:
         for row in views["cut"]["rows"]:
             if row["scope"] == "all":
                 lines.append(f"  without {row['tensors']}: accuracy {_words(row['accuracy'])}")
-    if "transplant" in views:
-        for row in views["transplant"]["rows"]:
+    if "patching" in views:
+        for row in views["patching"]["rows"]:
             if row["scope"] == "all":
                 lines.append(
-                    f"transplant {row['tensors']}: recovered {_words(row['recovered'])}, induced "
+                    f"patching {row['tensors']}: recovered {_words(row['recovered'])}, induced "
                     f"{_words(row['induced'])}"
                 )
     if "bounds" in views:
@@ -481,7 +481,7 @@ def caption(result: Sensitivity) -> str:
         "with a relative change of every entry, the scale of a row being its RMS over steps. "
         f"Perturbations inside the model: {used['steps']} projected gradient steps on the margin, "
         f"{used['draws']} random draws. Attacks on the image: l_inf PGD of {used['attack_steps']} "
-        f"steps, {used['attack_seeds']} seeds. Transplants: ratio of means over images that are "
+        f"steps, {used['attack_seeds']} seeds. Patching: ratio of means over images that are "
         f"right when clean and wrong when attacked. Intervals: {level}, bootstrap over images "
         "(Wilson for accuracies); claims: Holm over all comparisons."
     )

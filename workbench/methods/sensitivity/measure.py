@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from workbench.images import Batch
 from workbench.methods.method import Partial
-from workbench.methods.sensitivity import bounds, cut, gradient, horizon, metrics, perturb
-from workbench.methods.sensitivity import patching as transplant
+from workbench.methods.sensitivity import bounds, cut, gradient, horizon, metrics, patching, perturb
 from workbench.methods.sensitivity.claims import claims
 from workbench.methods.sensitivity.config import SensitivityConfig, settled
 from workbench.methods.sensitivity.subject import Case, Subject
@@ -19,13 +18,13 @@ _MEASURES = {
     "gradient": gradient.measure,
     "perturb": perturb.measure,
     "cut": cut.measure,
-    "transplant": transplant.measure,
+    "patching": patching.measure,
     "bounds": bounds.measure,
     "horizon": horizon.measure,
 }
-_ATTACKED = {"transplant", "horizon"}
+_ATTACKED = {"patching", "horizon"}
 _ARRAYS = (
-    "gradient", "perturbed", "random", "flipping", "cut", "alignment", "transplant", "bounds",
+    "gradient", "perturbed", "random", "flipping", "cut", "alignment", "patching", "bounds",
     "horizon", "adversarial",
 )  # fmt: skip
 
@@ -51,7 +50,7 @@ def measure(model: nn.Module, batch: Batch, config: SensitivityConfig) -> Partia
         "sites": [(site.name,) for site in subject.sites],
         "perturb": perturb.rows(subject, config),
         "cut": [(row.name, row.scope) for row in cut.rows(subject, config)],
-        "transplant": [(row.name, row.scope) for row in transplant.rows(subject, config)],
+        "patching": [(row.name, row.scope) for row in patching.rows(subject, config)],
     }
     named = {key: [[str(part) for part in row] for row in value] for key, value in rows.items()}
     arrays = {key: value.detach().cpu().numpy() for key, value in found.items()}
@@ -73,8 +72,8 @@ def combine(measured: Partial, config: SensitivityConfig, meta: dict) -> Sensiti
             clean, arrays["perturbed"], arrays["random"], arrays["flipping"], rows["perturb"], draw
         ),
         "cut": lambda: metrics.of_cut(arrays["cut"], arrays["alignment"], rows["cut"], draw),
-        "transplant": lambda: metrics.of_transplant(
-            clean, arrays["adversarial"], arrays["transplant"], rows["transplant"], draw
+        "patching": lambda: metrics.of_patching(
+            clean, arrays["adversarial"], arrays["patching"], rows["patching"], draw
         ),
         "bounds": lambda: metrics.of_bounds(arrays["bounds"], sites, draw),
         "horizon": lambda: metrics.of_horizon(arrays["horizon"], sites, draw),

@@ -139,14 +139,14 @@ def answers(margins: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(margins), np.nan, margins >= 0)
 
 
-def of_transplant(
+def of_patching(
     clean: np.ndarray,
     adversarial: np.ndarray,
     margins: np.ndarray,
     rows: Sequence[Sequence[str]],
     draw: Resamples,
 ) -> dict[str, Any]:
-    """Fractions of the lost margin that a transplant gives back, or takes.
+    """Fractions of the lost margin that patching gives back, or takes.
 
     Ratios of means over the images that are right when clean and wrong when attacked; the mean of
     ratios would blow up where little was lost. margins: (n, rows, 4).
@@ -172,7 +172,7 @@ def of_transplant(
 def restored(
     clean: np.ndarray, adversarial: np.ndarray, margins: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Margin that a transplant gives back or takes, (n, rows, 4), and the margin lost, (n,).
+    """Margin that patching gives back or takes, (n, rows, 4), and the margin lost, (n,).
 
     Both 0 for images that do not count.
     """

@@ -1,9 +1,9 @@
-"""Causal transplants between the run of a clean image and that of its adversarial twin.
+"""Activation patching between the run of a clean image and that of its adversarial twin.
 
 Recovery: run the adversarial image with B (C, delta, u ...) taken from the clean run. Induction:
 run the clean image with it taken from the adversarial run. The two are not symmetric: one asks
 whether the tensor suffices to undo the harm, the other whether it suffices to do it (Zhang & Nanda,
-arXiv 2309.16042). The ceiling transplants the scan's whole output, the floor the same changes with
+arXiv 2309.16042). The ceiling patches the scan's whole output, the floor the same changes with
 random signs.
 """
 
@@ -23,11 +23,11 @@ SETS = (
     ("B", "C"), ("B", "delta"), ("C", "delta"), RANKED, CEILING,
 )  # fmt: skip
 NARROW = (*((name,) for name in RANKED), RANKED, CEILING)
-"""What is transplanted in all scans at once, and in one layer or one direction."""
+"""What is patched in all scans at once, and in one layer or one direction."""
 
 
 @dataclass(frozen=True)
-class Transplant:
+class Patch:
     """Tensors to take from the other run, at the sites of a scope."""
 
     tensors: tuple[str, ...]
@@ -39,18 +39,18 @@ class Transplant:
         return "scan output" if self.tensors == CEILING else " + ".join(self.tensors)
 
 
-def rows(subject: Subject, config: SensitivityConfig) -> list[Transplant]:
+def rows(subject: Subject, config: SensitivityConfig) -> list[Patch]:
     """`SETS` everywhere, then, where narrow scopes are asked for, `NARROW` in each."""
     scopes = subject.scopes("all").items()
-    found = [Transplant(tensors, scope, sites) for scope, sites in scopes for tensors in SETS]
+    found = [Patch(tensors, scope, sites) for scope, sites in scopes for tensors in SETS]
     narrow = subject.narrow_scopes() if config.narrow else {}
     return found + [
-        Transplant(tensors, scope, sites) for scope, sites in narrow.items() for tensors in NARROW
+        Patch(tensors, scope, sites) for scope, sites in narrow.items() for tensors in NARROW
     ]
 
 
 def measure(case: Case) -> dict[str, Tensor]:
-    """`transplant` (b, rows, 4): margins in the order of `WAYS`."""
+    """`patching` (b, rows, 4): margins in the order of `WAYS`."""
     found = []
     for row in rows(case.subject, case.config):
         margins = [
@@ -62,12 +62,12 @@ def measure(case: Case) -> dict[str, Tensor]:
             for at_random in (False, True)
         ]
         found.append(torch.stack(margins, dim=1))
-    return {"transplant": torch.stack(found, dim=1)}
+    return {"patching": torch.stack(found, dim=1)}
 
 
 def margins_with(
     case: Case,
-    row: Transplant,
+    row: Patch,
     x: Tensor,
     own: Recording,
     other: Recording,

@@ -21,7 +21,7 @@ def compare(results: Sequence[Sensitivity]) -> list[Sensitivity]:
     Sizes are compared on the same images, each with the next larger one, by numbers that are
     positive where the larger one is weaker: `perturb`, doublings between the smallest flipping
     budgets, of images that both get right; `cut`, points between the accuracies that withstand
-    every cut; `transplant`, points between the accuracies under attack.
+    every cut; `patching`, points between the accuracies under attack.
     """
     return [_with_verdict(result, _family(result, results)) for result in results]
 
@@ -75,7 +75,5 @@ def _comparisons(small: Sensitivity, large: Sensitivity, draw: Resamples) -> lis
         withstood = (np.nanmin(answers(cut), axis=(1, 2)) for cut in (small.cut, large.cut))
         points("cut", "accuracy that withstands every cut", *withstood)
     if small.adversarial is not None and large.adversarial is not None:
-        points(
-            "transplant", "accuracy under attack", small.adversarial >= 0, large.adversarial >= 0
-        )
+        points("patching", "accuracy under attack", small.adversarial >= 0, large.adversarial >= 0)
     return found

@@ -124,12 +124,12 @@ class Case:
     @cached_property
     def twin(self) -> Tensor:
         """The adversarial images."""
-        return self.attack(self.config.transplant_eps_255, 0)
+        return self.attack(self.config.patching_eps_255, 0)
 
     def attack(self, eps_255: float, number: int) -> Tensor:
         """The images after the attack number 0, 1 ... of a distance: same number, same start."""
         seed = self.config.seed * 4096 + number
-        # no targets: cuts and transplants compare attacks of the same effort
+        # no targets: cuts and patching compare attacks of the same effort
         strength = AttackConfig(
             eps_255=eps_255, steps=self.config.attack_steps, targets=0, seed=seed
         )
