@@ -245,7 +245,7 @@ def attacked(choice: Choice, images: Images) -> None:
     st.subheader("Step size, B and C before and after", anchor=False)
     maps(setting, layer, images)
     downloads(found, rows)
-    config = SensitivityConfig(transplant_eps_255=eps, attack_steps=steps)
+    config = SensitivityConfig(patching_eps_255=eps, attack_steps=steps)
     shown = ["--images", session.picture(images)]
     line = command("sensitivity", spec.words, shown, spec.size, config)
     controlled(setting, scope is not None, images, line)
