@@ -342,7 +342,7 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
             values[f"{curve} - random"] = (areas[:, 0] - areas[:, 1], "area")
     for key in ("infidelity", "sensitivity"):
         if np.isfinite(measured[key]).any():
-            values[key] = (measured[key], "")
+            values[key] = (measured[key].astype(np.float64), "")
     draws = {key: getattr(config, key) for key in ("confidence", "resamples", "seed")}
     meta = {
         **meta,
@@ -354,7 +354,7 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
         "targets": measured["target"].tolist(),
         "probabilities": measured["probability"].tolist(),
         "numbers": {
-            key: replace(mean(_known(value), **draws), unit=unit).as_dict()
+            key: replace(mean(value[np.isfinite(value)], **draws), unit=unit).as_dict()
             for key, (value, unit) in values.items()
         },
     }
@@ -365,10 +365,6 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
         deletion=measured["deletion"] if measured["deletion"].size else None,
         insertion=measured["insertion"] if measured["insertion"].size else None,
     )
-
-
-def _known(values: np.ndarray) -> np.ndarray:
-    return values[np.isfinite(values)].astype(np.float64)
 
 
 def _quirks(config: AttributionConfig) -> list[str]:

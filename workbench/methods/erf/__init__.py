@@ -4,7 +4,6 @@ A unit's map is the size of the gradient of its feature to every input pixel. Wh
 what and how it is averaged is in `ErfConfig`; `PRESETS` are the published protocols.
 """
 
-from workbench.images import Preprocessing
 from workbench.methods.erf.config import ErfConfig, own_size, prepared
 from workbench.methods.erf.measure import combine, measure
 from workbench.methods.method import Method
@@ -18,12 +17,8 @@ class EffectiveReceptiveField(Method):
     before_after = True
     measure = staticmethod(measure)
     combine = staticmethod(combine)
-
-    def own_size(self, config: ErfConfig) -> int | None:
-        return own_size(config)
-
-    def prepared(self, preprocessing: Preprocessing, config: ErfConfig) -> Preprocessing:
-        return prepared(preprocessing, config)
+    own_size = staticmethod(own_size)
+    prepared = staticmethod(prepared)
 
 
 method = EffectiveReceptiveField()

@@ -8,9 +8,9 @@ from workbench.methods.method import Config
 from workbench.perturbations.corruptions import SEVERITIES, chosen
 
 ATTACKS = ("fgsm", "pgd", "autoattack")
-PROBES = ("drop", "drop-scan", "information", "shuffle", "views")
+PERTURBATIONS = ("drop", "drop-scan", "information", "shuffle", "views")
 ON_SCANS = ("drop-scan", "information")
-"""The probes that follow the scans of a model."""
+"""The perturbations that follow the scans of a model."""
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,10 @@ bounds: what one scan's output can do at most (`sensitivity.bounds`).
 horizon: memory and decay of the scans under attack (`sensitivity.horizon`).
 """
 
-from collections.abc import Sequence
-
 from workbench.methods.method import Method
 from workbench.methods.sensitivity.config import SensitivityConfig
 from workbench.methods.sensitivity.measure import combine, measure
 from workbench.methods.sensitivity.sizes import compare
-from workbench.results import Sensitivity as Result
 
 
 class Sensitivity(Method):
@@ -29,10 +26,7 @@ class Sensitivity(Method):
     Config = SensitivityConfig
     measure = staticmethod(measure)
     combine = staticmethod(combine)
-
-    def compare(self, results: Sequence[Result]) -> list[Result]:
-        """The claim on size across the sizes of a family, see `sizes.compare`."""
-        return compare(results)
+    compare = staticmethod(compare)
 
 
 method = Sensitivity()
