@@ -162,13 +162,11 @@ def grad_cam(
         reached.append(maps)
         return _put_back(model, output, tap(maps) - maps)
 
-    def entering(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        return (replaced(args[0]), *args[1:]), kwargs
-
-    def leaving(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
-        return replaced(output)
-
-    tapped = hooks([module], before=entering) if before else hooks([module], after=leaving)
+    tapped = (
+        hooks([module], before=lambda _, args, kwargs: ((replaced(args[0]), *args[1:]), kwargs))
+        if before
+        else hooks([module], after=lambda _, args, kwargs, output: replaced(output))
+    )
 
     def forward(x: Tensor) -> Tensor:
         shape_of["x"] = x
