@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from workbench import erf
+from workbench import ErfConfig, erf
 from workbench.app import gallery, results_list, session
 from workbench.images import open_images
 from workbench.results import load, save_arrays
@@ -27,7 +27,7 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("measured")
     for name, seed, preset in (("one", 0, None), ("two", 1, None), ("log", 0, "replknet")):
         model = create_model("resnet_nano", "random", seed=seed)
-        config = erf.ErfConfig(resamples=10, preset=preset)
+        config = ErfConfig(resamples=10, preset=preset)
         images = open_images("samples", 2)
         run(erf, model, images, config, facts=facts_of(model)).save(folder / f"{name}.npz")
     return folder
