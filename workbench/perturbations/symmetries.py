@@ -4,7 +4,7 @@ Transposing an image swaps rows and columns, so a VMamba whose direction weights
 0 <-> 1, 2 <-> 3, and whose kernels are transposed, gives the transposed features. A rotation by 180
 degrees runs every route backwards: 0 <-> 2, 1 <-> 3, kernels rotated. A single flip maps no route
 onto another, so no permutation of weights undoes it. The model as it is shares none of this: how
-its predictions move under the four views is a probe.
+its predictions move under the four views is to be measured.
 """
 
 import copy

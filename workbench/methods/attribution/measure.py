@@ -162,13 +162,11 @@ def grad_cam(
         reached.append(maps)
         return _put_back(model, output, tap(maps) - maps)
 
-    def entering(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        return (replaced(args[0]), *args[1:]), kwargs
-
-    def leaving(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
-        return replaced(output)
-
-    tapped = hooks([module], before=entering) if before else hooks([module], after=leaving)
+    tapped = (
+        hooks([module], before=lambda _, args, kwargs: ((replaced(args[0]), *args[1:]), kwargs))
+        if before
+        else hooks([module], after=lambda _, args, kwargs, output: replaced(output))
+    )
 
     def forward(x: Tensor) -> Tensor:
         shape_of["x"] = x
@@ -342,7 +340,7 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
             values[f"{curve} - random"] = (areas[:, 0] - areas[:, 1], "area")
     for key in ("infidelity", "sensitivity"):
         if np.isfinite(measured[key]).any():
-            values[key] = (measured[key], "")
+            values[key] = (measured[key].astype(np.float64), "")
     draws = {key: getattr(config, key) for key in ("confidence", "resamples", "seed")}
     meta = {
         **meta,
@@ -354,7 +352,7 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
         "targets": measured["target"].tolist(),
         "probabilities": measured["probability"].tolist(),
         "numbers": {
-            key: replace(mean(_known(value), **draws), unit=unit).as_dict()
+            key: replace(mean(value[np.isfinite(value)], **draws), unit=unit).as_dict()
             for key, (value, unit) in values.items()
         },
     }
@@ -365,10 +363,6 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
         deletion=measured["deletion"] if measured["deletion"].size else None,
         insertion=measured["insertion"] if measured["insertion"].size else None,
     )
-
-
-def _known(values: np.ndarray) -> np.ndarray:
-    return values[np.isfinite(values)].astype(np.float64)
 
 
 def _quirks(config: AttributionConfig) -> list[str]:

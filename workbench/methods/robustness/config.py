@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from workbench.attacks.pixels import AttackConfig
 
 ATTACKS = ("fgsm", "pgd", "autoattack")
-PROBES = ("drop", "drop-scan", "information", "shuffle", "views")
+PERTURBATIONS = ("drop", "drop-scan", "information", "shuffle", "views")
 ON_SCANS = ("drop-scan", "information")
-"""The probes that follow the scans of a model."""
+"""The perturbations that follow the scans of a model."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ maps of their softmax weights.
 import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -336,14 +337,13 @@ def combine(measured: Partial, config: ScanMapsConfig, meta: dict) -> ScanMaps:
     maps, pictures, sites = measured["maps"], measured["pictures"], measured.constants["sites"]
     numbers = measured["numbers"].astype(np.float64)
     means = numbers.mean(axis=0)
-    units = list(NUMBERS.values())
-    draws = redrawn_means(numbers, config.resamples, config.seed) if len(numbers) > 1 else None
+    several = len(numbers) > 1 and config.resamples > 1
+    drawn = redrawn_means(numbers, config.resamples, config.seed) if several else means[None]
 
-    def number(site: int, k: int) -> Number:
-        interval = NONE
-        if draws is not None and len(draws) > 1 and np.isfinite(means[site, k]):
-            interval = percentile(draws[:, site, k], config.confidence)
-        return Number(means[site, k], *interval, units[k])
+    def number(i: int, j: int, unit: str) -> dict[str, Any]:
+        known = several and np.isfinite(means[i, j])
+        interval = percentile(drawn[:, i, j], config.confidence) if known else NONE
+        return Number(means[i, j], *interval, unit).as_dict()
 
     meta = {
         **meta,
@@ -352,7 +352,7 @@ def combine(measured: Partial, config: ScanMapsConfig, meta: dict) -> ScanMaps:
         "view": VIEWS[config.view],
         "sites": sites,
         "numbers": {
-            site["name"]: {key: number(i, j).as_dict() for j, key in enumerate(NUMBERS)}
+            site["name"]: {key: number(i, j, NUMBERS[key]) for j, key in enumerate(NUMBERS)}
             for i, site in enumerate(sites)
             if np.isfinite(means[i]).any()
         },
