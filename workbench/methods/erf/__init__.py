@@ -4,8 +4,13 @@ A unit's map is the size of the gradient of its feature to every input pixel. Wh
 what and how it is averaged is in `ErfConfig`; `PRESETS` are the published protocols.
 """
 
+from typing import TYPE_CHECKING
+
 from workbench.methods.erf.config import ErfConfig, own_size, prepared
 from workbench.methods.method import Method
+
+if TYPE_CHECKING:
+    from workbench.images import Preprocessing
 
 
 class EffectiveReceptiveField(Method):
@@ -14,8 +19,12 @@ class EffectiveReceptiveField(Method):
     name = "erf"
     Config = ErfConfig
     before_after = True
-    own_size = staticmethod(own_size)
-    prepared = staticmethod(prepared)
+
+    def own_size(self, config: ErfConfig) -> int | None:
+        return own_size(config)
+
+    def prepared(self, preprocessing: "Preprocessing", config: ErfConfig) -> "Preprocessing":
+        return prepared(preprocessing, config)
 
 
 method = EffectiveReceptiveField()
