@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from workbench.methods.method import Config
+from workbench.methods.method import BootstrapConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ErfConfig(Config):
+class ErfConfig(BootstrapConfig):
     """How an effective receptive field is measured.
 
     Attributes:
@@ -29,9 +29,6 @@ class ErfConfig(Config):
             u, convolution, gate, residual).
         split_layer: split at this scan only, exactly additive; all scans otherwise.
         preset: a published protocol: luo2016, replknet, vmamba2024 or vmamba2025.
-        resamples: bootstrap resamples over images for the intervals.
-        confidence: level of the intervals.
-        seed: of the bootstrap.
         chunk: images measured at a time.
     """
 
@@ -45,9 +42,6 @@ class ErfConfig(Config):
     split: Literal["none", "direction", "route"] = "none"
     split_layer: str | None = None
     preset: Literal["luo2016", "replknet", "vmamba2024", "vmamba2025"] | None = None
-    resamples: int = 200
-    confidence: float = 0.95
-    seed: int = 0
     chunk: int = 4
 
     def __post_init__(self) -> None:
