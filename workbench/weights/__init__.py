@@ -4,7 +4,7 @@
 shapes mean.
 """
 
-from workbench.models.vim import resize_pos_embed
+from workbench.models import resize_pos_embed
 from workbench.weights.create import (
     Report,
     WeightsMismatch,
@@ -12,17 +12,10 @@ from workbench.weights.create import (
     facts_of,
     load_into,
 )
-from workbench.weights.files import (
-    LICENCES,
-    OFFICIAL,
-    find_weights,
-    read_state_dict,
-)
+from workbench.weights.files import find_weights, read_state_dict
 from workbench.weights.identify import clean_keys, variant_of
 
 __all__ = [
-    "LICENCES",
-    "OFFICIAL",
     "Report",
     "WeightsMismatch",
     "clean_keys",

@@ -7,6 +7,7 @@ from torch import nn
 
 from workbench.images import Preprocessing
 from workbench.methods.method import Config
+from workbench.models import backbone_of
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,17 @@ class ErfConfig(Config):
 
 @dataclass(frozen=True)
 class Preset:
-    """A published protocol: measurement, image preparation, and how it was shown and counted."""
+    """A published protocol: measurement, image preparation, and how it was shown and counted.
+
+    With `normed_last` a model whose own figures look behind the final norm is looked at there.
+    """
 
     changes: dict
     resize: str
     size: int
     display: str
     quirks: tuple[str, ...]
+    normed_last: bool = False
 
 
 _LEGACY = {"score": "relu", "measure": "relu", "average": "raw", "position": "legacy"}
@@ -98,6 +103,7 @@ PRESETS: dict[str, Preset] = {
         1024,
         "x ** 0.2",
         (_H2, "negative gradients are dropped", "Vim is taken after its final norm, others before"),
+        normed_last=True,
     ),
 }
 
@@ -106,10 +112,10 @@ def protocol(config: ErfConfig, model: nn.Module | None = None) -> ErfConfig:
     """The configuration with its preset's settings filled in."""
     if config.preset is None:
         return config
-    changes = dict(PRESETS[config.preset].changes)
-    if config.preset == "vmamba2025" and type(model).__name__ == "Vim":
-        changes["norm"] = True
-    return replace(config, **changes)
+    preset = PRESETS[config.preset]
+    found = replace(config, **preset.changes)
+    behind = preset.normed_last and model is not None and backbone_of(model).normed_last
+    return replace(found, norm=True) if behind else found
 
 
 def own_size(config: ErfConfig) -> int | None:

@@ -282,8 +282,8 @@ def _published(
             f"VMamba's normalisations need paths through the whole image, and {layer.name} has "
             "windows or a class token; use normalise none"
         )
-    mode = {view: mode for mode, view in published_views.VMAMBA_MODES.items()}[config.view]
-    panels = published_views.vmamba_panels(
+    mode = {view: mode for mode, view in published_views.MODES.items()}[config.view]
+    panels = published_views.direction_panels(
         [direction.tensors for direction in layer.directions],
         [direction.path for direction in layer.directions],
         mode,
@@ -374,9 +374,7 @@ def combine(partials: list[dict[str, np.ndarray]], config: ScanMapsConfig, meta:
 def _quirks(config: ScanMapsConfig) -> list[str]:
     if config.view not in PUBLISHED:
         return []
-    return published_views.quirks(
-        *(["vmamba"] if config.aggregate == "mean" else []), f"vmamba {config.normalise}"
-    )
+    return published_views.quirks(config.aggregate, config.normalise)
 
 
 def _intervals(
