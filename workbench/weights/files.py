@@ -10,82 +10,22 @@ import shutil
 import tempfile
 import threading
 import urllib.error
-import urllib.parse
 import urllib.request
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import huggingface_hub
 import safetensors
 import safetensors.torch
 import torch
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-__all__ = ["LICENCES", "OFFICIAL", "Release", "fetch_official", "find_weights", "read_state_dict"]
+from workbench.models.family import source_of, unreachable
 
-LICENCES = {
-    "vim": "Published Vim weights: Apache-2.0 (hustvl).",
-    "vmamba": "Published VMamba weights: MIT (MzeroMiko).",
-    "mambavision": (
-        "Published MambaVision weights: non-commercial use only "
-        "(NVIDIA; CC-BY-NC-SA-4.0 by its readme, nvclv1 by the hub)."
-    ),
-}
-
-
-class Release(NamedTuple):
-    """A published file: in a hub repository, or (with `tag`) among a GitHub release's assets."""
-
-    repository: str
-    file: str
-    tag: str | None = None
-
-    @property
-    def url(self) -> str:
-        if self.tag is None:
-            return f"https://huggingface.co/{self.repository}/resolve/main/{self.file}"
-        tag = urllib.parse.quote(self.tag, safe="")  # the tags begin with a literal "#"
-        return f"https://github.com/{self.repository}/releases/download/{tag}/{self.file}"
-
-
-def _vmamba(file: str, tag: str = "#v2cls") -> Release:
-    return Release("MzeroMiko/VMamba", file, tag)
-
-
-def _mambavision(size: str, file: str) -> Release:
-    return Release(f"nvidia/MambaVision-{size}", f"mambavision_{file}.pth.tar")
-
-
-OFFICIAL: dict[str, Release] = {
-    "vim_tiny": Release("hustvl/Vim-tiny-midclstok", "vim_t_midclstok_76p1acc.pth"),
-    "vim_tiny_plus": Release("hustvl/Vim-tiny-midclstok", "vim_t_midclstok_ft_78p3acc.pth"),
-    "vim_small": Release("hustvl/Vim-small-midclstok", "vim_s_midclstok_80p5acc.pth"),
-    "vim_small_plus": Release("hustvl/Vim-small-midclstok", "vim_s_midclstok_ft_81p6acc.pth"),
-    "vim_base": Release("hustvl/Vim-base-midclstok", "vim_b_midclstok_81p9acc.pth"),
-    "vmamba_tiny_v0": _vmamba("vssmtiny_dp01_ckpt_epoch_292.pth", "#v0cls"),
-    "vmamba_small_v0": _vmamba("vssmsmall_dp03_ckpt_epoch_238.pth", "#v0cls"),
-    "vmamba_base_v0": _vmamba("vssmbase_dp06_ckpt_epoch_241.pth", "#v0cls"),
-    "vmamba_tiny_s2l5": _vmamba("vssm_tiny_0230_ckpt_epoch_262.pth"),
-    "vmamba_small_s2l15": _vmamba("vssm_small_0229_ckpt_epoch_222.pth"),
-    "vmamba_base_s2l15": _vmamba("vssm_base_0229_ckpt_epoch_237.pth"),
-    "vmamba_tiny_s1l8": _vmamba("vssm1_tiny_0230s_ckpt_epoch_264.pth"),
-    "vmamba_small_s1l20": _vmamba("vssm1_small_0229s_ckpt_epoch_240.pth"),
-    "vmamba_base_s1l20": _vmamba("vssm1_base_0229s_ckpt_epoch_225.pth"),
-    "mambavision_tiny": _mambavision("T-1K", "tiny_1k"),
-    "mambavision_tiny2": _mambavision("T2-1K", "tiny2_1k"),
-    "mambavision_small": _mambavision("S-1K", "small_1k"),
-    "mambavision_base": _mambavision("B-1K", "base_1k"),
-    "mambavision_base_21k": _mambavision("B-21K", "base_21k"),
-    "mambavision_large": _mambavision("L-1K", "large_1k"),
-    "mambavision_large_21k": _mambavision("L-21K", "large_21k"),
-    "mambavision_large2": _mambavision("L2-1K", "large2_1k"),
-    "mambavision_large2_512_21k": _mambavision("L2-512-21K", "L2_21k_240m_512"),
-    "mambavision_large3_256_21k": _mambavision("L3-256-21K", "L3_21k_740m_256"),
-    "mambavision_large3_512_21k": _mambavision("L3-512-21K", "L3_21k_740m_512"),
-}
+__all__ = ["fetch_published", "find_weights", "read_state_dict"]
 
 # Best first: the one file that nothing can hide code in, then the names in use.
 PATTERNS = ("*.safetensors", "*.pth", "*.pth.tar", "*.ckpt", "*.pt", "*.bin")
@@ -157,11 +97,11 @@ def _from_hub(text: str) -> Path:
     if found is None or (found.is_dir() and not any(any(found.glob(p)) for p in PATTERNS)):
         place = f"the hub repository {owner}/{name}"
         if not _answers(huggingface_hub.constants.ENDPOINT):
-            raise _unreachable(file or "a weight file", place)
+            raise unreachable(file or "a weight file", place)
         try:
             found = Path(str(fetch()))
         except Exception as error:
-            raise _unreachable(file or "a weight file", place) from error
+            raise unreachable(file or "a weight file", place) from error
     return find_weights(found)
 
 
@@ -176,37 +116,29 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _unreachable(file: str, place: str) -> ConnectionError:
-    return ConnectionError(
-        f"{file} could not be fetched from {place}: fetch it where there is a network, "
-        "put it anywhere and give weights=PATH"
-    )
-
-
-def fetch_official(name: str) -> Path:
-    """Return the published file of the model `name` (a key of `OFFICIAL`), fetched when needed.
+def fetch_published(config: PretrainedCfg) -> Path:
+    """Return the file of a configuration with a hub id or a URL, fetched when needed.
 
     Raises:
         ConnectionError: neither a copy nor a network is there; the sentence says which file, from
             where, and where to put it.
     """
-    release = OFFICIAL[name]
-    if release.tag is None:
-        return _from_hub(f"{release.repository}/{release.file}")
-    path = Path(torch.hub.get_dir()) / "checkpoints" / release.file
+    file, place = source_of(config)
+    if config.hf_hub_id:
+        return _from_hub(f"{config.hf_hub_id}/{file}")
+    path = Path(torch.hub.get_dir()) / "checkpoints" / file
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # A half-loaded file must not be taken for the whole one later.
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            part = Path(folder) / release.file
-            with urllib.request.urlopen(release.url, timeout=10) as source, part.open("wb") as out:
+            part = Path(folder) / file
+            with urllib.request.urlopen(config.url, timeout=10) as source, part.open("wb") as out:
                 shutil.copyfileobj(source, out)
             part.replace(path)
     except OSError as error:
-        place = f"the release {release.tag} of {release.repository} on GitHub"
-        raise _unreachable(release.file, place) from error
+        raise unreachable(file, place) from error
     return path
 
 

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Literal
 from workbench.methods.method import BootstrapConfig
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from workbench.images import Preprocessing
 
 
@@ -51,13 +49,17 @@ class ErfConfig(BootstrapConfig):
 
 @dataclass(frozen=True)
 class Preset:
-    """A published protocol: measurement, image preparation, and how it was shown and counted."""
+    """A published protocol: measurement, image preparation, and how it was shown and counted.
+
+    With `normed_last` a model whose own figures look behind the final norm is looked at there.
+    """
 
     changes: dict
     resize: str
     size: int
     display: str
     quirks: tuple[str, ...]
+    normed_last: bool = False
 
 
 _LEGACY = {"score": "relu", "measure": "relu", "average": "raw", "position": "legacy"}
@@ -94,18 +96,9 @@ PRESETS: dict[str, Preset] = {
         1024,
         "x ** 0.2",
         (_H2, "negative gradients are dropped", "Vim is taken after its final norm, others before"),
+        normed_last=True,
     ),
 }
-
-
-def protocol(config: ErfConfig, model: "nn.Module | None" = None) -> ErfConfig:
-    """The configuration with its preset's settings filled in."""
-    if config.preset is None:
-        return config
-    changes = dict(PRESETS[config.preset].changes)
-    if config.preset == "vmamba2025" and type(model).__name__ == "Vim":
-        changes["norm"] = True
-    return replace(config, **changes)
 
 
 def own_size(config: ErfConfig) -> int | None:

@@ -280,8 +280,8 @@ def _published(
             f"VMamba's normalisations need paths through the whole image, and {layer.name} has "
             "windows or a class token; use normalise none"
         )
-    mode = {view: mode for mode, view in published_views.VMAMBA_MODES.items()}[config.view]
-    panels = published_views.vmamba_panels(
+    mode = {view: mode for mode, view in published_views.MODES.items()}[config.view]
+    panels = published_views.direction_panels(
         [direction.tensors for direction in layer.directions],
         [direction.path for direction in layer.directions],
         mode,
@@ -370,6 +370,4 @@ def combine(measured: Partial, config: ScanMapsConfig, meta: dict) -> ScanMaps:
 def _quirks(config: ScanMapsConfig) -> list[str]:
     if config.view not in PUBLISHED:
         return []
-    return published_views.quirks(
-        *(["vmamba"] if config.aggregate == "mean" else []), f"vmamba {config.normalise}"
-    )
+    return published_views.quirks(config.aggregate, config.normalise)
