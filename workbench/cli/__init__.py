@@ -4,6 +4,7 @@ Nothing is imported before it is known to be needed: torch and timm take seconds
 """
 
 import difflib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import methods
 from workbench.former import OPTIONS
+from workbench.process import prepare
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -34,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `vssm`; returns the exit code: 0, 2 for input that cannot be used, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _prepare_process()
+        prepare()
+        logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
         name, args = parse(arguments)
         if name is None:
             return 0
@@ -103,18 +106,6 @@ def parser(name: str) -> "ArgumentParser":
 
 def _module(name: str) -> Any:
     return import_module(f"{__name__}.{'measure' if name in methods.METHODS else name}")
-
-
-def _prepare_process() -> None:
-    """What a process that measures wants of its environment; no business of a library's."""
-    import logging
-
-    # Threads of OpenMP that go on spinning after each operation take the cores from everything else
-    # on a busy machine (a browser is enough); a short wait costs an idle one little. Read when
-    # torch loads.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
 
 
 def _underscored(arguments: Sequence[str]) -> list[str]:
