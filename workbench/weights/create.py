@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models import REGISTERED, Adaptation, backbone_of
+from workbench.models.family import prefixes
 from workbench.weights.files import fetch_published, find_weights, read_state_dict, sha256
-from workbench.weights.identify import clean_keys, prefixes, variant_of
+from workbench.weights.identify import clean_keys, variant_of
 from workbench.weights.provenance import Provenance
 
 logger = logging.getLogger("workbench")
