@@ -7,6 +7,7 @@ licence is non-commercial. State-dict names and shapes are those of the released
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -266,7 +267,8 @@ class MambaVision(StagesMixin, Network):
             level.window = level.window and max(1, round(level.window * to.factor))
 
     def window(self, layer: str) -> int | None:
-        return self.levels[int(layer.split(".")[1])].window
+        level: Any = self.levels[int(layer.split(".")[1])]
+        return level.window
 
     def stage_tap(self, stage: int | None = None) -> tuple[str, bool]:
         # A stage is no module here; its map is what the next module reads.

@@ -127,7 +127,7 @@ class BidirectionalMixer(ScanMixer):
         self.gate = Gate()
 
     def convolution_before(self, direction: str) -> nn.Module:
-        return self.conv1d_b if direction.endswith("-reversed") else self.conv1d
+        return self.get_submodule("conv1d_b" if direction.endswith("-reversed") else "conv1d")
 
     def convolved(self, x: Tensor) -> Tensor:
         """(b, l, inner) -> (2, b, l, inner): u of the forward and of the backward direction.
