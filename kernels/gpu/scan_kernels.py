@@ -76,6 +76,9 @@ def forward(
     shift = tl.load(bias + k * dim + channel, mask=here & ((flags & BIAS) != 0), other=0.0)
     skip = tl.load(D + k * dim + channel, mask=here & ((flags & SKIP) != 0), other=0.0)
 
+    mask = ops.only_if(save & (first == 0), channel, dim)
+    for n in range(state):  # nothing enters the first tile, but no output may hold what it finds
+        tl.store(states + n * dim, tl.zeros([CHANNELS], tl.float32), mask=mask)
     if ops.padded(order, k, steps, length, flags):
         nothing = tl.zeros([STEPS, CHANNELS], tl.float32)
         for begin in range(0, length, STEPS):

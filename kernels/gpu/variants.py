@@ -29,7 +29,7 @@ class Shape:
 
 # One warp that walks on for itself, for many images. Without the limits the compiler would take
 # more registers than help; with them 16 and 12 programs fit on a multiprocessor.
-WIDE = Shape(steps=8, channels=32, warps=1, registers=(128, 160))
+WIDE = Shape(steps=8, channels=32, warps=1, registers=(128, 168))
 # Eight warps that take 128 steps at once, for few images: what counts is the way to the end.
 TALL = Shape(steps=128, channels=8, warps=8, registers=(168, 255))
 MATRIX = {"ROWS": 8, "COLUMNS": 128}  # what a program of the small kernels takes
