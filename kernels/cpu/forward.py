@@ -9,8 +9,8 @@ from kernels.cpu.compiling import compiled, register
 from kernels.cpu.lanes import LANES
 from kernels.cpu.memory import floats, ints, scratch
 from kernels.cpu.tiles import (
-    CHANNEL,
     AHEAD,
+    CHANNEL,
     LOG2_E,
     STRIDE,
     TILE,

@@ -16,9 +16,19 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.gpu.variants import Variant, of_group
+from kernels.gpu.variants import GROUPS, Variant, of_group, variants
 
-__all__ = ["Unusable", "build", "load", "on_progress", "ready", "runner", "target_of"]
+__all__ = [
+    "Unusable",
+    "build",
+    "build_all",
+    "load",
+    "on_progress",
+    "ready",
+    "runner",
+    "target_of",
+    "warm",
+]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 PATIENCE = 0.5  # seconds of waiting before anybody is told
@@ -64,12 +74,12 @@ def build(variant: Variant, target: GPUTarget):
     return triton.compile(source, target=target, options=options)
 
 
-def build_all(variants: Iterable[Variant], target: GPUTarget) -> list:
+def build_all(wanted: Iterable[Variant], target: GPUTarget) -> list:
     """Compile side by side; who waits longer than PATIENCE is told how far it is."""
-    variants = list(variants)
-    workers = max(1, min(len(variants), os.cpu_count() or 1))
+    wanted = list(wanted)
+    workers = max(1, min(len(wanted), os.cpu_count() or 1))
     with ThreadPoolExecutor(workers, "compile the scan") as pool:
-        jobs = [pool.submit(build, variant, target) for variant in variants]
+        jobs = [pool.submit(build, variant, target) for variant in wanted]
         waiting, told = set(jobs), False
         done, waiting = wait(waiting, timeout=PATIENCE)
         while waiting:
@@ -100,19 +110,19 @@ def ready(group: str, dtype: str, device: torch.device) -> None:
         raise problem
 
 
-def _make_ready(variants: Iterable[Variant], device: int) -> Unusable | None:
+def _make_ready(wanted: tuple[Variant, ...], device: int) -> Unusable | None:
     """Compile and load; what is in the way comes back, so that it is found only once."""
     try:
         with torch.cuda.device(device):
-            load(variants, device, build_all(variants, target_of(device)))
+            load(wanted, device, build_all(wanted, target_of(device)))
     except Exception as error:  # a compiler may raise anything
         return Unusable(_sentence(error))
     return None
 
 
-def load(variants: Iterable[Variant], device: int, compiled: Iterable) -> None:
+def load(wanted: Iterable[Variant], device: int, compiled: Iterable) -> None:
     """Keep compiled kernels for `runner`; loading tells whether they fit on the GPU."""
-    for variant, kernel in zip(variants, compiled, strict=True):
+    for variant, kernel in zip(wanted, compiled, strict=True):
         kernel._init_handles()  # needs a C compiler; says when there is too little shared memory
         _loaded[variant, device] = kernel
 
@@ -141,3 +151,18 @@ def _on(device: int):
     if device == torch.cuda.current_device():
         return contextlib.nullcontext()
     return torch.cuda.device(device)
+
+
+def warm(device: torch.device, dtypes: Iterable[str]) -> int:
+    """Compile every variant of these dtypes ahead, and load it; returns how many there are.
+
+    Raises:
+        Unusable: when one of them does not run on this GPU.
+    """
+    dtypes = tuple(dtypes)
+    made = list(variants(dtypes).values())
+    build_all(made, target_of(device.index))
+    for dtype in dtypes:
+        for group in GROUPS:
+            ready(group, dtype, device)  # from the disk
+    return len(made)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from kernels.gpu import compiling
 from kernels.gpu import variants as of
