@@ -17,6 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from unittest import mock
 
 import torch
@@ -264,8 +265,8 @@ def half(dtype):
     found = {"dtypes": all(dtypes)}
     for name, x in expected.items():
         error = (result[name].double() - x).abs()
-        # Nothing but the rounding of the result itself comes on top of what float32 has. To bfloat16
-        # the interpreter rounds towards zero.
+        # Nothing but the rounding of the result itself comes on top of what float32 has. The
+        # interpreter rounds towards zero where it makes bfloat16.
         kept = result[name].dtype
         rounding = torch.finfo(kept).eps * (1 if kept == torch.bfloat16 else 0.5) * x.abs()
         found[name] = ((error - rounding).clamp(min=0).max() / x.abs().max()).item()
@@ -567,6 +568,38 @@ def scans_are_composed_in_any_order():
     source = inspect.getsource(arithmetic.then_before.fn)
     found["the same"] = "return a1 * a2, tl.fma(a2, b1, b2), a1 * p2, tl.fma(p2, b1, q2)" in source
     return found
+
+
+@case
+def the_short_benchmark_runs():
+    """All but its times, its sizes and the GPU."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    import scan_gpu
+    import scan_gpu_short as short
+
+    def once(call):
+        call()
+        return 1.0
+
+    with (
+        mock.patch.multiple(scan_gpu, DEVICE="cpu"),
+        mock.patch.multiple(
+            short,
+            CROSS={"cross": ((1, 2, 3), (490, 1440), (150, 450))},
+            SEQUENCES={"scan": ((1, 3, 1, 2, 2), None, None)},
+            cold_compilation=lambda: {"first": 2.0},
+            largest_error=lambda: 1e-7,
+        ),
+        mock.patch.object(torch.cuda, "get_device_name", lambda: "a GPU"),
+    ):
+        page = short.run(
+            scan_gpu.draw, scan_gpu.as_sequences, scan_gpu.fused, scan_gpu.ours,
+            scan_gpu.four_paths, scan_gpu.Case, once,
+        )  # fmt: skip
+    return {
+        "a row of each": "| cross | float32 | 490 / 1440 | 150 / 450 | 1 / 1 |" in page
+        and "| scan | bfloat16 |  |  | 1 / 1 |" in page
+    }
 
 
 def main() -> None:

@@ -81,11 +81,11 @@ def build_all(wanted: Iterable[Variant], target: GPUTarget) -> list:
     with ThreadPoolExecutor(workers, "compile the scan") as pool:
         jobs = [pool.submit(build, variant, target) for variant in wanted]
         waiting, told = set(jobs), False
-        done, waiting = wait(waiting, timeout=PATIENCE)
+        _, waiting = wait(waiting, timeout=PATIENCE)
         while waiting:
             told = True
             _listener(len(jobs) - len(waiting), len(jobs))
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            _, waiting = wait(waiting, return_when=FIRST_COMPLETED)
         if told:
             _listener(len(jobs), len(jobs))
     return [job.result() for job in jobs]
