@@ -164,7 +164,7 @@ def test_files_that_cannot_be_opened_are_one_sentence_each(page, folder, tmp_pat
             "cut.npz is not a readable", "words.npz is not a readable",
             "plain.npz is not a readable", "newer.npz was written by a newer version",
             'other.npz holds a result of kind "horoscope"',
-            "bare.npz is a sensitivity result that does not say all of itself",
+            "bare.npz does not say all of itself",
         ),
         strict=True,
     ):  # fmt: skip

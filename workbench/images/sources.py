@@ -16,6 +16,8 @@ from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
+from workbench.archives import open_npz
+from workbench.files import printable, regular
 from workbench.images.decoding import BadImage, decode, decoding_reason
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -285,15 +287,18 @@ def _open_folder(folder: Path, title: str) -> Images:
     return Images(title, names, files, labels, classes, numbers)
 
 
+_PACK = ("jpeg", "offsets", "filename", "label", "name", "imagenet_index")
+
+
 def _open_pack(path: Path) -> Images:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            pack = {name: archive[name] for name in archive.files}
+        with open_npz(path) as archive:
+            pack = {name: archive[name] for name in _PACK if name in archive}
     except Exception as error:  # a damaged zip raises a dozen types
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ValueError(
-            f"{path} is not a readable image pack ({reason}); give an .npz with the arrays jpeg "
-            "and offsets."
+            f"{path} is not a readable image pack ({printable(reason)}); give an .npz with the "
+            "arrays jpeg and offsets."
         ) from error
 
     def wrong(what: str) -> ValueError:
