@@ -66,6 +66,7 @@ class Study:
             ValueError: when something of the input does not fit, in a sentence.
         """
         from workbench import distributed
+from workbench.files import printable
 
         distributed.join()
         config = method.Config() if config is None else config
@@ -87,7 +88,10 @@ class Study:
         source = self.data or self.images
         if isinstance(source, tuple | list) and len(source) == 1:
             (source,) = source
-        return open_images(source, self.limit)
+        images = open_images(source, self.limit)
+        for sentence in images.left_out:
+            announce(f"{images.title}: {printable(sentence)}")
+        return images
 
     def subjects(self, size: Size | None = None, both: bool = False) -> "list[nn.Module]":
         """The models, built for a size, each after its untrained twin where `both` are asked for.
@@ -143,6 +147,7 @@ class Study:
     ) -> Callable[[], Result]:
         """Look at the input of one model, and give what measures it."""
         from workbench import distributed
+from workbench.files import printable
         from workbench.images import preprocessing_for
         from workbench.runner import joined, parts, tqdm_progress
         from workbench.weights import facts_of
@@ -200,6 +205,7 @@ def pairs(models: Sequence[str], weights: Sequence[str]) -> list[tuple[str, str]
 def announce(text: str) -> None:
     """Tell the person at the terminal, once for all processes."""
     from workbench import distributed
+from workbench.files import printable
 
     if distributed.rank() == 0:
         print(text, file=sys.stderr)

@@ -8,7 +8,7 @@ import timm
 
 from workbench.app import repository
 from workbench.app.session import Spec, sentences, weights_folder
-from workbench.images import SAMPLES, BadImage, Images, open_images
+from workbench.images import SAMPLES, SUFFIXES, BadImage, Images, open_images
 from workbench.models import FAMILIES
 from workbench.weights.files import OFFICIAL, PATTERNS
 
@@ -21,7 +21,7 @@ BASELINES = (
 OWN_SIZE = "the model's own"
 SIZES = [OWN_SIZE, *(str(size) for size in range(64, 513, 32))]
 UPLOAD = "a file of mine"
-UPLOAD_KINDS = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"]
+UPLOAD_KINDS = [suffix.removeprefix(".") for suffix in SUFFIXES]
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ def command(args: Namespace) -> int:
 
     config = read_fields(args, TrainConfig)
     images = open_images(args.data)
-    print(f"reading {images.describe()}", file=sys.stderr)
+    for line in (f"reading {images.describe()}", *images.left_out):
+        print(line, file=sys.stderr)
     data = read_data(images, config.load_size)
     model = create_model(
         args.model, args.weights, seed=config.seed, num_classes=data.classes, img_size=config.size
