@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.files import printable
 from workbench.methods.method import Method
 from workbench.results import Result
 
@@ -66,7 +67,6 @@ class Study:
             ValueError: when something of the input does not fit, in a sentence.
         """
         from workbench import distributed
-from workbench.files import printable
 
         distributed.join()
         config = method.Config() if config is None else config
@@ -147,7 +147,6 @@ from workbench.files import printable
     ) -> Callable[[], Result]:
         """Look at the input of one model, and give what measures it."""
         from workbench import distributed
-from workbench.files import printable
         from workbench.images import preprocessing_for
         from workbench.runner import joined, parts, tqdm_progress
         from workbench.weights import facts_of
@@ -205,7 +204,6 @@ def pairs(models: Sequence[str], weights: Sequence[str]) -> list[tuple[str, str]
 def announce(text: str) -> None:
     """Tell the person at the terminal, once for all processes."""
     from workbench import distributed
-from workbench.files import printable
 
     if distributed.rank() == 0:
         print(text, file=sys.stderr)

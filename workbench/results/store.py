@@ -5,8 +5,11 @@ A file is a plain `.npz` that `numpy.load` reads without this package: arrays by
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
+import os
+import platform
 import re
 import secrets
 import zipfile
@@ -14,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 
@@ -66,6 +69,10 @@ class Result:
         """The array fields that are not None, by field name."""
         values = {name: getattr(self, name) for name in _array_fields(type(self))}
         return {name: np.asarray(value) for name, value in values.items() if value is not None}
+
+    def as_stored(self) -> Self:
+        """The same with its `meta` as the file gives it back, in the file's order."""
+        return dataclasses.replace(self, meta=json.loads(canonical_json(self.meta)))
 
     def save(self, path: str | PurePath) -> Path:
         """Write one uncompressed `.npz` and return its path.
@@ -154,13 +161,36 @@ def atomic_write(path: PurePath) -> Iterator[Path]:
     file, and an error leaves what was there.
     """
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
+    writer = f"{safe_name(platform.node())}-{os.getpid()}"
+    unfinished = path.with_name(f".{path.name}.{writer}-{secrets.token_hex(4)}.unfinished")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     try:
         yield unfinished
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes of this machine left that were killed while they wrote `path`."""
+    here = safe_name(platform.node())
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished"):
+        writer = re.search(rf"\.{re.escape(here)}-(\d+)-[0-9a-f]{{8}}\.unfinished$", left.name)
+        if writer and not _runs(int(writer[1])):
+            left.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
 
 
 def load_arrays(
