@@ -11,7 +11,7 @@ from workbench.images import Batch
 from workbench.methods.attribution import faithfulness
 from workbench.methods.attribution.config import METHODS, AttributionConfig
 from workbench.methods.attribution.measure import explain, grad_cam, targets_of
-from workbench.methods.scan_maps.published_views import vim_maps
+from workbench.methods.scan_maps.published_views import class_maps
 from workbench.models import MambaVision, Vim, VMamba
 
 
@@ -162,12 +162,12 @@ def test_vims_maps_are_upsampled_to_the_image() -> None:
     names = {"raw-attention": "raw", "rollout": "rollout", "mamba-attribution": "attribution"}
     for method, name in names.items():
         found = explain(model, x, targets, AttributionConfig(method=method)).sum(dim=1)
-        cells = vim_maps(model, x, name, target=targets)
+        cells = class_maps(model, x, name, target=targets)
         wide = nn.functional.interpolate(cells[:, None], (64, 96), mode="bilinear")[:, 0]
         assert torch.allclose(found, wide, atol=1e-6)
     assert not torch.allclose(
-        vim_maps(model, x, "attribution", target=targets),
-        vim_maps(model, x, "attribution", target=targets + 1),
+        class_maps(model, x, "attribution", target=targets),
+        class_maps(model, x, "attribution", target=targets + 1),
     )
 
 

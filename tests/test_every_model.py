@@ -5,12 +5,13 @@ import timm
 import torch
 
 from workbench.geometry import feature_map, grid_of, stages
-from workbench.models import FAMILIES, nano
+from workbench.models import REGISTERED, networks
 from workbench.scan import SelectiveScan
 from workbench.trace import patch, record, scans
 
-NAMES = [name for name in timm.list_models() if name.split("_")[0] in FAMILIES]
-SMALL = [name for name in nano.VARIANTS if name.split("_")[0] in FAMILIES]
+SELECTIVE = [network for network in networks() if network.selective]
+NAMES = [name for name, variant in REGISTERED.items() if variant.network in SELECTIVE]
+SMALL = [name for name in NAMES if name.endswith("_nano")]
 
 
 def small_model(name: str) -> torch.nn.Module:

@@ -27,13 +27,11 @@ LAYERS = (
         "workbench.hooks",
         "workbench.former",
     ),
-    ("workbench.scan",),
-    ("workbench.trace", "workbench.models", "workbench.images"),
-    (
-        "workbench.weights",
-        "workbench.geometry",
-        "workbench.external",
-    ),
+    ("workbench.scan", "workbench.attention"),
+    # A model reads its own published file, with what is built on the models.
+    ("workbench.models", "workbench.weights", "workbench.images"),
+    ("workbench.trace",),
+    ("workbench.geometry", "workbench.external"),
     ("workbench.mixing",),
     ("workbench.attacks", "workbench.perturbations"),
     ("workbench.methods", "workbench.figures", "workbench.fields"),

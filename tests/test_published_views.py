@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from workbench.methods.scan_maps.published_views import (
-    VIM_MAPS,
-    VMAMBA_MODES,
+    CLASS_MAPS,
+    MODES,
+    class_maps,
+    class_row,
+    direction_matrix,
+    direction_panels,
     in_image_order,
     normalise,
-    vim_class_row,
-    vim_maps,
-    vmamba_matrix,
-    vmamba_panels,
-    vmamba_rollout,
+    stage_rollout,
 )
 from workbench.mixing.hidden_attention import hidden_attention
 from workbench.models import VMamba
@@ -44,7 +44,7 @@ def vim():
 
 
 @pytest.mark.parametrize("as_published", [True, False])
-@pytest.mark.parametrize("mode", VMAMBA_MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_vmambas_panels(vmamba, mode: str, as_published: bool) -> None:
     """On 16 tokens nothing underflows, so the exact decay gives the published numbers too."""
     file, directions, paths = vmamba
@@ -52,7 +52,7 @@ def test_vmambas_panels(vmamba, mode: str, as_published: bool) -> None:
     records = [entry for entry in file["maps"] if entry["mode"] == mode]
     assert len(records) >= 14
     for entry in records:
-        panels = vmamba_panels(
+        panels = direction_panels(
             directions, paths, mode, names[entry["norm"]], as_published=as_published
         )
         panel, expected = panels[entry["route"]], entry["matrix"]
@@ -93,8 +93,8 @@ def test_the_published_quotient_underflows_and_ours_does_not() -> None:
         "B": torch.ones(1, 1, 200),
         "C": torch.ones(1, 1, 200),
     }
-    assert torch.equal(vmamba_matrix(tensors, "ww").diagonal(), torch.ones(200))
-    assert vmamba_matrix(tensors, "ww", as_published=True)[-1, -1] == 0
+    assert torch.equal(direction_matrix(tensors, "ww").diagonal(), torch.ones(200))
+    assert direction_matrix(tensors, "ww", as_published=True)[-1, -1] == 0
 
 
 def test_normalisations_and_rollout() -> None:
@@ -104,11 +104,11 @@ def test_normalisations_and_rollout() -> None:
     with pytest.raises(ValueError, match="none, minmax, absmax"):
         normalise(matrix, "softmax")
     blocks = [torch.rand(5, 5).tril() for _ in range(3)]
-    rolled = vmamba_rollout(blocks)
+    rolled = stage_rollout(blocks)
     assert torch.allclose(rolled.sum(dim=1), torch.ones(5))  # rows stay distributions
-    assert not torch.allclose(vmamba_rollout(blocks, as_published=True).sum(dim=1), torch.ones(5))
+    assert not torch.allclose(stage_rollout(blocks, as_published=True).sum(dim=1), torch.ones(5))
     with pytest.raises(ValueError, match="at least one"):
-        vmamba_rollout([])
+        stage_rollout([])
 
 
 def test_vims_published_maps(vim) -> None:
@@ -116,8 +116,8 @@ def test_vims_published_maps(vim) -> None:
     x, expected = golden.inputs(file), file["published_maps"]
     keys = {"raw": "raw_attention", "rollout": "rollout", "attribution": "mamba_attribution"}
     start = expected["start_layer"]
-    for name in VIM_MAPS:
-        found = vim_maps(model, x, name, start, as_published=True)
+    for name in CLASS_MAPS:
+        found = class_maps(model, x, name, start, as_published=True)
         assert found.shape == (1, 4, 4)
         values = torch.tensor(expected[keys[name]])
         assert (found.flatten() - values).abs().max() <= 1e-6, name
@@ -125,7 +125,7 @@ def test_vims_published_maps(vim) -> None:
         model(x)
     layer = f"layers.{expected['layer_for_vector']}.mixer.scan"
     pair = sites[f"{layer}/row"], sites[f"{layer}/row-reversed"]
-    row = vim_class_row(*pair, expected["cls_position"], as_published=True).mean(dim=0)
+    row = class_row(*pair, expected["cls_position"], as_published=True).mean(dim=0)
     assert close(row, expected["class_row_vector_mean_over_channels"], 1e-7)
 
 
@@ -136,16 +136,16 @@ def test_vims_class_row_without_the_slip_is_the_row_of_the_matrices(vim) -> None
     pair = sites["layers.2.mixer.scan/row"], sites["layers.2.mixer.scan/row-reversed"]
     forward, backward = (hidden_attention(tensors).matrix("channels") for tensors in pair)
     expected = (forward + backward.flip(1, 2))[:, 8]
-    assert torch.allclose(vim_class_row(*pair, 8), expected, atol=1e-7)
+    assert torch.allclose(class_row(*pair, 8), expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", VIM_MAPS)
+@pytest.mark.parametrize("name", CLASS_MAPS)
 def test_vims_maps_take_any_size_and_batch(vim, name: str) -> None:
     _, model = vim
     x = torch.randn(3, 3, 48, 80)
-    found = vim_maps(model, x, name)
+    found = class_maps(model, x, name)
     assert found.shape == (3, 3, 5) and found.isfinite().all() and (found >= 0).all()
-    alone = vim_maps(model, x[1:2], name)
+    alone = class_maps(model, x[1:2], name)
     assert torch.allclose(alone[0], found[1], atol=1e-6)
 
 
@@ -155,9 +155,9 @@ def test_rollout_of_one_layer_is_that_layers_row(vim) -> None:
     with record(model) as sites:
         model(x)
     pair = sites["layers.3.mixer.scan/row"], sites["layers.3.mixer.scan/row-reversed"]
-    row = vim_class_row(*pair, 8).abs().mean(dim=0)
+    row = class_row(*pair, 8).abs().mean(dim=0)
     expected = row / (row.sum() + 1)
-    found = vim_maps(model, x, "rollout", start=3).flatten()
+    found = class_maps(model, x, "rollout", start=3).flatten()
     assert torch.allclose(found, torch.cat([expected[:8], expected[9:]]), atol=1e-6)
 
 
@@ -165,10 +165,10 @@ def test_what_does_not_fit_is_said(vim) -> None:
     file, model = vim
     x = golden.inputs(file)
     with pytest.raises(ValueError, match="raw, rollout, attribution"):
-        vim_maps(model, x, "attention")
+        class_maps(model, x, "attention")
     with pytest.raises(ValueError, match="0 to 3, not 4"):
-        vim_maps(model, x, "raw", start=4)
+        class_maps(model, x, "raw", start=4)
     with pytest.raises(ValueError, match="VMamba has no class token"):
-        vim_maps(VMamba(dims=8, depths=(1,)), x, "raw")
+        class_maps(VMamba(dims=8, depths=(1,)), x, "raw")
     with pytest.raises(ValueError, match="CBdt cannot run"):
-        vmamba_matrix({}, "CBdt")
+        direction_matrix({}, "CBdt")

@@ -17,7 +17,7 @@ from workbench.methods.attribution.faithfulness import BASELINES
 from workbench.methods.erf.config import PRESETS
 from workbench.methods.method import choices
 from workbench.methods.resolution import figure as resolution_figure
-from workbench.methods.robustness.config import ATTACKS, PROBES
+from workbench.methods.robustness.config import ATTACKS, PERTURBATIONS
 from workbench.methods.scan_maps.config import PUBLISHED
 from workbench.methods.scan_maps.published_views import NORMALISATIONS
 from workbench.mixing.hidden_attention import AGGREGATES, VIEWS
@@ -51,7 +51,7 @@ def test_choices_of_the_configurations_are_those_of_the_mathematics() -> None:
     assert choices_of("attribution", "method") == set(METHODS)
     assert choices_of("attribution", "baseline") == set(BASELINES)
     assert choices_of("robustness", "attacks") == {*ATTACKS, "none"}
-    assert choices_of("robustness", "probes") == {*PROBES, "all", "none"}
+    assert choices_of("robustness", "probes") == {*PERTURBATIONS, "all", "none"}
     assert choices_of("robustness", "severities") == set(SEVERITIES)
     assert choices_of("robustness", "norm") == set(NORMS)
     assert choices_of("robustness", "fill") == set(FILLS)

@@ -14,7 +14,7 @@ from workbench import scan_maps
 from workbench.images import Batch
 from workbench.methods.scan_maps.config import ScanMapsConfig
 from workbench.methods.scan_maps.measure import NUMBERS, QUANTITIES
-from workbench.methods.scan_maps.published_views import vmamba_panels
+from workbench.methods.scan_maps.published_views import direction_panels
 from workbench.mixing.hidden_attention import hidden_attention
 from workbench.mixing.layers import find_layers, layer_names, scan_layers
 from workbench.mixing.statistics import horizon_quantiles, pixels, token_statistics
@@ -286,7 +286,7 @@ def test_published_panels_are_the_matrices_rows(vmamba) -> None:
     cell = 2 * layer.cells[1] + 5
     for view, mode in (("QK", "CB"), ("QwKw", "CwBw"), ("w", "ww")):
         for how in ("none", "minmax", "absmax"):
-            panels = vmamba_panels(tensors, paths, mode, how)
+            panels = direction_panels(tensors, paths, mode, how)
             result = measured(
                 vmamba, x, layer="0", query="2,5", view=view, aggregate="mean", normalise=how
             )

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from workbench import create_model
-from workbench.models.nano import WEIGHTS
+from workbench.models.family import SHIPPED as WEIGHTS
 from workbench.weights import facts_of
 
 FILES = sorted(WEIGHTS.glob("*.safetensors"))

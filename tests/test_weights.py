@@ -17,9 +17,9 @@ import safetensors.torch
 import timm
 import torch
 
-from workbench.models import FAMILIES, MambaVision, Vim, VMamba, nano
+from workbench.models import REGISTERED, MambaVision, Vim, VMamba, networks
+from workbench.models.family import source_of
 from workbench.weights import (
-    OFFICIAL,
     WeightsMismatch,
     clean_keys,
     create,
@@ -31,7 +31,6 @@ from workbench.weights import (
     variant_of,
 )
 from workbench.weights import files as checkpoints
-from workbench.weights import identify as layouts
 
 MANIFESTS = {
     "mambavision_tiny": "mambavision_manifest_T",
@@ -48,6 +47,14 @@ MANIFESTS = {
     "vim_base": "vim_manifest_base",
 }
 VMAMBA = golden.load("vmamba_manifests")["models"]
+RELEASED = {
+    network: [
+        name
+        for name, variant in REGISTERED.items()
+        if variant.network is network and not name.endswith("_nano")
+    ]
+    for network in networks()
+}
 SMALL_VMAMBA = {"dims": 16, "depths": (1, 2), "num_classes": 7}
 SMALL_VMAMBA_V0 = {
     **SMALL_VMAMBA,
@@ -411,7 +418,7 @@ def test_damaged_files_are_named_in_one_sentence(tmp_path):
             read_state_dict(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", [*MANIFESTS, *(n for n in OFFICIAL if n.startswith("vmamba_"))])
+@pytest.mark.parametrize("name", [*MANIFESTS, *RELEASED[VMamba]])
 def test_every_manifest_is_told_from_its_shapes(name):
     found = variant_of(manifest(name))
     assert found[0] == name
@@ -440,10 +447,11 @@ def test_a_variant_is_told_without_classifier_with_other_classes_and_at_another_
 
 
 def test_each_released_model_has_one_published_file():
-    names = {name for f in ("vim", "vmamba", "mambavision") for name in layouts._arguments(f)}
-    assert names - set(nano.VARIANTS) == set(OFFICIAL)
-    assert len({(r.repository, r.file) for r in OFFICIAL.values()}) == len(OFFICIAL)
-    assert OFFICIAL["vmamba_tiny_s1l8"].url == (
+    names = [name for kind in (Vim, VMamba, MambaVision) for name in RELEASED[kind]]
+    places = {source_of(timm.get_pretrained_cfg(name)) for name in names}
+    assert len(places) == len(names) == 25
+    assert set(names) <= set(timm.list_models(pretrained=True))
+    assert timm.get_pretrained_cfg("vmamba_tiny_s1l8").url == (
         "https://github.com/MzeroMiko/VMamba/releases/download/"
         "%23v2cls/vssm1_tiny_0230s_ckpt_epoch_264.pth"
     )
@@ -634,7 +642,7 @@ def test_non_commercial_weights_say_so(tmp_path):
     assert "non-commercial" in model.provenance.licence
 
 
-@pytest.mark.parametrize("name", [n for n in nano.VARIANTS if n.split("_")[0] in FAMILIES])
+@pytest.mark.parametrize("name", ["vmamba_nano", "vim_nano", "mambavision_nano"])
 def test_our_small_models_are_told_from_their_weights(name, tmp_path):
     model = create_model(name, seed=5)
     path = tmp_path / "weights.safetensors"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.hooks import hooks, outputs, stop_after
+from workbench.models import backbone_of
 
 MOVING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
@@ -44,27 +45,8 @@ class Grid:
 
 
 def stages(model: nn.Module) -> list[str]:
-    """Names of the stages 1, 2, ... of a model.
-
-    A hierarchy's feature levels from reduction 4 on (4, 8, 16, 32) are its stages. A network
-    of equal blocks (Vim, ViT) is cut into four parts of equal depth, so that "stage 4" is the
-    output of the last block in every family.
-    """
-    return [name for _, name in _stages(model)]
-
-
-def _stages(model: nn.Module) -> list[tuple[int, str]]:
-    """(index for `forward_intermediates`, name) of each stage; empty where timm's way is absent."""
-    info = getattr(model, "feature_info", None)
-    if info is None or not hasattr(model, "forward_intermediates"):
-        return []
-    entries = [info[i] if isinstance(info, list) else info.info[i] for i in range(len(info))]
-    if len({entry["reduction"] for entry in entries}) == 1:
-        parts = min(4, len(entries))
-        taken = [math.ceil(len(entries) * (i + 1) / parts) - 1 for i in range(parts)]
-    else:
-        taken = [i for i, entry in enumerate(entries) if entry["reduction"] >= 4][-4:]
-    return [(i, entries[i]["module"]) for i in taken]
+    """Module paths of the stages 1, 2, ... of a model (see `Backbone.stage_entries`)."""
+    return [name for _, name in backbone_of(model).stage_entries()]
 
 
 def feature_map(
@@ -89,7 +71,7 @@ def feature_map(
     """
     if layer is not None:
         return _layer_map(model, x, layer)
-    known = _stages(model)
+    known = backbone_of(model).stage_entries()
     if not known:
         return _watched_map(model, x, stage)
     number = len(known) if stage is None else stage
@@ -129,8 +111,8 @@ def as_map(model: nn.Module, output, x: Tensor, layer: str) -> Tensor:
     Raises:
         ValueError: when it is no map of the image, with its shape.
     """
-    if isinstance(output, tuple | list) and len(output) == 2 and layer.startswith("layers."):
-        output = output[0] + output[1]  # Vim's block returns (hidden, residual)
+    backbone = backbone_of(model)
+    output = backbone.block_output(layer, output)
     height, width = x.shape[-2:]
     if isinstance(output, Tensor) and len(output) == len(x):
         if output.ndim == 4:
@@ -140,7 +122,7 @@ def as_map(model: nn.Module, output, x: Tensor, layer: str) -> Tensor:
                 if even and rows <= height and columns <= width:
                     return candidate
         if output.ndim == 3:
-            tokens = _token_map(model, output, (height, width))
+            tokens = backbone.token_map(output, (height, width))
             if tokens is not None:
                 return tokens
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -148,21 +130,6 @@ def as_map(model: nn.Module, output, x: Tensor, layer: str) -> Tensor:
         f"the output of layer {layer!r} ({shape}) is not a map of the {height} x {width} image; "
         "choose a stage or another layer"
     )
-
-
-def _token_map(model: nn.Module, tokens: Tensor, size: tuple[int, int]) -> Tensor | None:
-    length = tokens.shape[1]
-    if hasattr(model, "tokens_to_map"):
-        grid = model.grid(*size)
-        if length == math.prod(grid) + (model.class_token is not None):
-            return model.tokens_to_map(tokens, grid)
-    prefix = getattr(model, "num_prefix_tokens", 0)
-    for skip in dict.fromkeys((prefix, 0, 1)):
-        cells = length - skip
-        rows = round(math.sqrt(cells * size[0] / size[1]))
-        if rows and cells % rows == 0 and abs(rows * size[1] - cells // rows * size[0]) < max(size):
-            return tokens[:, skip:].transpose(1, 2).unflatten(2, (rows, cells // rows))
-    return None
 
 
 def _watched_map(model: nn.Module, x: Tensor, stage: int | None) -> Tensor:

@@ -12,7 +12,9 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from workbench.attention import Attention
 from workbench.hooks import hooks, inputs
+from workbench.models import backbone_of
 from workbench.paths import ScanPath
 from workbench.scan import SelectiveScan
 
@@ -27,16 +29,15 @@ class Site:
         module: the scan's module path, such as `layers.2.blocks.1.op.scan`.
         direction: the direction's name, such as `column-reversed`.
         index: its place among the scan's directions.
-        layer: the scan's place among all scans of the model, from 0.
-        stage: the stage (or the block of a network of equal blocks) it belongs to, from 0, where
-            the model's `feature_info` tells; else None.
+        layer: the scan's place among all mixing layers of the model, from 0.
+        stage: the stage it lies in, from 1 (see `workbench.geometry.stages`), or None.
         path: the way it takes over the grid of cells, from `scans(model, size)`; else None.
     """
 
     module: str
     direction: str
     index: int
-    layer: int = 0
+    layer: int
     stage: int | None = None
     path: ScanPath | None = field(default=None, compare=False)
 
@@ -51,6 +52,18 @@ class Site:
         return None if self.path is None else (self.path.height, self.path.width)
 
 
+def mixing_layers(model: nn.Module) -> dict[str, SelectiveScan | Attention]:
+    """The layers that mix tokens, scans and attention, by module path in the order of the network.
+
+    Their places in it, from 0, are the numbers of layers everywhere.
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, SelectiveScan | Attention)
+    }
+
+
 def scans(model: nn.Module, size: int | tuple[int, int] | None = None) -> list[Site]:
     """List every direction of every selective scan of `model`, in module order.
 
@@ -58,31 +71,23 @@ def scans(model: nn.Module, size: int | tuple[int, int] | None = None) -> list[S
         size: height and width of images in pixels (one number for squares). One blank image of
             that size then goes through the model, and the sites come with grid and path.
     """
-    modules = {
-        name: module for name, module in model.named_modules() if isinstance(module, SelectiveScan)
-    }
+    layers = list(enumerate(mixing_layers(model).items()))
+    modules = {name: module for _, (name, module) in layers if isinstance(module, SelectiveScan)}
     paths = {} if size is None else _paths_at(model, modules, size)
+    backbone = backbone_of(model)
     return [
         Site(
             name,
             direction,
             index,
             layer,
-            _stage_of(model, name),
+            backbone.stage_of(name),
             paths[name][index] if name in paths else None,
         )
-        for layer, (name, module) in enumerate(modules.items())
+        for layer, (name, module) in layers
+        if isinstance(module, SelectiveScan)
         for index, direction in enumerate(module.directions)
     ]
-
-
-def _stage_of(model: nn.Module, module: str) -> int | None:
-    info = getattr(model, "feature_info", None) or []
-    stages = [entry["module"] for entry in (info if isinstance(info, list) else info.info)]
-    for i, stage in enumerate(stages):
-        if module.startswith(stage + "."):
-            return i
-    return None
 
 
 def _paths_at(

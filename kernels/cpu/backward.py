@@ -147,6 +147,58 @@ def _one_of_many_states(
 
 
 @compiled
+def _two_of_many_states(
+    s, x, step, dy, dx, dstep, steps, decay_at, h_at, dB_at, dC_at, b_at, c_at, A_at,
+    carried, g_at, dA_at,
+):  # fmt: skip
+    """Two states of a tile at once, which read and write x, step, dy, dx and dstep once."""
+    decay_2, h_2 = decay_at + STRIDE, h_at + STRIDE + LANES
+    dB_2, dC_2, b_2, c_2 = dB_at + STRIDE, dC_at + STRIDE, b_at + TILE, c_at + TILE
+    a, a2 = lanes.load(s, A_at), lanes.load(s, A_at + LANES)
+    log2, log2_2 = lanes.mul(a, lanes.fill(LOG2_E)), lanes.mul(a2, lanes.fill(LOG2_E))
+    h, h2 = lanes.load(s, h_at), lanes.load(s, h_2)
+    for t in range(steps):
+        i = t * LANES
+        step_t, x_t = lanes.load(s, step + i), lanes.load(s, x + i)
+        decay = lanes.exp2(lanes.mul(step_t, log2))
+        decay2 = lanes.exp2(lanes.mul(step_t, log2_2))
+        lanes.store(s, decay_at + i, decay)
+        lanes.store(s, decay_2 + i, decay2)
+        h = lanes.mul_add(decay, h, lanes.mul(x_t, lanes.spread(s, b_at + t)))
+        h2 = lanes.mul_add(decay2, h2, lanes.mul(x_t, lanes.spread(s, b_2 + t)))
+        lanes.store(s, h_at + LANES + i, h)
+        lanes.store(s, h_2 + LANES + i, h2)
+
+    g, g2 = lanes.load(carried, g_at), lanes.load(carried, g_at + LANES)
+    dA, dA2 = lanes.fill(ZERO), lanes.fill(ZERO)
+    for back in range(steps):
+        t = steps - 1 - back
+        i = t * LANES
+        dy_t, x_t, step_t = lanes.load(s, dy + i), lanes.load(s, x + i), lanes.load(s, step + i)
+        before, before2 = lanes.load(s, h_at + i), lanes.load(s, h_2 + i)
+        g = lanes.mul_add(dy_t, lanes.spread(s, c_at + t), g)
+        g2 = lanes.mul_add(dy_t, lanes.spread(s, c_2 + t), g2)
+        lanes.store(s, dC_at + i, lanes.mul_add(dy_t, h, lanes.load(s, dC_at + i)))
+        lanes.store(s, dC_2 + i, lanes.mul_add(dy_t, h2, lanes.load(s, dC_2 + i)))
+        lanes.store(s, dB_at + i, lanes.mul_add(g, x_t, lanes.load(s, dB_at + i)))
+        lanes.store(s, dB_2 + i, lanes.mul_add(g2, x_t, lanes.load(s, dB_2 + i)))
+        dx_t = lanes.mul_add(g, lanes.spread(s, b_at + t), lanes.load(s, dx + i))
+        lanes.store(s, dx + i, lanes.mul_add(g2, lanes.spread(s, b_2 + t), dx_t))
+        g = lanes.mul(lanes.load(s, decay_at + i), g)
+        g2 = lanes.mul(lanes.load(s, decay_2 + i), g2)
+        drate, drate2 = lanes.mul(g, before), lanes.mul(g2, before2)
+        dstep_t = lanes.mul_add(drate, a, lanes.load(s, dstep + i))
+        lanes.store(s, dstep + i, lanes.mul_add(drate2, a2, dstep_t))
+        dA = lanes.mul_add(drate, step_t, dA)
+        dA2 = lanes.mul_add(drate2, step_t, dA2)
+        h, h2 = before, before2
+    lanes.store(carried, g_at, g)
+    lanes.store(carried, g_at + LANES, g2)
+    add_to(carried, dA_at, dA)
+    add_to(carried, dA_at + LANES, dA2)
+
+
+@compiled
 def _finish(s, u, step, dy, dx, dstep, steps, skip, carried, dD_at, has_D, softplus):
     """Turn the gradients of delta u and of the step into those of u and of delta."""
     d = lanes.load(s, skip)
@@ -201,8 +253,8 @@ def backward(first, stop, numbers):
     # Scratch, in floats: tiles first; h has one step more, the state before the first one.
     u_at, step, dy_at, x = 0, STRIDE, 2 * STRIDE, 3 * STRIDE
     dx, dstep, decay = 4 * STRIDE, 5 * STRIDE, 6 * STRIDE
-    h_at = 7 * STRIDE
-    dB_at = h_at + STRIDE + LANES
+    h_at = 8 * STRIDE
+    dB_at = h_at + 2 * (STRIDE + LANES)
     dC_at = dB_at + state * STRIDE
     B_at = dC_at + state * STRIDE
     C_at = B_at + state * TILE
@@ -300,7 +352,17 @@ def backward(first, stop, numbers):
                             lanes.store(s, x + t, x_t)
                         clear(s, dx, steps * LANES)
                         clear(s, dstep, steps * LANES)
-                        for n in range(state):
+                        for n in range(0, state - 1, 2):
+                            lanes.store(s, h_at, lanes.load(states, saved + n * LANES))
+                            h_next = lanes.load(states, saved + (n + 1) * LANES)
+                            lanes.store(s, h_at + STRIDE + LANES, h_next)
+                            _two_of_many_states(
+                                s, x, step, dy_at, dx, dstep, steps, decay, h_at,
+                                dB_at + n * STRIDE, dC_at + n * STRIDE,
+                                B_at + n * TILE, C_at + n * TILE, A_at + (i * state + n) * LANES,
+                                carried, g_at + n * LANES, dA_at + n * LANES,
+                            )  # fmt: skip
+                        for n in range(state - state % 2, state):
                             lanes.store(s, h_at, lanes.load(states, saved + n * LANES))
                             _one_of_many_states(
                                 s, x, step, dy_at, dx, dstep, steps, decay, h_at,

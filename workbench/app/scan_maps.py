@@ -223,7 +223,7 @@ def page(choice: Choice, images: Images) -> None:
     if not names:
         st.info(
             f"{choice.spec.model} has no selective scan, so there is nothing to map; choose a "
-            "VMamba, Vim or MambaVision in the sidebar."
+            f"{sidebar.scanning()} in the sidebar."
         )
         return
     session.warm_up()

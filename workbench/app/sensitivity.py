@@ -28,7 +28,7 @@ below over many.
 """
 
 
-def controls(names: list[str]) -> tuple[float, int, str | None, str]:
+def controls(names: dict[int, str]) -> tuple[float, int, str | None, str]:
     """Strength and steps of the attack, the scope of patching, and the layer of the maps."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         eps = st.slider(
@@ -44,7 +44,7 @@ def controls(names: list[str]) -> tuple[float, int, str | None, str]:
         steps = st.select_slider(
             "Steps", [1, 5, 10, 20, 50], 10, key="steps", bind="query-params", width=100
         )
-        numbers = [str(i) for i in range(len(names))]
+        numbers = [str(i) for i in names]
         layer = st.select_slider(
             "Layer of the maps",
             numbers,
@@ -213,7 +213,7 @@ def attacked(choice: Choice, images: Images) -> None:
     if not names:
         st.info(
             f"{spec.model} has no selective scan, so there is no B, C or delta to look at; choose "
-            "a model of the Vim, VMamba or MambaVision family in the sidebar."
+            f"a {sidebar.scanning()} in the sidebar."
         )
         return
     eps, steps, scope, layer = controls(names)

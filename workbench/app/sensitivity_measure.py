@@ -55,9 +55,9 @@ class Attack:
 
 
 @beside_the_model
-def scans(spec: Spec) -> list[str]:
-    """Module paths of the model's scans; empty for a model without one."""
-    return list(dict.fromkeys(site.module for site in scan_sites(session.load(spec).model)))
+def scans(spec: Spec) -> dict[int, str]:
+    """Number of the layer -> module path of the model's scans; empty for a model without one."""
+    return {site.layer: site.module for site in scan_sites(session.load(spec).model)}
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -159,12 +159,10 @@ def waiting(
     place.empty()
 
 
-@contextmanager
-def each_pass(model: nn.Module, report: Callable[[int], None]) -> Iterator[None]:
+def each_pass(model: nn.Module, report: Callable[[int], None]) -> AbstractContextManager[None]:
     """Call `report` with its number before every forward pass of the model."""
     numbers = itertools.count(1)
-    with hooks([model], before=lambda *_: report(next(numbers))):
-        yield
+    return hooks([model], before=lambda *_: report(next(numbers)))
 
 
 @st.cache_resource(show_spinner="Preparing the scan; the first time takes up to 15 seconds ...")

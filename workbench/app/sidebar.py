@@ -9,8 +9,8 @@ import timm
 from workbench.app import repository
 from workbench.app.session import Spec, sentences, weights_folder
 from workbench.images import SAMPLES, SUFFIXES, BadImage, Images, open_images
-from workbench.models import FAMILIES
-from workbench.weights.files import OFFICIAL, PATTERNS
+from workbench.models import REGISTERED, networks
+from workbench.weights.files import PATTERNS
 
 BASELINES = (
     "resnet50",
@@ -36,11 +36,14 @@ class Choice:
 def model_names() -> list[str]:
     """The repository's, small models, then family by family, then some of timm's to compare."""
     own = repository.current()
-    families = [
-        name for kind in ("vmamba", "vim", *FAMILIES) for name in timm.list_models(f"{kind}_*")
-    ]
-    small = [name for name in (*families, *timm.list_models("*_nano")) if name.endswith("_nano")]
-    return list(dict.fromkeys([*([own.name] if own else []), *small, *families, *BASELINES]))
+    small = [name for name in REGISTERED if name.endswith("_nano")]
+    return list(dict.fromkeys([*([own.name] if own else []), *small, *REGISTERED, *BASELINES]))
+
+
+def scanning() -> str:
+    """The families that have selective scans, in words."""
+    *names, last = (network.__name__ for network in networks() if network.selective)
+    return f"{', '.join(names)} or {last}"
 
 
 def checkpoints(model: str) -> list[str]:
@@ -59,7 +62,8 @@ def weights_offered(model: str) -> list[str]:
     """What can be chosen as weights of a model, best first."""
     if repository.repository_of(model):
         return ["auto", *checkpoints(model)]
-    official = model in OFFICIAL or model in BASELINES
+    config = timm.get_pretrained_cfg(model)
+    official = config is not None and bool(config.hf_hub_id or config.url)
     return [*checkpoints(model), "random", *(["official"] if official else [])]
 
 

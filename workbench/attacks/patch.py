@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.attacks.in_pixels import InPixels, margins
+from workbench.mixing.layers import cells_and_places
 from workbench.trace import find_sites, scans
 
 ON_THE_WAY = ("first", "middle", "last")
@@ -84,19 +85,10 @@ def scan_times(model: InPixels, size: tuple[int, int], scan: str = "*") -> np.nd
     site = next(site for site in scans(inner, size) if site == first)
     if site.path is None:
         raise ValueError(f"{site.name} does not say which way it takes, so no patch follows it")
-    steps = site.path.inverse.reshape(site.path.height, site.path.width)
-    if site.stage is not None:
-        with torch.no_grad():
-            stage = inner.forward_intermediates(
-                torch.zeros(1, 3, *size).to(model.mean),
-                indices=[site.stage],
-                stop_early=True,
-                output_fmt="NCHW",
-                intermediates_only=True,
-            )[0]
-        cells = stage.shape[-2:]
-        windows = [-(-n // window) for n, window in zip(cells, steps.shape, strict=True)]
-        steps = np.tile(steps, windows)[: cells[0], : cells[1]]
+    cells, places = cells_and_places(inner, site.module, site.path, size)
+    steps = np.full(cells, -1)
+    windows, times = np.nonzero(places >= 0)
+    steps.flat[places[windows, times]] = times
     rows, columns = (np.arange(n) * m // n for n, m in zip(size, steps.shape, strict=True))
     return steps[rows][:, columns]
 

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 def parser() -> ArgumentParser:
     """Its options."""
     made = ArgumentParser(description="List models.")
-    made.add_argument("pattern", nargs="?", default=None, help="such as 'vim_*'; any timm model")
+    made.add_argument("pattern", nargs="?", default=None, help="such as '*_nano'; any timm model")
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
 
@@ -19,13 +19,9 @@ def command(args: Namespace) -> int:
     import timm
     import torch
 
-    from workbench.models import FAMILIES, nano
+    from workbench.models import REGISTERED
 
-    ours = [
-        name
-        for name in timm.list_models()
-        if name.split("_")[0] in (*FAMILIES, "s4nd") or name in nano.VARIANTS
-    ]
+    ours = [name for name in timm.list_models() if name in REGISTERED]
     names = ours if args.pattern is None else fnmatch.filter(timm.list_models(), args.pattern)
     if not names:
         raise ValueError(f"no model matches {args.pattern!r}; `vssm models` lists our families")

@@ -23,7 +23,11 @@ def add_fields(
     Args:
         defaults: in place of the dataclass's own.
     """
-    meanings = {found.arg_name: found.description for found in parse(kind.__doc__ or "").params}
+    meanings = {
+        found.arg_name: found.description
+        for one in reversed(kind.__mro__)
+        for found in parse(one.__doc__ or "").params
+    }
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if field.name not in skip:

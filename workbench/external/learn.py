@@ -1,8 +1,7 @@
 """Where an external model scans and along which paths, learned from what happens at its inputs."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,7 +78,13 @@ def learn(model: nn.Module, adapter: Adapter, image: Tensor) -> Facts:
         facts.functions = tuple(dict.fromkeys(f for call in calls for f in call.functions))
         around = {call.module: _around(twin, names[call.module]) for call in calls}
         inputs = _Inputs(list(dict.fromkeys(m for chain in around.values() for m in chain)))
-        with inputs.kept(), _outputs(names, facts.maps):
+
+        def keep(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+            found = one_map(output)
+            if found is not None:
+                facts.maps[names[module]] = tuple(found.shape)
+
+        with inputs.kept(), hooks(names, after=keep):
             calls = _calls(twin, adapter, first, inputs)
         for other in others:
             with inputs.compared():
@@ -172,27 +177,14 @@ class _Inputs:
 
         return self._hooked(compare)
 
-    @contextmanager
-    def _hooked(self, function) -> Iterator[None]:
+    def _hooked(self, function: Callable[[tuple[nn.Module, int], tuple, dict], None]):
         self._invoked.clear()
 
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
             number = self._invoked[module] = self._invoked.get(module, -1) + 1
             function((module, number), args, kwargs)
 
-        with hooks(self.modules, before=hook):
-            yield
-
-
-@contextmanager
-def _outputs(names: dict[nn.Module, str], shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
-    def keep(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
-        found = one_map(output)
-        if found is not None:
-            shapes[names[module]] = tuple(found.shape)
-
-    with hooks(names, after=keep):
-        yield
+        return hooks(self.modules, before=hook)
 
 
 def one_map(output: object) -> Tensor | None:

@@ -3,6 +3,8 @@
 A number is {"value", "low", "high", "unit"}; value, and low with high, may be None.
 """
 
+import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,17 @@ Number = Mapping[str, Any]
 def csv_cells(number: Number) -> list[str]:
     """Value, low and high with six digits; empty where there is none."""
     return ["" if number.get(part) is None else f"{number[part]:.6g}" for part in PARTS]
+
+
+def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as CSV; a row that ends with a number has value, low, high and unit in its place."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*head, *PARTS, "unit"] if head[-1] == "number" else head)
+    for *row, last in rows:
+        ending = [*csv_cells(last), last["unit"]] if isinstance(last, Mapping) else [last]
+        table.writerow([*row, *ending])
+    return text.getvalue()
 
 
 def latex_cell(number: Number) -> str:

@@ -1,25 +1,27 @@
 """Tables of results whose numbers are one flat list, `meta["numbers"]`."""
 
-import csv
-import io
 from collections.abc import Sequence
+from typing import Any
 
-from workbench.figures.cells import csv_cells, interval, latex_cell, latex_tabular
+from workbench.figures.cells import csv_text, interval, latex_cell, latex_tabular
 from workbench.figures.label import label
 from workbench.results import Result
 
 
 def csv_table(results: Sequence[Result]) -> str:
     """One line for each model and number."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["model", "weights", "images", "number", "value", "low", "high", "unit"])
-    for result in results:
-        meta = result.meta
-        first = [meta["model"], meta["facts"].get("weights_label", ""), meta["images_used"]]
-        for name, number in meta["numbers"].items():
-            table.writerow([*first, name, *csv_cells(number), number["unit"]])
-    return text.getvalue()
+    rows = [
+        (*first_cells(result), name, number)
+        for result in results
+        for name, number in result.meta["numbers"].items()
+    ]
+    return csv_text(["model", "weights", "images", "number"], rows)
+
+
+def first_cells(result: Result) -> list[Any]:
+    """Model, weights and number of images: what rows of a table begin with."""
+    meta = result.meta
+    return [meta["model"], meta["facts"].get("weights_label", ""), meta["images_used"]]
 
 
 def latex_table(results: Sequence[Result], columns: Sequence[str]) -> str:

@@ -96,6 +96,30 @@ class Config:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
+@dataclass(frozen=True)
+class BootstrapConfig(Config):
+    """A configuration with intervals over images.
+
+    Attributes:
+        resamples: bootstrap resamples over images for the intervals.
+        confidence: level of the intervals.
+        seed: of every random draw, those of the bootstrap among them.
+
+    Raises:
+        ValueError: for a confidence that is not between 0 and 1.
+    """
+
+    resamples: int = 200
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least(resamples=0)
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
+
+
 def choices(hint: Any) -> tuple:
     """The values that a type such as `Literal["a", "b"] | None` or `tuple[Literal[1, 2], ...]`
     allows, None among them; empty when it allows more than its `Literal`s.

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from workbench.hooks import inputs, outputs, stop_after
 from workbench.mixing.hidden_attention import Convolution, HiddenAttention, hidden_attention
 from workbench.mixing.window_attention import WindowAttention
-from workbench.models.mambavision import Attention, MambaVision, MambaVisionMixer
-from workbench.models.vim import BidirectionalMixer
+from workbench.models import ScanMixer, backbone_of
 from workbench.paths import ScanPath, scan_path
 from workbench.scan import SelectiveScan, to_scan_order
-from workbench.trace import record
+from workbench.trace import mixing_layers, record
 
 OUTSIDE = -1
 """The place of a step that reads no cell of the image: a class token, or padding of a window."""
@@ -96,8 +95,7 @@ class ScanLayer:
 
 def layer_names(model: nn.Module) -> list[str]:
     """Module paths of the layers, in the order of the network."""
-    kinds = (SelectiveScan, Attention)
-    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    return list(mixing_layers(model))
 
 
 def find_layers(model: nn.Module, pattern: str) -> list[str]:
@@ -157,11 +155,11 @@ def scan_layers(
     others = [name for name in names if name not in scans]
     for name in scans:
         parent = _parent(model, name)
-        if gate and not isinstance(parent, BidirectionalMixer):
+        if gate and not (isinstance(parent, ScanMixer) and parent.gated):
             raise ValueError(
                 f"no gate multiplies the output of {name} directly, so its maps have no gate"
             )
-        if convolution and not hasattr(parent, "in_proj"):
+        if convolution and not isinstance(parent, ScanMixer):
             raise ValueError(
                 f"the convolution before {name} is not known, so its maps begin after it; leave "
                 "with_convolution out"
@@ -179,23 +177,20 @@ def scan_layers(
     ):  # fmt: skip
         model(x)
     seen = {name: output.detach().cpu() for name, output in seen.items()}
-    layers = []
+    layers, size = [], (x.shape[-2], x.shape[-1])
     for name in names:
         layer = ScanLayer(name, (0, 0))
         if name in others:
-            window = _window(model, name)
+            attention: Any = model.get_submodule(name)
+            window = backbone_of(model).window(name)
+            assert window is not None
             path = scan_path("row", window, window)
-            layer.cells, places = _window_places(model, x, name, path)
-            heads = model.get_submodule(name).heads
-            qkv = seen[name].unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-            tensors = dict(zip("qkv", qkv, strict=True))
+            layer.cells, places = cells_and_places(model, name, path, size)
+            tensors = dict(zip("qkv", attention.split(seen[name]), strict=True))
             layer.directions = [Direction("attention", path, places, tensors)]
         else:
             for path in given[name][1]["paths"] if name in given else ():
-                if isinstance(model, MambaVision):
-                    layer.cells, places = _window_places(model, x, name, path)
-                else:
-                    layer.cells, places = (path.height, path.width), path.order[None]
+                layer.cells, places = cells_and_places(model, name, path, size)
                 tensors = sites[f"{name}/{path.name}"]
                 direction = Direction(path.name, path, places, tensors)
                 if gate or convolution:
@@ -215,21 +210,20 @@ def _parent(model: nn.Module, name: str) -> nn.Module:
     return model.get_submodule(name.rpartition(".")[0])
 
 
-def _window(model: nn.Module, name: str) -> int:
-    """Side of the windows of the MambaVision level that a layer lies in."""
-    level: Any = model.get_submodule(".".join(name.split(".")[:2]))
-    return level.window
-
-
-def _window_places(
-    model: Any, x: Tensor, name: str, path: ScanPath
+def cells_and_places(
+    model: nn.Module, name: str, path: ScanPath, size: tuple[int, int]
 ) -> tuple[tuple[int, int], np.ndarray]:
-    """The grid of a MambaVision layer, and the cell read at each step of each window."""
+    """The grid of a layer in images of `size` pixels, and (windows, l) the cell that `path` reads
+    at each step of each window, or `OUTSIDE`.
+    """
+    backbone: Any = backbone_of(model)
+    window = backbone.window(name)
+    if window is None:
+        return (path.height, path.width), path.order[None]
     reduction = next(
-        entry["reduction"] for entry in model.feature_info if name.startswith(entry["module"])
+        entry["reduction"] for entry in backbone.feature_info if name.startswith(entry["module"])
     )
-    rows, columns = (-(-n // reduction) for n in x.shape[-2:])
-    window = path.height
+    rows, columns = (-(-n // reduction) for n in size)
     cells = np.arange(rows * columns).reshape(rows, columns)
     cells = np.pad(cells, ((0, -rows % window), (0, -columns % window)), constant_values=OUTSIDE)
     height, width = (n // window for n in cells.shape)
@@ -238,7 +232,7 @@ def _window_places(
 
 
 def _add_parts(
-    direction: Direction, mixer: Any, projected: Tensor, gate: bool, convolution: bool
+    direction: Direction, mixer: ScanMixer, projected: Tensor, gate: bool, convolution: bool
 ) -> None:
     """Give a direction its gate and convolution from what the input projection gave."""
     projected = projected.movedim(-1, 1)  # (b, channels, l), or (b, channels, h, w)
@@ -249,16 +243,12 @@ def _add_parts(
         z = F.silu(z)
         direction.gate = z.flip(-1) if backward else z
     if convolution:
-        conv: Any
-        if isinstance(mixer, BidirectionalMixer):
-            conv = mixer.conv1d_b if backward else mixer.conv1d
-            x, before = (x.flip(-1) if backward else x), conv.kernel_size[0] - 1
-        else:
-            conv = mixer.conv1d_x if isinstance(mixer, MambaVisionMixer) else mixer.conv2d
-            before = 0 if isinstance(conv, nn.Identity) else conv.kernel_size[0] // 2
+        conv: Any = mixer.convolution_before(direction.name)
         if isinstance(conv, nn.Identity):
-            weight, c = torch.ones(dim, 1, 1, 1), x
+            weight, before, c = torch.ones(dim, 1, 1, 1), 0, x
         else:
+            before = conv.kernel_size[0] - 1 if mixer.causal else conv.kernel_size[0] // 2
+            x = x.flip(-1) if mixer.causal and backward else x
             weight, bias = conv.weight.detach().cpu(), conv.bias
             bias = None if bias is None else bias.detach().cpu()
             convolve = F.conv1d if weight.ndim == 3 else F.conv2d

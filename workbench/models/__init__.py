@@ -1,21 +1,41 @@
-"""The backbone families; importing this package registers them with timm."""
+"""The backbone families; importing this package registers the models of every file in it."""
 
-from workbench.models import nano
+from importlib import import_module
+from pkgutil import iter_modules
+
+# In the order in which they are offered.
+# isort: off
+from workbench.models.family import (
+    REGISTERED,
+    Adaptation,
+    Backbone,
+    ScanMixer,
+    backbone_of,
+    networks,
+    register,
+)
+from workbench.models.vmamba import VMamba
+from workbench.models.vim import Vim, resize_pos_embed
 from workbench.models.mambavision import MambaVision
 from workbench.models.s4nd import S4ND, ConvNeXtS4ND, ViTS4ND
-from workbench.models.vim import Vim
-from workbench.models.vmamba import VMamba
-
-# The families of selective scans; S4ND is here for comparison.
-FAMILIES = {"vim": Vim, "vmamba": VMamba, "mambavision": MambaVision}
+# isort: on
 
 __all__ = [
-    "FAMILIES",
+    "REGISTERED",
     "S4ND",
+    "Adaptation",
+    "Backbone",
     "ConvNeXtS4ND",
     "MambaVision",
+    "ScanMixer",
     "VMamba",
     "ViTS4ND",
     "Vim",
-    "nano",
+    "backbone_of",
+    "networks",
+    "register",
+    "resize_pos_embed",
 ]
+
+for _file in iter_modules(__path__, f"{__name__}."):
+    import_module(_file.name)

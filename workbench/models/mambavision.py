@@ -12,10 +12,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from workbench.models._features import StagesMixin
+from workbench.attention import Attention
+from workbench.models.family import (
+    Adaptation,
+    Backbone,
+    ScanMixer,
+    imagenet_cfg,
+    nano_cfg,
+    on_hub,
+    register,
+)
+from workbench.models.stages import StagesMixin
 from workbench.paths import scan_path
 from workbench.scan import SelectiveScan
 
@@ -58,7 +68,7 @@ class ConvBlock(nn.Module):
         return x + self.drop_path(y)
 
 
-class MambaVisionMixer(nn.Module):
+class MambaVisionMixer(ScanMixer):
     """Half of the channels are scanned, the other half only convolved; then both are joined.
 
     There is no gate: the convolved half is a parallel branch. The scan has one direction, row by
@@ -79,6 +89,9 @@ class MambaVisionMixer(nn.Module):
         self.conv1d_x = nn.Conv1d(inner, inner, conv, padding="same", groups=inner, bias=False)
         self.conv1d_z = nn.Conv1d(inner, inner, conv, padding="same", groups=inner, bias=False)
         self.scan = SelectiveScan(("row",))
+
+    def convolution_before(self, direction: str) -> nn.Module:
+        return self.conv1d_x
 
     def forward(self, h: Tensor, paths: Sequence = ()) -> Tensor:
         """(b, l, dim) -> (b, l, dim)."""
@@ -103,20 +116,6 @@ class MambaVisionMixer(nn.Module):
             paths=paths,
         )
         return self.out_proj(torch.cat([y, z], dim=2))
-
-
-class Attention(nn.Module):
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, h: Tensor, paths: Sequence = ()) -> Tensor:
-        """(b, l, dim) -> (b, l, dim)."""
-        qkv = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(*qkv)
-        return self.proj(y.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -188,7 +187,7 @@ class Level(nn.Module):
         return x if self.downsample is None else self.downsample.reduction(x)
 
 
-class MambaVision(StagesMixin, nn.Module):
+class MambaVision(StagesMixin, Backbone, nn.Module):
     """MambaVision.
 
     Args:
@@ -201,6 +200,13 @@ class MambaVision(StagesMixin, nn.Module):
         layer_scale_conv: the same for the convolution stages.
         conv_stages: how many stages are made of convolutions (2 in every released model).
     """
+
+    classifier_norm_name = "norm"
+    layout = r"^levels\."
+    licence = (
+        "Published MambaVision weights: non-commercial use only "
+        "(NVIDIA; CC-BY-NC-SA-4.0 by its readme, nvclv1 by the hub)."
+    )
 
     def __init__(
         self,
@@ -275,6 +281,19 @@ class MambaVision(StagesMixin, nn.Module):
         self.num_classes = num_classes
         self.head = self._head(num_classes)
 
+    def adapt(self, to: Adaptation) -> None:
+        for level in self.levels if to.windows == "scaled" else ():
+            level.window = level.window and max(1, round(level.window * to.factor))
+
+    def window(self, layer: str) -> int | None:
+        return self.levels[int(layer.split(".")[1])].window
+
+    def stage_tap(self, stage: int | None = None) -> tuple[str, bool]:
+        # A stage is no module here; its map is what the next module reads.
+        if stage is None or stage == len(self.levels):
+            return "norm", True
+        return f"levels.{stage - 1}.downsample.reduction", True
+
     def stem(self, x: Tensor) -> Tensor:
         return self.patch_embed(x)
 
@@ -333,92 +352,49 @@ VARIANTS: dict[str, dict] = {
     "mambavision_large3_512_21k": {**_L3, "window_size": (8, 8, 32, 16)},
 }
 
-
-def _cfg(size: int = 224, crop_pct: float = 1.0, crop_mode: str = "center") -> dict:
-    return {
-        "num_classes": 1000,
-        "input_size": (3, size, size),
-        "crop_pct": crop_pct,
-        "crop_mode": crop_mode,
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": "patch_embed.conv_down.0",
-        "classifier": "head",
-        "license": "cc-by-nc-sa-4.0",
-        "paper_ids": "arXiv:2407.08083",
+NANO = {
+    "mambavision_nano": {
+        "dim": 32,
+        "in_dim": 32,
+        "depths": (2, 4, 4),
+        "num_heads": (2, 4, 8),
+        "window_size": (8, 8, 4),
+        "conv_stages": 1,
     }
+}
+_FIRST = "patch_embed.conv_down.0"
 
 
-_CFGS = {name: _cfg() for name in VARIANTS}
-_CFGS["mambavision_tiny2"] = _cfg(crop_pct=0.98)
-_CFGS["mambavision_small"] = _cfg(crop_pct=0.93)
-_CFGS["mambavision_large2_512_21k"] = _cfg(512, 0.93, "squash")
-_CFGS["mambavision_large3_256_21k"] = _cfg(256)
-_CFGS["mambavision_large3_512_21k"] = _cfg(512, 0.93, "squash")
-default_cfgs = generate_default_cfgs(_CFGS)
-
-
-def _create(variant: str, pretrained: bool, **kwargs) -> MambaVision:
-    return build_model_with_cfg(
-        MambaVision,
-        variant,
-        pretrained,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
-        **{**VARIANTS[variant], **kwargs},
+def _cfg(size: str, file: str, pixels: int = 224, crop: float = 1.0, mode: str = "center") -> dict:
+    return imagenet_cfg(
+        input_size=(3, pixels, pixels),
+        crop_pct=crop,
+        crop_mode=mode,
+        first_conv=_FIRST,
+        classifier=MambaVision.classifier_name,
+        license="cc-by-nc-sa-4.0",
+        paper_ids="arXiv:2407.08083",
+        **on_hub(f"nvidia/MambaVision-{size}", f"mambavision_{file}.pth.tar"),
     )
 
 
-@register_model
-def mambavision_tiny(pretrained: bool = False, **kwargs) -> MambaVision:
-    return _create("mambavision_tiny", pretrained, **kwargs)
-
-
-@register_model
-def mambavision_tiny2(pretrained: bool = False, **kwargs) -> MambaVision:
-    return _create("mambavision_tiny2", pretrained, **kwargs)
-
-
-@register_model
-def mambavision_small(pretrained: bool = False, **kwargs) -> MambaVision:
-    return _create("mambavision_small", pretrained, **kwargs)
-
-
-@register_model
-def mambavision_base(pretrained: bool = False, **kwargs) -> MambaVision:
-    return _create("mambavision_base", pretrained, **kwargs)
-
-
-@register_model
-def mambavision_base_21k(pretrained: bool = False, **kwargs) -> MambaVision:
-    return _create("mambavision_base_21k", pretrained, **kwargs)
-
-
-@register_model
-def mambavision_large(pretrained: bool = False, **kwargs) -> MambaVision:
-    return _create("mambavision_large", pretrained, **kwargs)
-
-
-@register_model
-def mambavision_large_21k(pretrained: bool = False, **kwargs) -> MambaVision:
-    return _create("mambavision_large_21k", pretrained, **kwargs)
-
-
-@register_model
-def mambavision_large2(pretrained: bool = False, **kwargs) -> MambaVision:
-    return _create("mambavision_large2", pretrained, **kwargs)
-
-
-@register_model
-def mambavision_large2_512_21k(pretrained: bool = False, **kwargs) -> MambaVision:
-    return _create("mambavision_large2_512_21k", pretrained, **kwargs)
-
-
-@register_model
-def mambavision_large3_256_21k(pretrained: bool = False, **kwargs) -> MambaVision:
-    return _create("mambavision_large3_256_21k", pretrained, **kwargs)
-
-
-@register_model
-def mambavision_large3_512_21k(pretrained: bool = False, **kwargs) -> MambaVision:
-    return _create("mambavision_large3_512_21k", pretrained, **kwargs)
+default_cfgs = generate_default_cfgs(
+    {
+        "mambavision_tiny": _cfg("T-1K", "tiny_1k"),
+        "mambavision_tiny2": _cfg("T2-1K", "tiny2_1k", crop=0.98),
+        "mambavision_small": _cfg("S-1K", "small_1k", crop=0.93),
+        "mambavision_base": _cfg("B-1K", "base_1k"),
+        "mambavision_base_21k": _cfg("B-21K", "base_21k"),
+        "mambavision_large": _cfg("L-1K", "large_1k"),
+        "mambavision_large_21k": _cfg("L-21K", "large_21k"),
+        "mambavision_large2": _cfg("L2-1K", "large2_1k"),
+        "mambavision_large2_512_21k": _cfg("L2-512-21K", "L2_21k_240m_512", 512, 0.93, "squash"),
+        "mambavision_large3_256_21k": _cfg("L3-256-21K", "L3_21k_740m_256", 256),
+        "mambavision_large3_512_21k": _cfg("L3-512-21K", "L3_21k_740m_512", 512, 0.93, "squash"),
+        "mambavision_nano": nano_cfg(
+            "mambavision_nano", first_conv=_FIRST, classifier=MambaVision.classifier_name
+        ),
+    }
+)
+register(__name__, MambaVision, VARIANTS)
+register(__name__, MambaVision, NANO, out_indices=(0, 1, 2))

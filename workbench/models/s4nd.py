@@ -5,17 +5,17 @@ They convolve and do not scan, so nothing of `record` or `patch` applies to them
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from workbench.models._features import StagesMixin
+from workbench.models.family import Adaptation, Backbone, imagenet_cfg, nano_cfg, register
 from workbench.models.s4nd_layer import S4ND
+from workbench.models.stages import StagesMixin
 
 __all__ = ["S4ND", "ConvNeXtS4ND", "ViTS4ND"]
 
@@ -90,8 +90,10 @@ class ConvDownsample(nn.Module):
         return self.reduction(self.norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-class Backbone(StagesMixin, nn.Module):
+class Network(StagesMixin, Backbone, nn.Module):
     """What the two networks share: maps (b, h, w, c) between layers, and the way to the classes."""
+
+    selective = False
 
     def __init__(self, num_features: int, num_classes: int, smallest: int) -> None:
         super().__init__()
@@ -127,6 +129,12 @@ class Backbone(StagesMixin, nn.Module):
         self.num_classes = num_classes
         self.head = self._head(num_classes)
 
+    def adapt(self, to: Adaptation) -> None:
+        for module in self.modules() if to.kernels == "resampled" else ():
+            # a sequence of patches has no one length that a factor in size would mean
+            if isinstance(module, S4ND) and len(module.kernel) == 2:
+                module.rate = 1 / to.factor
+
     def _check_size(self, x: Tensor) -> None:
         if min(x.shape[-2:]) < self.smallest:
             raise ValueError(
@@ -154,7 +162,7 @@ class Backbone(StagesMixin, nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-class ConvNeXtS4ND(Backbone):
+class ConvNeXtS4ND(Network):
     """ConvNeXt with every spatial mixing done by S4ND.
 
     Args:
@@ -240,7 +248,7 @@ class ViTBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class ViTS4ND(Backbone):
+class ViTS4ND(Network):
     """ViT with S4ND in place of attention: no class token, no position embedding, mean pool.
 
     The published model makes a second kernel in each layer that nothing reads; it is left out
@@ -293,57 +301,36 @@ VARIANTS: dict[str, dict] = {
     # what the VMamba paper compares with: the plain strided convolution between stages
     "s4nd_convnext_tiny_conv": {"downsample": "conv"},
     "s4nd_convnext_micro": {"dims": (64, 128, 256, 512), "depths": (3, 3, 3, 3)},
-    "s4nd_vit_base": {},
+}
+VIT: dict[str, dict] = {"s4nd_vit_base": {}}
+# Half of the bandwidth, so that kernels sampled twice as coarsely (at 32 px) do not alias.
+NANO = {
+    "s4nd_nano": {
+        "train_size": 64,
+        "dims": (48, 96, 192),
+        "depths": (2, 2, 2),
+        "stem_width": 16,
+        "layer_scale": None,
+        "d_state": 16,
+        "mode": "diag",
+        "bandlimit": 0.5,
+    }
 }
 
 
-def _cfg(**kwargs) -> dict:
-    return {
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "fixed_input_size": False,
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": None,
-        "classifier": "head",
-        "paper_ids": "arXiv:2210.06583",
-        **kwargs,
-    }
-
-
-_CFGS = {name: _cfg() for name in VARIANTS}
-_CFGS["s4nd_vit_base"] = _cfg(first_conv="patch_embed.proj")
-default_cfgs = generate_default_cfgs(_CFGS)
-
-
-def _create(variant: str, pretrained: bool, **kwargs) -> Any:
-    vit = variant.startswith("s4nd_vit")
-    return build_model_with_cfg(
-        ViTS4ND if vit else ConvNeXtS4ND,
-        variant,
-        pretrained,
-        feature_cfg={"out_indices": 3 if vit else (0, 1, 2, 3), "feature_cls": "getter"},
-        **{**VARIANTS[variant], **kwargs},
+def _cfg(first_conv: str | None = None) -> dict:
+    return imagenet_cfg(
+        first_conv=first_conv, classifier=Network.classifier_name, paper_ids="arXiv:2210.06583"
     )
 
 
-@register_model
-def s4nd_convnext_tiny(pretrained: bool = False, **kwargs) -> ConvNeXtS4ND:
-    return _create("s4nd_convnext_tiny", pretrained, **kwargs)
-
-
-@register_model
-def s4nd_convnext_tiny_conv(pretrained: bool = False, **kwargs) -> ConvNeXtS4ND:
-    return _create("s4nd_convnext_tiny_conv", pretrained, **kwargs)
-
-
-@register_model
-def s4nd_convnext_micro(pretrained: bool = False, **kwargs) -> ConvNeXtS4ND:
-    return _create("s4nd_convnext_micro", pretrained, **kwargs)
-
-
-@register_model
-def s4nd_vit_base(pretrained: bool = False, **kwargs) -> ViTS4ND:
-    return _create("s4nd_vit_base", pretrained, **kwargs)
+default_cfgs = generate_default_cfgs(
+    {
+        **{name: _cfg() for name in VARIANTS},  # they begin without a convolution
+        "s4nd_vit_base": _cfg("patch_embed.proj"),
+        "s4nd_nano": nano_cfg("s4nd_nano", first_conv=None, classifier=Network.classifier_name),
+    }
+)
+register(__name__, ConvNeXtS4ND, VARIANTS)
+register(__name__, ViTS4ND, VIT, out_indices=3)
+register(__name__, ConvNeXtS4ND, NANO, out_indices=(0, 1, 2))

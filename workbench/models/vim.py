@@ -6,15 +6,25 @@ Written from the paper; state-dict names and shapes are those of the released ch
 import math
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, to_2tuple, trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from workbench.models.family import (
+    Adaptation,
+    Backbone,
+    ScanMixer,
+    imagenet_cfg,
+    nano_cfg,
+    on_hub,
+    register,
+)
 from workbench.paths import BIDIRECTIONAL, scan_path
 from workbench.scan import Gate, SelectiveScan
 
@@ -78,12 +88,14 @@ class PatchEmbed(nn.Module):
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
-class BidirectionalMixer(nn.Module):
+class BidirectionalMixer(ScanMixer):
     """Vim's mixer ("v2"): one input and one output projection, two directed scans between them.
 
     The backward direction has its own convolution, projections, A and D; it runs on the reversed
     sequence, class token included.
     """
+
+    gated = causal = True
 
     def __init__(
         self,
@@ -113,6 +125,9 @@ class BidirectionalMixer(nn.Module):
         self.gamma = nn.Parameter(layer_scale * torch.ones(dim)) if layer_scale else None
         self.scan = SelectiveScan(BIDIRECTIONAL)
         self.gate = Gate()
+
+    def convolution_before(self, direction: str) -> nn.Module:
+        return self.conv1d_b if direction.endswith("-reversed") else self.conv1d
 
     def convolved(self, x: Tensor) -> Tensor:
         """(b, l, inner) -> (2, b, l, inner): u of the forward and of the backward direction.
@@ -206,7 +221,7 @@ class RotaryEmbedding(nn.Module):
         return torch.cat([tokens[:, :skip], x * self.freqs_cos + turned * self.freqs_sin], dim=1)
 
 
-class Vim(nn.Module):
+class Vim(Backbone, nn.Module):
     """Vision Mamba.
 
     Args:
@@ -218,6 +233,12 @@ class Vim(nn.Module):
         rms_norm: RMSNorm (released models) or LayerNorm.
         pos_embed_resize: see `resize_pos_embed`.
     """
+
+    computed = ("rope.",)
+    sized = ("pos_embed",)
+    layout = r"\.mixer\.A_b_log$"
+    licence = "Published Vim weights: Apache-2.0 (hustvl)."
+    normed_last = True
 
     def __init__(
         self,
@@ -348,14 +369,40 @@ class Vim(nn.Module):
         """Place of the class token in the sequence of `cells` + 1 tokens; None without one."""
         return {"middle": cells // 2, "first": 0, None: None}[self.class_token]
 
+    def adapt(self, to: Adaptation) -> None:
+        self.pos_embed_resize = to.positions
+
+    def fit_positions(self, state: dict[str, Tensor], method: str) -> str | None:
+        rows = state.get("pos_embed")
+        if self.pos_embed is None or rows is None or rows.shape[2] != self.embed_dim:
+            return None
+        cells, grid = rows.shape[1] - (self.class_token is not None), self.grid_size
+        if cells == math.prod(grid):
+            return None
+        side = math.isqrt(cells)
+        if side * side != cells:
+            raise ValueError(
+                f"the position embedding in the file has {cells} cells, which is not a square "
+                "grid: build the model with the file's img_size="
+            )
+        state["pos_embed"] = self._resized(rows, (side, side), grid, method)
+        return f"from {side} x {side} to {grid[0]} x {grid[1]} cells ({method})"
+
+    def _resized(
+        self, rows: Tensor, old: tuple[int, int], new: tuple[int, int], method: str
+    ) -> Tensor:
+        if self.class_token is None:
+            return _resize_grid(rows, old, new)
+        # Where the class token comes first, the published way is right.
+        return resize_pos_embed(
+            rows, old, new, "official" if self.class_token == "first" else method
+        )
+
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         assert self.pos_embed is not None
         if grid == self.grid_size:
             return self.pos_embed
-        if self.class_token is None:
-            return _resize_grid(self.pos_embed, self.grid_size, grid)
-        method = "official" if self.class_token == "first" else self.pos_embed_resize
-        return resize_pos_embed(self.pos_embed, self.grid_size, grid, method)
+        return self._resized(self.pos_embed, self.grid_size, grid, self.pos_embed_resize)
 
     def embed(self, x: Tensor) -> tuple[Tensor, list]:
         """(b, 3, h, w) -> tokens (b, l, c) with class token and positions, and their scan paths."""
@@ -375,6 +422,17 @@ class Vim(nn.Module):
             tokens = tokens + self._positions(grid)
         paths = [scan_path(name, *grid, class_token=at) for name in BIDIRECTIONAL]
         return self.pos_drop(tokens), paths
+
+    def token_map(self, tokens: Tensor, size: tuple[int, int]) -> Tensor | None:
+        grid = self.grid(*size)
+        fits = tokens.shape[1] == math.prod(grid) + (self.class_token is not None)
+        return self.tokens_to_map(tokens, grid) if fits else None
+
+    def block_output(self, module: str, output: Any) -> Any:
+        return sum(output) if isinstance(self.get_submodule(module), Block) else output
+
+    def residual(self, output: Any) -> Tensor:
+        return output[1]
 
     def tokens_to_map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(b, l, c) -> (b, c, rows, columns), the class token left out."""
@@ -465,57 +523,30 @@ VARIANTS: dict[str, dict] = {
     "vim_small_plus": {"embed_dim": 384, "stride": 8},
     "vim_base": {"embed_dim": 768},
 }
+NANO = {"vim_nano": {"img_size": 64, "patch_size": 8, "embed_dim": 128, "depth": 6, "d_state": 8}}
 
 
-def _cfg(**kwargs) -> dict:
-    return {
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "license": "apache-2.0",
-        "paper_ids": "arXiv:2401.09417",
-        **kwargs,
-    }
-
-
-default_cfgs = generate_default_cfgs({name: _cfg() for name in VARIANTS})
-
-
-def _create(variant: str, pretrained: bool, **kwargs) -> Vim:
-    return build_model_with_cfg(
-        Vim,
-        variant,
-        pretrained,
-        feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-        **{**VARIANTS[variant], **kwargs},
+def _cfg(size: str, file: str) -> dict:
+    return imagenet_cfg(
+        first_conv="patch_embed.proj",
+        classifier=Vim.classifier_name,
+        license="apache-2.0",
+        paper_ids="arXiv:2401.09417",
+        **on_hub(f"hustvl/Vim-{size}-midclstok", f"vim_{size[0]}_midclstok_{file}.pth"),
     )
 
 
-@register_model
-def vim_tiny(pretrained: bool = False, **kwargs) -> Vim:
-    return _create("vim_tiny", pretrained, **kwargs)
-
-
-@register_model
-def vim_tiny_plus(pretrained: bool = False, **kwargs) -> Vim:
-    return _create("vim_tiny_plus", pretrained, **kwargs)
-
-
-@register_model
-def vim_small(pretrained: bool = False, **kwargs) -> Vim:
-    return _create("vim_small", pretrained, **kwargs)
-
-
-@register_model
-def vim_small_plus(pretrained: bool = False, **kwargs) -> Vim:
-    return _create("vim_small_plus", pretrained, **kwargs)
-
-
-@register_model
-def vim_base(pretrained: bool = False, **kwargs) -> Vim:
-    return _create("vim_base", pretrained, **kwargs)
+default_cfgs = generate_default_cfgs(
+    {
+        "vim_tiny": _cfg("tiny", "76p1acc"),
+        "vim_tiny_plus": _cfg("tiny", "ft_78p3acc"),
+        "vim_small": _cfg("small", "80p5acc"),
+        "vim_small_plus": _cfg("small", "ft_81p6acc"),
+        "vim_base": _cfg("base", "81p9acc"),
+        "vim_nano": nano_cfg(
+            "vim_nano", first_conv="patch_embed.proj", classifier=Vim.classifier_name
+        ),
+    }
+)
+register(__name__, Vim, VARIANTS, out_indices=3)
+register(__name__, Vim, NANO, out_indices=(0, 1, 2))

@@ -5,17 +5,26 @@ images are channels-last, (b, h, w, c).
 """
 
 import math
+import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from workbench.models._features import StagesMixin
+from workbench.models.family import (
+    Backbone,
+    ScanMixer,
+    imagenet_cfg,
+    nano_cfg,
+    on_github,
+    register,
+)
+from workbench.models.stages import StagesMixin
 from workbench.paths import CROSS, covering_paths, scan_set
 from workbench.scan import Gate, SelectiveScan
 
@@ -41,7 +50,7 @@ def _to_first() -> Permute:
     return Permute(0, 3, 1, 2)
 
 
-class SS2D(nn.Module):
+class SS2D(ScanMixer):
     """The 2-D selective scan: four directions over one feature map, summed.
 
     Args:
@@ -96,6 +105,9 @@ class SS2D(nn.Module):
         else:
             self.gate = Gate() if gate_act else LinearGate()
         self.reset_scan_parameters(init)
+
+    def convolution_before(self, direction: str) -> nn.Module:
+        return self.conv2d
 
     @torch.no_grad()
     def reset_scan_parameters(self, init: str) -> None:
@@ -227,7 +239,30 @@ def _downsample(version: str, dim: int, out_dim: int) -> nn.Module:
     raise ValueError(f"VMamba's downsample is v1, v2 or v3, not {version!r}")
 
 
-class VMamba(StagesMixin, nn.Module):
+_OLD_NAMES = (  # the code of January 2024 (v0)
+    (re.compile(r"^patch_embed\.proj\."), "patch_embed.0."),
+    (re.compile(r"^patch_embed\.norm\."), "patch_embed.2."),
+    (re.compile(r"\.ln_1\."), ".norm."),
+    (re.compile(r"\.self_attention\."), ".op."),
+    (re.compile(r"^norm\."), "classifier.norm."),
+    (re.compile(r"^head\."), "classifier.head."),
+)
+_LINEAR = re.compile(r"\.(in_proj|out_proj|fc1|fc2|reduction)\.weight$")
+_JOINED = re.compile(r"\.op\.(x_proj|dt_projs)\.(weight|bias)$")
+
+# The order in which a turned image meets the four directions, and the four cells that patch merging
+# joins.
+_ROUTES = {"transposition": (1, 0, 3, 2), "rotation": (2, 3, 0, 1)}
+_PHASES = {"transposition": (0, 2, 1, 3), "rotation": (3, 2, 1, 0)}
+
+
+def _permute(parameter: Tensor, axis: int, order: tuple[int, ...]) -> None:
+    """Put the four equal parts along an axis in another order."""
+    parts = parameter.chunk(4, dim=axis)
+    parameter.copy_(torch.cat([parts[i] for i in order], dim=axis))
+
+
+class VMamba(StagesMixin, Backbone, nn.Module):
     """VMamba.
 
     Args:
@@ -241,6 +276,11 @@ class VMamba(StagesMixin, nn.Module):
             number of directions stays the same.
         ss2d: further arguments of `SS2D`.
     """
+
+    classifier_name = "classifier.head"
+    classifier_norm_name = "classifier.norm"
+    layout = r"\.A_logs$"
+    licence = "Published VMamba weights: MIT (MzeroMiko)."
 
     def __init__(
         self,
@@ -321,6 +361,47 @@ class VMamba(StagesMixin, nn.Module):
         self.num_classes = num_classes
         self.classifier.head = self._head(num_classes)
 
+    @staticmethod
+    def checkpoint_filter_fn(
+        state_dict: Mapping[str, Tensor], model: object = None
+    ) -> dict[str, Tensor]:
+        """Rename the older layout (v0) and the single file of 2025, which joins the directions of
+        the projections and numbers the parts of patch merging; 1x1 convolutions become matrices."""
+        renamed = {}
+        for key, value in state_dict.items():
+            for pattern, name in _OLD_NAMES:
+                key = pattern.sub(name, key)
+            stage = key.partition("downsample.")[0]
+            if f"{stage}downsample.2.weight" in state_dict:  # v2 and v3 have none there
+                key = key.replace("downsample.1.", "downsample.norm.")
+                key = key.replace("downsample.2.", "downsample.reduction.")
+            if _JOINED.search(key):
+                key = _JOINED.sub(r".op.\1_\2", key)
+                value = value.reshape(4, -1, *value.shape[1:])
+            elif _LINEAR.search(key) and value.shape[2:] == (1, 1):
+                value = value.flatten(1)
+            renamed[key] = value
+        return renamed
+
+    @torch.no_grad()
+    def turn(self, view: str) -> None:
+        """Permute the directions 0 <-> 1, 2 <-> 3 and transpose kernels for a transposition;
+        0 <-> 2, 1 <-> 3 and kernels rotated for a rotation by 180 degrees."""
+        mixers = [module for module in self.modules() if isinstance(module, SS2D)]
+        if any(mixer.scan.directions != CROSS for mixer in mixers):
+            super().turn(view)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                kernel = module.weight
+                turned = kernel.mT if view == "transposition" else kernel.flip(-2, -1)
+                kernel.copy_(turned.clone())
+            elif isinstance(module, SS2D):
+                for name in ("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds"):
+                    _permute(getattr(module, name), 0, _ROUTES[view])
+            elif isinstance(module, PatchMerging):
+                for part in (module.norm.weight, module.norm.bias, module.reduction.weight):
+                    _permute(part, part.ndim - 1, _PHASES[view])
+
     def stem(self, x: Tensor) -> Tensor:
         if min(x.shape[-2:]) < self.patch_size:
             raise ValueError(
@@ -383,76 +464,34 @@ VARIANTS: dict[str, dict] = {
     "vmamba_base_s1l20": {"dims": 128, "depths": (2, 2, 20, 2), "drop_path_rate": 0.5},
 }
 
-
-def _cfg(**kwargs) -> dict:
-    return {
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": "patch_embed.0",
-        "classifier": "classifier.head",
-        "license": "mit",
-        "paper_ids": "arXiv:2401.10166",
-        **kwargs,
-    }
+NANO = {"vmamba_nano": {"dims": (48, 96, 192), "depths": (2, 2, 2), "mlp_ratio": 2.0}}
 
 
-default_cfgs = generate_default_cfgs({name: _cfg() for name in VARIANTS})
-
-
-def _create(variant: str, pretrained: bool, **kwargs) -> VMamba:
-    return build_model_with_cfg(
-        VMamba,
-        variant,
-        pretrained,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
-        **{**VARIANTS[variant], **kwargs},
+def _cfg(file: str, tag: str = "#v2cls") -> dict:
+    return imagenet_cfg(
+        first_conv="patch_embed.0",
+        classifier=VMamba.classifier_name,
+        license="mit",
+        paper_ids="arXiv:2401.10166",
+        **on_github("MzeroMiko/VMamba", tag, f"{file}.pth"),
     )
 
 
-@register_model
-def vmamba_tiny_v0(pretrained: bool = False, **kwargs) -> VMamba:
-    return _create("vmamba_tiny_v0", pretrained, **kwargs)
-
-
-@register_model
-def vmamba_small_v0(pretrained: bool = False, **kwargs) -> VMamba:
-    return _create("vmamba_small_v0", pretrained, **kwargs)
-
-
-@register_model
-def vmamba_base_v0(pretrained: bool = False, **kwargs) -> VMamba:
-    return _create("vmamba_base_v0", pretrained, **kwargs)
-
-
-@register_model
-def vmamba_tiny_s2l5(pretrained: bool = False, **kwargs) -> VMamba:
-    return _create("vmamba_tiny_s2l5", pretrained, **kwargs)
-
-
-@register_model
-def vmamba_small_s2l15(pretrained: bool = False, **kwargs) -> VMamba:
-    return _create("vmamba_small_s2l15", pretrained, **kwargs)
-
-
-@register_model
-def vmamba_base_s2l15(pretrained: bool = False, **kwargs) -> VMamba:
-    return _create("vmamba_base_s2l15", pretrained, **kwargs)
-
-
-@register_model
-def vmamba_tiny_s1l8(pretrained: bool = False, **kwargs) -> VMamba:
-    return _create("vmamba_tiny_s1l8", pretrained, **kwargs)
-
-
-@register_model
-def vmamba_small_s1l20(pretrained: bool = False, **kwargs) -> VMamba:
-    return _create("vmamba_small_s1l20", pretrained, **kwargs)
-
-
-@register_model
-def vmamba_base_s1l20(pretrained: bool = False, **kwargs) -> VMamba:
-    return _create("vmamba_base_s1l20", pretrained, **kwargs)
+default_cfgs = generate_default_cfgs(
+    {
+        "vmamba_tiny_v0": _cfg("vssmtiny_dp01_ckpt_epoch_292", "#v0cls"),
+        "vmamba_small_v0": _cfg("vssmsmall_dp03_ckpt_epoch_238", "#v0cls"),
+        "vmamba_base_v0": _cfg("vssmbase_dp06_ckpt_epoch_241", "#v0cls"),
+        "vmamba_tiny_s2l5": _cfg("vssm_tiny_0230_ckpt_epoch_262"),
+        "vmamba_small_s2l15": _cfg("vssm_small_0229_ckpt_epoch_222"),
+        "vmamba_base_s2l15": _cfg("vssm_base_0229_ckpt_epoch_237"),
+        "vmamba_tiny_s1l8": _cfg("vssm1_tiny_0230s_ckpt_epoch_264"),
+        "vmamba_small_s1l20": _cfg("vssm1_small_0229s_ckpt_epoch_240"),
+        "vmamba_base_s1l20": _cfg("vssm1_base_0229s_ckpt_epoch_225"),
+        "vmamba_nano": nano_cfg(
+            "vmamba_nano", first_conv="patch_embed.0", classifier=VMamba.classifier_name
+        ),
+    }
+)
+register(__name__, VMamba, VARIANTS)
+register(__name__, VMamba, NANO, out_indices=(0, 1, 2))

@@ -147,8 +147,8 @@ _SPIRALS = _and_reversed(*(f"spiral-{turns}" for turns in _TURNS))
 _WINDOWS = _and_reversed("local-2", "local-7", "local-2-columns", "local-7-columns")
 _ATROUS = tuple(f"atrous-{name}" for name in _PHASES)
 
-_VIM = "Vim, 2024, arXiv 2401.09417"
-_VMAMBA = "VMamba, 2024, arXiv 2401.10166"
+_ZHU = "Vim, 2024, arXiv 2401.09417"
+_LIU = "VMamba, 2024, arXiv 2401.10166"
 _RS_MAMBA = "RS-Mamba, 2024, arXiv 2404.02668"
 _ZIGMA = "ZigMa, 2024, arXiv 2403.13802"
 _PLAINMAMBA = "PlainMamba, 2024, arXiv 2403.17695"
@@ -159,8 +159,8 @@ _EFFICIENT = "EfficientVMamba, 2024, arXiv 2403.09977"
 _VIVIM = "Vivim, 2024, arXiv 2401.14168"
 
 FAMILIES: list[Family] = [
-    Family("along rows", f"{_VIM}; {_VMAMBA}", BIDIRECTIONAL),
-    Family("along columns", _VMAMBA, ("column", "column-reversed")),
+    Family("along rows", f"{_ZHU}; {_LIU}", BIDIRECTIONAL),
+    Family("along columns", _LIU, ("column", "column-reversed")),
     Family("diagonals that wrap around", _RS_MAMBA, _DIAGONALS),
     Family("zigzag from each corner", _ZIGMA, _ZIGZAG),
     Family(
@@ -211,10 +211,10 @@ SETS: dict[str, tuple[str, ...]] = {
 
 SET_SOURCES = {
     "raster": "one scan along the rows",
-    "bidirectional": _VIM,
-    "cross": _VMAMBA,
-    "unidi": f"{_VMAMBA}, ablation: four scans of one path",
-    "bidi": f"{_VMAMBA}, ablation: two scans each way",
+    "bidirectional": _ZHU,
+    "cross": _LIU,
+    "unidi": f"{_LIU}, ablation: four scans of one path",
+    "bidi": f"{_LIU}, ablation: two scans each way",
     "continuous": _PLAINMAMBA,
     "zigzag": f"{_ZIGMA}; there layer i uses path i mod 8 only",
     "hilbert": f"{_ZIGMA}; there layer i uses path i mod 8 only",

@@ -4,25 +4,18 @@
 shapes mean, `provenance` where a model comes from.
 """
 
-from workbench.models.vim import resize_pos_embed
+from workbench.models import resize_pos_embed
 from workbench.weights.create import (
     Report,
     WeightsMismatch,
     create_model,
     load_into,
 )
-from workbench.weights.files import (
-    LICENCES,
-    OFFICIAL,
-    find_weights,
-    read_state_dict,
-)
+from workbench.weights.files import find_weights, read_state_dict
 from workbench.weights.identify import clean_keys, variant_of
 from workbench.weights.provenance import Provenance, facts_of
 
 __all__ = [
-    "LICENCES",
-    "OFFICIAL",
     "Provenance",
     "Report",
     "WeightsMismatch",

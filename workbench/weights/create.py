@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import json
 import logging
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,22 +13,15 @@ from types import ModuleType
 
 import timm
 import torch
-from timm.layers import resample_abs_pos_embed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from workbench.models import FAMILIES, Vim
-from workbench.models.vim import resize_pos_embed
-from workbench.weights.files import (
-    LICENCES,
-    OFFICIAL,
-    fetch_official,
-    find_weights,
-    read_state_dict,
-    sha256,
-)
-from workbench.weights.identify import classifier_prefixes, clean_keys, variant_of
+from workbench.files import printable
+from workbench.models import REGISTERED, Adaptation, backbone_of
+from workbench.weights.files import fetch_published, find_weights, read_state_dict, sha256
+from workbench.weights.identify import clean_keys, prefixes, variant_of
+from workbench.weights.matching import match, parts
 from workbench.weights.provenance import Provenance
+from workbench.weights.values import check_values
 
 logger = logging.getLogger("workbench")
 
@@ -62,23 +54,27 @@ def load_into(
     a whole (backbones of detectors and segmenters have none; it keeps its initial values).
 
     Args:
-        pos_embed: how Vim's position embedding gets to the model's grid, "class-aware" or
-            "official"; see `resize_pos_embed`.
+        pos_embed: how a position embedding gets to the model's grid, "class-aware" or "official"
+            (see `resize_pos_embed`), where a model knows both.
 
     Raises:
         WeightsMismatch: with the counts, the first names of each kind and the models that fit.
     """
-    target = model.state_dict()
-    state = clean_keys(state_dict)
-    # A model of the user's may have a part that is called `model` or `encoder`.
-    if _fitting(state_dict, target) > _fitting(state, target):
-        state = dict(state_dict)
-    report = Report()
-    if isinstance(model, Vim) and "pos_embed" in state and "pos_embed" in target:
-        state["pos_embed"] = _fit_positions(model, state["pos_embed"], pos_embed, report)
-    if isinstance(model, VisionTransformer) and "pos_embed" in state:
-        state["pos_embed"] = _fit_vit_positions(model, state["pos_embed"], report)
-    head, _ = classifier_prefixes(model)
+    target, backbone = model.state_dict(), backbone_of(model)
+    found = match(
+        state_dict, target, lambda tensors: backbone.checkpoint_filter_fn(clean_keys(tensors))
+    )
+    state = found.state
+    check_values(state, target)
+    report = Report(unexpected=list(found.left_out), notes=list(found.notes))
+    try:
+        resized = backbone.fit_positions(state, pos_embed)
+    except ValueError as error:
+        raise WeightsMismatch(str(error)) from None
+    if resized:
+        report.resized.append("pos_embed")
+        report.notes.append(f"position embedding resized {resized}")
+    head = prefixes(backbone.classifier_name)
     if head and not any(key.startswith(head) for key in target):
         dropped = [key for key in state if key.startswith(head)]
         state = {key: value for key, value in state.items() if not key.startswith(head)}
@@ -91,59 +87,11 @@ def load_into(
     return report
 
 
-def _fitting(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> int:
-    return sum(key in target and value.shape == target[key].shape for key, value in state.items())
-
-
-def _fit_positions(model: Vim, rows: Tensor, method: str, report: Report) -> Tensor:
-    """The rows (1, old cells + 1, c) of a square grid on the model's grid."""
-    old = rows.shape[1] - (model.class_token is not None)
-    new = math.prod(model.grid_size)
-    if old == new or rows.shape[2] != model.embed_dim:
-        return rows
-    side = math.isqrt(old)
-    if side * side != old:
-        raise WeightsMismatch(
-            f"the position embedding in the file has {old} cells, which is not a square grid: "
-            "build the model with the file's img_size="
-        )
-    grid = model.grid_size
-    if model.class_token == "middle":
-        rows = resize_pos_embed(rows, (side, side), grid, method)
-    elif model.class_token == "first":  # row 0 is the class token: the published way is right
-        rows = resize_pos_embed(rows, (side, side), grid, "official")
-    else:
-        padded = torch.cat([rows[:, :1], rows], dim=1)
-        rows = resize_pos_embed(padded, (side, side), grid, "official")[:, 1:]
-    report.resized.append("pos_embed")
-    report.notes.append(
-        f"position embedding resized from {side} x {side} to {grid[0]} x {grid[1]} cells ({method})"
-    )
-    return rows
-
-
-def _fit_vit_positions(model: VisionTransformer, rows: Tensor, report: Report) -> Tensor:
-    """The same for timm's ViT, by timm's own resampling."""
-    positions = model.pos_embed
-    if positions is None or rows.ndim != 3 or rows.shape[1:] == positions.shape[1:]:
-        return rows
-    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    side = math.isqrt(rows.shape[1] - prefix)
-    if side * side != rows.shape[1] - prefix or rows.shape[2] != positions.shape[2]:
-        return rows  # of another kind: the shapes are told as they are
-    grid = model.patch_embed.grid_size
-    rows = resample_abs_pos_embed(rows, list(grid), num_prefix_tokens=prefix)
-    report.resized.append("pos_embed")
-    report.notes.append(
-        f"position embedding resized from {side} x {side} to {grid[0]} x {grid[1]} cells (timm)"
-    )
-    return rows
-
-
 def _check(
     model: nn.Module, state: Mapping[str, Tensor], target: Mapping[str, Tensor], report: Report
 ) -> None:
-    head, tail = classifier_prefixes(model)
+    backbone = backbone_of(model)
+    head, tail = prefixes(backbone.classifier_name), prefixes(backbone.classifier_norm_name)
     missing = [key for key in target if key not in state]
     unexpected = [key for key in state if key not in target]
     wrong = [k for k, v in state.items() if k in target and v.shape != target[k].shape]
@@ -152,7 +100,7 @@ def _check(
         key
         for key in missing
         if key.endswith("num_batches_tracked")
-        or (isinstance(model, Vim) and key.startswith("rope."))
+        or key.startswith(backbone.computed)
         or (headless and key.startswith((*head, *tail)))
     ]
     fatal = [key for key in missing if key not in set(tolerated)]
@@ -165,7 +113,12 @@ def _check(
     only_classes = wrong and all(
         key.startswith(head) and state[key].shape[1:] == target[key].shape[1:] for key in wrong
     )
-    if head and only_classes and not fatal and not unexpected:
+    bare = head and fatal and all(key.startswith(head) for key in fatal)
+    if bare and not unexpected and not wrong:
+        raise WeightsMismatch(
+            f"the classifier in the file has no {_first(fatal)}, which that of the model has"
+        )
+    if head and only_classes and (bare or not fatal) and not unexpected:
         there, here = (len(tensors[wrong[0]]) for tensors in (state, target))
         raise WeightsMismatch(
             f"the classifier in the file has {there} classes, the model {here}: "
@@ -173,13 +126,15 @@ def _check(
         )
     problems = ((fatal, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
     parts = [f"{len(keys)} {word} ({_first(keys)})" for keys, word in problems if keys]
-    fitting = variant_of(state)
+    fitting = [name for name in variant_of(state) if name != _title(model)]
     hint = f". These weights fit: {', '.join(fitting)}" if fitting else ""
     raise WeightsMismatch(f"the weights do not fit {_title(model)}: {', '.join(parts)}{hint}")
 
 
 def _first(keys: list[str], count: int = 5) -> str:
-    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
+    return ", ".join(printable(k, 120) for k in keys[:count]) + (
+        ", ..." if len(keys) > count else ""
+    )
 
 
 def _shape(tensor: Tensor) -> str:
@@ -252,16 +207,13 @@ def create_model(
     published = getattr(model, "pretrained_cfg", None) or {}
     if pretrained and num_classes and published.get("num_classes") != num_classes:
         notes.append("the published weights have other classes: the classifier is random")
-    if isinstance(model, Vim):
-        model.pos_embed_resize = pos_embed
+    backbone_of(model).adapt(Adaptation(positions=pos_embed))
     if state is not None:
         notes += load_into(model, state, pos_embed=pos_embed).notes
 
     random = state is None and not pretrained
     source = "random" if random else str(weights or name)
-    licence = None
-    if not random:
-        licence = LICENCES[name.split("_")[0]] if name in OFFICIAL else _timm_licence(model)
+    licence = None if random else _licence(model)
     read = {key: facts.get(key) for key in ("file", "sha256", "entry")}
     classes = getattr(model, "num_classes", None)
     model.provenance = Provenance(  # pyright: ignore[reportAttributeAccessIssue]
@@ -293,13 +245,13 @@ def _locate(name: str | None, weights: str | Path | None) -> tuple[Path | None, 
 
 
 def _published(name: str) -> tuple[Path | None, bool]:
-    if name in OFFICIAL:
-        return fetch_official(name), False
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise ValueError(f"no published weights are known for {name}: give weights=PATH")
     if config.file:
         return Path(config.file), False
+    if name in REGISTERED:
+        return fetch_published(config), False
     if config.hf_hub_id and not config.custom_load:
         file = config.hf_hub_filename or "model.safetensors"
         return find_weights(f"hf-hub:{config.hf_hub_id}/{file}"), True
@@ -335,7 +287,7 @@ def _timm_folder(folder: Path) -> dict:
 def _infer(path: Path, state: Mapping[str, Tensor], notes: list[str]) -> str:
     if _timm_folder(path.parent):
         return f"local-dir:{path.parent}"
-    fitting = variant_of(state)
+    fitting = [name for name in variant_of(state) if name != _title(model)]
     if not fitting:
         raise ValueError(
             f"no released model has the names and shapes in {path.name}: name the model as well"
@@ -349,14 +301,15 @@ def _classes(name: str, state: Mapping[str, Tensor]) -> int | None:
     """The number of rows of the classifier in the weights of the model `name`."""
     if name.startswith("local-dir:"):
         name = _timm_folder(Path(name.removeprefix("local-dir:"))).get("architecture", name)
-    family = FAMILIES.get(name.split("_")[0])
-    if family is None and ":" in name:
+    if ":" in name:
         return None
-    heads, _ = classifier_prefixes(family or timm.get_pretrained_cfg(name))
-    for tensors in (state, clean_keys(state)):
-        for head in heads:
-            if f"{head}weight" in tensors:
-                return len(tensors[f"{head}weight"])
+    config = timm.get_pretrained_cfg(name)
+    heads = prefixes(config.classifier if config else None)
+    for _, inner in parts(state, len(state) // 4):
+        for tensors in (inner, clean_keys(inner)):
+            for head in heads:
+                if f"{head}weight" in tensors:
+                    return len(tensors[f"{head}weight"])
     return None
 
 
@@ -440,7 +393,11 @@ def _run_file(path: Path) -> ModuleType:
     return module
 
 
-def _timm_licence(model: nn.Module) -> str | None:
+def _licence(model: nn.Module) -> str | None:
     config = getattr(model, "pretrained_cfg", None)
-    licence = config.get("license") if isinstance(config, Mapping) else None
+    config = config if isinstance(config, Mapping) else {}
+    own = backbone_of(model).licence
+    if own and (config.get("hf_hub_id") or config.get("url")):
+        return own
+    licence = config.get("license")
     return f"Published weights: {licence}." if licence else None

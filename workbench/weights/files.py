@@ -4,88 +4,24 @@ import contextlib
 import difflib
 import functools
 import hashlib
-import pickle
-import re
 import shutil
 import tempfile
-import threading
 import urllib.error
-import urllib.parse
 import urllib.request
-import warnings
-from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import huggingface_hub
-import safetensors
-import safetensors.torch
 import torch
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-__all__ = ["LICENCES", "OFFICIAL", "Release", "fetch_official", "find_weights", "read_state_dict"]
+from workbench.files import regular
+from workbench.models.family import source_of, unreachable
+from workbench.weights.entries import choose
+from workbench.weights.reading import read
+from workbench.weights.values import check_kind
 
-LICENCES = {
-    "vim": "Published Vim weights: Apache-2.0 (hustvl).",
-    "vmamba": "Published VMamba weights: MIT (MzeroMiko).",
-    "mambavision": (
-        "Published MambaVision weights: non-commercial use only "
-        "(NVIDIA; CC-BY-NC-SA-4.0 by its readme, nvclv1 by the hub)."
-    ),
-}
-
-
-class Release(NamedTuple):
-    """A published file: in a hub repository, or (with `tag`) among a GitHub release's assets."""
-
-    repository: str
-    file: str
-    tag: str | None = None
-
-    @property
-    def url(self) -> str:
-        if self.tag is None:
-            return f"https://huggingface.co/{self.repository}/resolve/main/{self.file}"
-        tag = urllib.parse.quote(self.tag, safe="")  # the tags begin with a literal "#"
-        return f"https://github.com/{self.repository}/releases/download/{tag}/{self.file}"
-
-
-def _vmamba(file: str, tag: str = "#v2cls") -> Release:
-    return Release("MzeroMiko/VMamba", file, tag)
-
-
-def _mambavision(size: str, file: str) -> Release:
-    return Release(f"nvidia/MambaVision-{size}", f"mambavision_{file}.pth.tar")
-
-
-OFFICIAL: dict[str, Release] = {
-    "vim_tiny": Release("hustvl/Vim-tiny-midclstok", "vim_t_midclstok_76p1acc.pth"),
-    "vim_tiny_plus": Release("hustvl/Vim-tiny-midclstok", "vim_t_midclstok_ft_78p3acc.pth"),
-    "vim_small": Release("hustvl/Vim-small-midclstok", "vim_s_midclstok_80p5acc.pth"),
-    "vim_small_plus": Release("hustvl/Vim-small-midclstok", "vim_s_midclstok_ft_81p6acc.pth"),
-    "vim_base": Release("hustvl/Vim-base-midclstok", "vim_b_midclstok_81p9acc.pth"),
-    "vmamba_tiny_v0": _vmamba("vssmtiny_dp01_ckpt_epoch_292.pth", "#v0cls"),
-    "vmamba_small_v0": _vmamba("vssmsmall_dp03_ckpt_epoch_238.pth", "#v0cls"),
-    "vmamba_base_v0": _vmamba("vssmbase_dp06_ckpt_epoch_241.pth", "#v0cls"),
-    "vmamba_tiny_s2l5": _vmamba("vssm_tiny_0230_ckpt_epoch_262.pth"),
-    "vmamba_small_s2l15": _vmamba("vssm_small_0229_ckpt_epoch_222.pth"),
-    "vmamba_base_s2l15": _vmamba("vssm_base_0229_ckpt_epoch_237.pth"),
-    "vmamba_tiny_s1l8": _vmamba("vssm1_tiny_0230s_ckpt_epoch_264.pth"),
-    "vmamba_small_s1l20": _vmamba("vssm1_small_0229s_ckpt_epoch_240.pth"),
-    "vmamba_base_s1l20": _vmamba("vssm1_base_0229s_ckpt_epoch_225.pth"),
-    "mambavision_tiny": _mambavision("T-1K", "tiny_1k"),
-    "mambavision_tiny2": _mambavision("T2-1K", "tiny2_1k"),
-    "mambavision_small": _mambavision("S-1K", "small_1k"),
-    "mambavision_base": _mambavision("B-1K", "base_1k"),
-    "mambavision_base_21k": _mambavision("B-21K", "base_21k"),
-    "mambavision_large": _mambavision("L-1K", "large_1k"),
-    "mambavision_large_21k": _mambavision("L-21K", "large_21k"),
-    "mambavision_large2": _mambavision("L2-1K", "large2_1k"),
-    "mambavision_large2_512_21k": _mambavision("L2-512-21K", "L2_21k_240m_512"),
-    "mambavision_large3_256_21k": _mambavision("L3-256-21K", "L3_21k_740m_256"),
-    "mambavision_large3_512_21k": _mambavision("L3-512-21K", "L3_21k_740m_512"),
-}
+__all__ = ["fetch_published", "find_weights", "read_state_dict"]
 
 # Best first: the one file that nothing can hide code in, then the names in use.
 PATTERNS = ("*.safetensors", "*.pth", "*.pth.tar", "*.ckpt", "*.pt", "*.bin")
@@ -113,6 +49,8 @@ def find_weights(spec: str | Path) -> Path:
         return _in_folder(path)
     if path.is_file():
         return path
+    if path.exists():
+        regular(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no weight file {text}: no folder {path.parent} either")
     near = difflib.get_close_matches(path.name, sorted(p.name for p in path.parent.iterdir()))
@@ -157,11 +95,11 @@ def _from_hub(text: str) -> Path:
     if found is None or (found.is_dir() and not any(any(found.glob(p)) for p in PATTERNS)):
         place = f"the hub repository {owner}/{name}"
         if not _answers(huggingface_hub.constants.ENDPOINT):
-            raise _unreachable(file or "a weight file", place)
+            raise unreachable(file or "a weight file", place)
         try:
             found = Path(str(fetch()))
         except Exception as error:
-            raise _unreachable(file or "a weight file", place) from error
+            raise unreachable(file or "a weight file", place) from error
     return find_weights(found)
 
 
@@ -176,37 +114,29 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _unreachable(file: str, place: str) -> ConnectionError:
-    return ConnectionError(
-        f"{file} could not be fetched from {place}: fetch it where there is a network, "
-        "put it anywhere and give weights=PATH"
-    )
-
-
-def fetch_official(name: str) -> Path:
-    """Return the published file of the model `name` (a key of `OFFICIAL`), fetched when needed.
+def fetch_published(config: PretrainedCfg) -> Path:
+    """Return the file of a configuration with a hub id or a URL, fetched when needed.
 
     Raises:
         ConnectionError: neither a copy nor a network is there; the sentence says which file, from
             where, and where to put it.
     """
-    release = OFFICIAL[name]
-    if release.tag is None:
-        return _from_hub(f"{release.repository}/{release.file}")
-    path = Path(torch.hub.get_dir()) / "checkpoints" / release.file
+    file, place = source_of(config)
+    if config.hf_hub_id:
+        return _from_hub(f"{config.hf_hub_id}/{file}")
+    path = Path(torch.hub.get_dir()) / "checkpoints" / file
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # A half-loaded file must not be taken for the whole one later.
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            part = Path(folder) / release.file
-            with urllib.request.urlopen(release.url, timeout=10) as source, part.open("wb") as out:
+            part = Path(folder) / file
+            with urllib.request.urlopen(config.url, timeout=10) as source, part.open("wb") as out:
                 shutil.copyfileobj(source, out)
             part.replace(path)
     except OSError as error:
-        place = f"the release {release.tag} of {release.repository} on GitHub"
-        raise _unreachable(release.file, place) from error
+        raise unreachable(file, place) from error
     return path
 
 
@@ -215,82 +145,27 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _Inert:
-    """Takes the place of an object that is not weights: keeps nothing, does nothing."""
-
-    def __new__(cls, *args: object) -> "_Inert":
-        return super().__new__(cls)
-
-    def __init__(self, *args: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-# What published checkpoints hold beside tensors: training arguments, a configuration, the best
-# accuracy as a NumPy scalar, mmengine's training log. None of it is needed, so none of the real
-# classes and functions is used. A CfgNode is a dict, and the reader fills exact dicts only.
-_STAND_INS = [
-    (OrderedDict, "yacs.config.CfgNode"),
-    *(
-        (_Inert, name)
-        for name in (
-            "argparse.Namespace",
-            "numpy.dtype",
-            "numpy.ndarray",
-            "numpy.core.multiarray.scalar",
-            "numpy._core.multiarray.scalar",
-            "numpy.core.multiarray._reconstruct",
-            "numpy._core.multiarray._reconstruct",
-            "mmengine.logging.history_buffer.HistoryBuffer",
-            "builtins.getattr",  # how mmengine's log refers to its own methods
-        )
-    ),
-]
-# torch keeps one list of allowed names for the whole process.
-_ONE_READER = threading.Lock()
-
-ENTRIES = ("model", "state_dict", "model_ema", "state_dict_ema", "module")
-
-
 def read_state_dict(path: str | Path, entry: str | None = None) -> tuple[dict[str, Tensor], dict]:
     """Read the tensors of a weight file onto the CPU; nothing in the file is ever run.
 
     Args:
-        path: a .safetensors file or a file written by `torch.save` (any name).
-        entry: the key of a checkpoint under which the weights lie; by default the first of
-            `ENTRIES` that is there, or the file's dict itself.
+        path: a safetensors file or a file written by `torch.save`, whatever they are called.
+        entry: where in a checkpoint the weights lie; see `workbench.weights.entries.choose`.
 
     Returns:
         The tensors by name, as they are in the file, and facts: file, sha256, format, entry,
         entries (all keys under which there are tensors).
 
     Raises:
-        ValueError: the file is damaged, is no checkpoint, has no such entry, or refers to
-            something that weights never need.
+        ValueError: the file is damaged, is no checkpoint, has no such entry, holds tensors without
+            plain numbers, or calls what only an attack would.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        start = file.read(4)
-    if not start:
-        raise ValueError(f"{path.name} is empty")
-    if path.suffix == ".safetensors":
-        form, content = "safetensors", _read_safetensors(path)
-    elif start == b"PK\x03\x04":
-        form, content = "torch", _read_torch(path, mmap=True)
-    elif start[:1] == b"\x80":  # how a pickle begins
-        form, content = "torch (before 1.6)", _read_torch(path, mmap=False)
-    else:
-        raise ValueError(f"{path.name} is not a checkpoint: neither safetensors nor torch.save")
-    entries = [key for key, value in content.items() if _has_tensors(value)]
-    entry = _choose(path.name, content, entries, entry)
-    weights = content if entry is None else content[entry]
-    state = {
-        key: value.detach() if isinstance(value, nn.Parameter) else value
-        for key, value in weights.items()
-        if isinstance(key, str) and isinstance(value, Tensor)
-    }
+    form, content = read(path)
+    entry, weights, entries = choose(path.name, content, entry)
+    state = {k: v.detach() if isinstance(v, nn.Parameter) else v for k, v in weights.items()}
+    for key, value in state.items():
+        check_kind(key, value)
     facts = {
         "file": path.name,
         "sha256": sha256(path),
@@ -299,55 +174,3 @@ def read_state_dict(path: str | Path, entry: str | None = None) -> tuple[dict[st
         "entries": entries,
     }
     return state, facts
-
-
-def _has_tensors(value: object) -> bool:
-    return isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values())
-
-
-def _choose(file: str, content: Mapping, entries: list[str], entry: str | None) -> str | None:
-    listed = f"it has {', '.join(map(str, entries))}" if entries else "it has no entries"
-    if entry is not None:
-        if entry not in entries:
-            raise ValueError(f"{file} has no weights under {entry!r}: {listed}")
-        return entry
-    for name in ENTRIES:
-        if name in entries:
-            return name
-    if _has_tensors(content):
-        return None
-    if entries:
-        raise ValueError(f"{file} has no usual entry: {listed}, name one with entry=")
-    raise ValueError(f"{file} has no tensors in it")
-
-
-def _read_safetensors(path: Path) -> Mapping:
-    try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path.name} is damaged or incomplete ({error})") from error
-
-
-def _read_torch(path: Path, mmap: bool) -> Mapping:
-    try:
-        with _ONE_READER, torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols and TorchScript
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # a damaged file can raise nearly anything
-        reference = re.search(r"\bGLOBAL (\S+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and reference:
-            name = reference[1] if "." in reference[1] else f"builtins.{reference[1]}"
-            raise ValueError(
-                f"{path.name} refers to `{name}`, which weights never need; nothing in it was run"
-            ) from None
-        if "TorchScript" in str(error):
-            raise ValueError(f"{path.name} is a TorchScript program, not weights") from None
-        reason = type(error).__name__
-        if "Unsupported operand" in str(error):
-            reason = "a pickle with instructions that weights do not need; nothing in it was run"
-        raise ValueError(
-            f"{path.name} is damaged, incomplete or no checkpoint ({reason})"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path.name} holds a {type(content).__name__}, not a dict of weights")
-    return content

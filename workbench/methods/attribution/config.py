@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from workbench.methods.method import Config
+from workbench.methods.method import BootstrapConfig
 
 METHODS = {
     "saliency": "|gradient| of the logit, summed over colours",
@@ -19,7 +19,7 @@ METHODS = {
 
 
 @dataclass(frozen=True)
-class AttributionConfig(Config):
+class AttributionConfig(BootstrapConfig):
     """How an attribution is made and checked.
 
     Attributes:
@@ -40,9 +40,6 @@ class AttributionConfig(Config):
         fractions: points of a deletion or insertion curve.
         perturbations: samples for infidelity and max-sensitivity; 0 leaves them out.
         keep: images whose maps are kept.
-        resamples: bootstrap resamples over images for the intervals.
-        confidence: level of the intervals.
-        seed: of every random draw.
         chunk: images measured at a time.
     """
 
@@ -68,9 +65,6 @@ class AttributionConfig(Config):
     fractions: int = 20
     perturbations: int = 0
     keep: int = 16
-    resamples: int = 200
-    confidence: float = 0.95
-    seed: int = 0
     chunk: int = 4
 
     def __post_init__(self) -> None:

@@ -19,12 +19,12 @@ from workbench.images import Batch
 from workbench.methods.attribution import faithfulness
 from workbench.methods.attribution.config import METHODS, AttributionConfig
 from workbench.methods.method import Partial
-from workbench.methods.scan_maps.published_views import quirks, vim_maps
-from workbench.models.mambavision import MambaVision
+from workbench.methods.scan_maps.published_views import class_maps, quirks
+from workbench.models import backbone_of
 from workbench.results import Attribution
 from workbench.statistics import mean
 
-_VIM = {"raw-attention": "raw", "rollout": "rollout", "mamba-attribution": "attribution"}
+_CLASS_MAPS = {"raw-attention": "raw", "rollout": "rollout", "mamba-attribution": "attribution"}
 
 
 def targets_of(model: nn.Module, batch: Batch, config: AttributionConfig) -> Tensor:
@@ -79,10 +79,10 @@ def explain(model: nn.Module, x: Tensor, targets: Tensor, config: AttributionCon
         elif config.method == "grad-cam":
             found = _spread(grad_cam(model, x, targets, config.stage, config.layer), x)
         else:
-            maps = vim_maps(
+            maps = class_maps(
                 model,
                 x.detach(),
-                _VIM[config.method],
+                _CLASS_MAPS[config.method],
                 config.start,
                 targets,
                 config.as_published,
@@ -162,13 +162,11 @@ def grad_cam(
         reached.append(maps)
         return _put_back(model, output, tap(maps) - maps)
 
-    def entering(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        return (replaced(args[0]), *args[1:]), kwargs
-
-    def leaving(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
-        return replaced(output)
-
-    tapped = hooks([module], before=entering) if before else hooks([module], after=leaving)
+    tapped = (
+        hooks([module], before=lambda _, args, kwargs: ((replaced(args[0]), *args[1:]), kwargs))
+        if before
+        else hooks([module], after=lambda _, args, kwargs, output: replaced(output))
+    )
 
     def forward(x: Tensor) -> Tensor:
         shape_of["x"] = x
@@ -201,28 +199,14 @@ def _cam_layer(
             raise ValueError(f"{type(model).__name__} has no layer {layer!r}")
         return modules[layer], layer, False
     known = stages(model)
+    if not known:
+        raise ValueError(f"{type(model).__name__} has no stages known here; name a layer")
     if stage is not None and not 1 <= stage <= len(known):
         raise ValueError(
             f"{type(model).__name__} has stages 1 to {len(known)}, so there is no stage {stage}"
         )
-    if isinstance(model, MambaVision):
-        # A stage is not a module there; its map is what the next module reads.
-        if stage is None or stage == len(known):
-            return model.norm, "norm", True
-        label = f"levels.{stage - 1}.downsample.reduction"
-        return modules[label], label, True
-    if not known:
-        raise ValueError(f"{type(model).__name__} has no stages known here; name a layer")
-    label = known[-1 if stage is None else stage - 1]
-    reads_token = getattr(model, "class_token", None) or (
-        getattr(model, "global_pool", None) == "token"
-    )
-    if stage is None and reads_token:
-        # After the last block only the class token is read, so no other token has a gradient.
-        stem, _, number = label.rpartition(".")
-        if number.isdecimal() and int(number) > 0:
-            label = f"{stem}.{int(number) - 1}"
-    return modules[label], label, False
+    label, before = backbone_of(model).stage_tap(stage)
+    return modules[label], label, before
 
 
 def _put_back(model: nn.Module, output: Any, change: Tensor) -> Any:
@@ -234,7 +218,7 @@ def _put_back(model: nn.Module, output: Any, change: Tensor) -> Any:
     tokens = change.flatten(2).transpose(1, 2)
     extra = output.shape[1] - tokens.shape[1]
     if extra:
-        place = getattr(model, "class_token_index", lambda cells: 0)(tokens.shape[1])
+        place = backbone_of(model).class_token_index(tokens.shape[1]) or 0
         none = tokens.new_zeros(len(tokens), extra, tokens.shape[2])
         tokens = torch.cat([tokens[:, :place], none, tokens[:, place:]], dim=1)
     return output + tokens
@@ -342,7 +326,7 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
             values[f"{curve} - random"] = (areas[:, 0] - areas[:, 1], "area")
     for key in ("infidelity", "sensitivity"):
         if np.isfinite(measured[key]).any():
-            values[key] = (measured[key], "")
+            values[key] = (measured[key].astype(np.float64), "")
     draws = {key: getattr(config, key) for key in ("confidence", "resamples", "seed")}
     meta = {
         **meta,
@@ -354,7 +338,7 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
         "targets": measured["target"].tolist(),
         "probabilities": measured["probability"].tolist(),
         "numbers": {
-            key: replace(mean(_known(value), **draws), unit=unit).as_dict()
+            key: replace(mean(value[np.isfinite(value)], **draws), unit=unit).as_dict()
             for key, (value, unit) in values.items()
         },
     }
@@ -367,13 +351,9 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
     )
 
 
-def _known(values: np.ndarray) -> np.ndarray:
-    return values[np.isfinite(values)].astype(np.float64)
-
-
 def _quirks(config: AttributionConfig) -> list[str]:
-    view = _VIM.get(config.method)
+    view = _CLASS_MAPS.get(config.method)
     if view is None:
         return []
-    published = (f"{view} as published", "vim as published") if config.as_published else ()
+    published = (f"{view} as published", "class row as published") if config.as_published else ()
     return quirks(view, *published)

@@ -3,16 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from workbench.methods.method import Config
+from workbench.methods.method import BootstrapConfig
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from workbench.images import Preprocessing
 
 
 @dataclass(frozen=True)
-class ErfConfig(Config):
+class ErfConfig(BootstrapConfig):
     """How an effective receptive field is measured.
 
     Attributes:
@@ -29,9 +27,6 @@ class ErfConfig(Config):
             u, convolution, gate, residual).
         split_layer: split at this scan only, exactly additive; all scans otherwise.
         preset: a published protocol: luo2016, replknet, vmamba2024 or vmamba2025.
-        resamples: bootstrap resamples over images for the intervals.
-        confidence: level of the intervals.
-        seed: of the bootstrap.
         chunk: images measured at a time.
     """
 
@@ -45,9 +40,6 @@ class ErfConfig(Config):
     split: Literal["none", "direction", "route"] = "none"
     split_layer: str | None = None
     preset: Literal["luo2016", "replknet", "vmamba2024", "vmamba2025"] | None = None
-    resamples: int = 200
-    confidence: float = 0.95
-    seed: int = 0
     chunk: int = 4
 
     def __post_init__(self) -> None:
@@ -57,13 +49,17 @@ class ErfConfig(Config):
 
 @dataclass(frozen=True)
 class Preset:
-    """A published protocol: measurement, image preparation, and how it was shown and counted."""
+    """A published protocol: measurement, image preparation, and how it was shown and counted.
+
+    With `normed_last` a model whose own figures look behind the final norm is looked at there.
+    """
 
     changes: dict
     resize: str
     size: int
     display: str
     quirks: tuple[str, ...]
+    normed_last: bool = False
 
 
 _LEGACY = {"score": "relu", "measure": "relu", "average": "raw", "position": "legacy"}
@@ -100,18 +96,9 @@ PRESETS: dict[str, Preset] = {
         1024,
         "x ** 0.2",
         (_H2, "negative gradients are dropped", "Vim is taken after its final norm, others before"),
+        normed_last=True,
     ),
 }
-
-
-def protocol(config: ErfConfig, model: "nn.Module | None" = None) -> ErfConfig:
-    """The configuration with its preset's settings filled in."""
-    if config.preset is None:
-        return config
-    changes = dict(PRESETS[config.preset].changes)
-    if config.preset == "vmamba2025" and type(model).__name__ == "Vim":
-        changes["norm"] = True
-    return replace(config, **changes)
 
 
 def own_size(config: ErfConfig) -> int | None:

@@ -6,7 +6,7 @@ what and how it is averaged is in `ErfConfig`.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -14,13 +14,24 @@ from torch import Tensor, nn
 
 from workbench.geometry import feature_map, grid_of, resolve_position
 from workbench.images import Batch
-from workbench.methods.erf.config import PRESETS, ErfConfig, protocol
+from workbench.methods.erf.config import PRESETS, ErfConfig
 from workbench.methods.erf.display import display
 from workbench.methods.erf.metrics import THRESHOLDS, bootstrap, legacy_square, numbers
 from workbench.methods.erf.routes import directions, only_direction, only_route, routes
 from workbench.methods.method import Partial
+from workbench.models import backbone_of
 from workbench.results import Erf
 from workbench.statistics import finite
+
+
+def protocol(config: ErfConfig, model: nn.Module | None = None) -> ErfConfig:
+    """The configuration with its preset's settings filled in."""
+    if config.preset is None:
+        return config
+    preset = PRESETS[config.preset]
+    found = replace(config, **preset.changes)
+    behind = preset.normed_last and model is not None and backbone_of(model).normed_last
+    return replace(found, norm=True) if behind else found
 
 
 def _score(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, dict]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from workbench.images import Images, Preprocessing, preprocessing_for
 from workbench.methods.resolution.config import PointConfig
-from workbench.models import S4ND, MambaVision, Vim
+from workbench.models import Adaptation, backbone_of
 
 
 def native_size(model: nn.Module) -> int:
@@ -40,28 +40,15 @@ def settled(config: PointConfig, model: nn.Module, images: Images, labelled: boo
 
 
 def adapted(model: nn.Module, size: int, config: PointConfig) -> nn.Module:
-    """A copy of `model` that takes images of `size` x `size`, with the same weights.
-
-    Models of timm that are built for one size (ViT, Swin) get it by `set_input_size`: position
-    embeddings are resized, Swin's windows scaled.
-    """
+    """A copy of `model` that takes images of `size` x `size`, with the same weights."""
     other = copy.deepcopy(model)
     factor = size / (config.native or native_size(model))
-    if isinstance(other, Vim):
-        other.pos_embed_resize = config.positions
-    if isinstance(other, MambaVision) and config.windows == "scaled":
-        for level in other.levels:
-            level.window = level.window and max(1, round(level.window * factor))
-    if config.kernels == "resampled" and config.object_size == "grows":
-        for module in other.modules():
-            # a sequence of patches has no one length that a factor in size would mean
-            if isinstance(module, S4ND) and len(module.kernel) == 2:
-                module.rate = 1 / factor
-    resize = getattr(other, "set_input_size", None)
-    if resize is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # timm's, about its own indexing
-            resize(img_size=(size, size))
+    kernels = config.kernels if config.object_size == "grows" else "fixed"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # timm's, about its own indexing
+        backbone_of(other).adapt(
+            Adaptation(size, factor, config.positions, config.windows, kernels)
+        )
     return other
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from workbench.methods.method import Config
+from workbench.methods.method import BootstrapConfig, Config
 
 Protocol = Literal["grows", "constant"]
 
@@ -35,7 +35,7 @@ class PointConfig(_Adaptation):
 
 
 @dataclass(frozen=True)
-class ResolutionConfig(_Adaptation):
+class ResolutionConfig(_Adaptation, BootstrapConfig):
     """How a model is measured over sizes.
 
     Resize protocols are never mixed: with object_size="grows" the whole picture is scaled to the
@@ -63,17 +63,12 @@ class ResolutionConfig(_Adaptation):
             the scans' memory horizon.
         chunk: images measured at a time.
         erf_images: so many of the first images (or all) also give a receptive field, 0 for none.
-        confidence: level of the intervals.
-        resamples: bootstrap resamples over images.
-        seed: of the bootstrap.
     """
 
     object_size: tuple[Protocol, ...] = ("grows",)
     sizes: tuple[int, ...] = ()
     erf_images: int = 4
-    confidence: float = 0.95
     resamples: int = 2000
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.object_size, str):
@@ -82,8 +77,6 @@ class ResolutionConfig(_Adaptation):
         self.at_least(erf_images=0, resamples=1)
         if not self.object_size:
             raise ValueError("object_size must be grows, constant or both, not none")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
         for size in self.sizes:
             if size < 1:
                 raise ValueError(f"size {size} is not a number of pixels from 1 up")

@@ -1,7 +1,5 @@
 """Pictures and tables of resolution curves."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -19,7 +17,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from workbench.figures.cells import csv_cells, latex_cell, latex_tabular, words
+from workbench.figures.cells import csv_cells, csv_text, latex_cell, latex_tabular, words
 from workbench.figures.colours import COLOURS, MARKERS
 from workbench.figures.files import STYLE, Sheet
 from workbench.results import Resolution
@@ -363,9 +361,8 @@ def csv_table(curves: Sequence[Resolution]) -> str:
     """One row for each model and size, missing ones included: every number with low and high."""
     _check(curves)
     head = ["model", "weights", "object_size", "trained_at", "size", "images", "missing"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head + [f"{c}{part}" for c in _COLUMNS for part in ("", "_low", "_high")])
+    head += [f"{c}{part}" for c in _COLUMNS for part in ("", "_low", "_high")]
+    rows = []
     for curve in curves:
         meta = curve.meta
         points = {point["size"]: point["numbers"] for point in curve.points}
@@ -375,8 +372,8 @@ def csv_table(curves: Sequence[Resolution]) -> str:
             row.append(meta["missing"].get(str(size), ""))
             for column in _COLUMNS:
                 row += csv_cells(points.get(size, {}).get(column, {}))
-            writer.writerow(row)
-    return text.getvalue()
+            rows.append(row)
+    return csv_text(head, rows)
 
 
 def latex_table(curves: Sequence[Resolution], number: str = "top1") -> str:

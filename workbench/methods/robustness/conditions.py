@@ -14,7 +14,7 @@ from torch import Tensor
 from workbench.attacks.in_pixels import InPixels
 from workbench.attacks.pixels import attack, pixel_ball
 from workbench.attacks.projected_gradient import random_direction
-from workbench.methods.robustness.config import ATTACKS, ON_SCANS, PROBES, RobustnessConfig
+from workbench.methods.robustness.config import ATTACKS, ON_SCANS, PERTURBATIONS, RobustnessConfig
 from workbench.perturbations import patches
 from workbench.perturbations.corruptions import chosen, corrupt
 from workbench.perturbations.symmetries import VIEWS
@@ -61,34 +61,34 @@ class Condition:
 def conditions(
     config: RobustnessConfig, network: InPixels, size: tuple[int, int]
 ) -> tuple[list[Condition], dict[str, str]]:
-    """What images of a size are put to, clean ones first; and which probes do not apply, and why.
+    """What images of a size are put to, clean ones first; and what does not apply, and why.
 
     Raises:
         ValueError: for a grid that does not divide the image.
     """
     found = [Condition(lambda subject: subject.x, "clean")]
     found += [*_attacks(config), *_corruptions(config)]
-    wanted = [p for p in PROBES if p in config.probes or "all" in config.probes]
+    wanted = [p for p in PERTURBATIONS if p in config.probes or "all" in config.probes]
     directions = directions_of(network)
     missing = {}
-    for probe in wanted:
-        if probe in ON_SCANS and not directions:
-            kind = type(network.model).__name__
-            missing[probe] = f"{kind} has no selective scan whose order could be followed"
-        elif probe == "views":
+    for kind in wanted:
+        if kind in ON_SCANS and not directions:
+            model = type(network.model).__name__
+            missing[kind] = f"{model} has no selective scan whose order could be followed"
+        elif kind == "views":
             views = dict(VIEWS)
             if size[0] != size[1]:
                 del views["transposition"]
                 missing["transposition"] = "it needs square images"
             found += [Condition(partial(_seen, view), "view", view) for view in views]
-        elif probe == "shuffle":
+        elif kind == "shuffle":
             found += _shuffles(config, size)
         else:
             patches.check_grid(config.grid, *size)
-            if probe == "information":
+            if kind == "information":
                 found += _losses(config, directions)
             else:
-                found += _drops(config, ORDERS if probe == "drop" else directions)
+                found += _drops(config, ORDERS if kind == "drop" else directions)
     return found, missing
 
 

@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from workbench.methods.method import Config
+from workbench.methods.method import BootstrapConfig
 from workbench.perturbations.corruptions import SEVERITIES, chosen
 
 if TYPE_CHECKING:
     from workbench.attacks.pixels import AttackConfig
 
 ATTACKS = ("fgsm", "pgd", "autoattack")
-PROBES = ("drop", "drop-scan", "information", "shuffle", "views")
+PERTURBATIONS = ("drop", "drop-scan", "information", "shuffle", "views")
 ON_SCANS = ("drop-scan", "information")
-"""The probes that follow the scans of a model."""
+"""The perturbations that follow the scans of a model."""
 
 
 @dataclass(frozen=True)
-class RobustnessConfig(Config):
+class RobustnessConfig(BootstrapConfig):
     """What a model is put to, and how it is counted.
 
     Attributes:
@@ -40,9 +40,6 @@ class RobustnessConfig(Config):
         grids: patches along a side that are shuffled; by default 2, 4, 7, 8, 14, 16 and 28, where
             they divide the image.
         fill: what stands for what is gone: mean (colour of the training images), black or blur.
-        resamples: bootstrap resamples over images for the intervals.
-        confidence: level of the intervals.
-        seed: of every random draw.
         chunk: images measured at a time.
     """
 
@@ -64,8 +61,6 @@ class RobustnessConfig(Config):
     grids: tuple[int, ...] | None = None
     fill: Literal["mean", "black", "blur"] = "mean"
     resamples: int = 2000
-    confidence: float = 0.95
-    seed: int = 0
     chunk: int = 16
 
     def __post_init__(self) -> None:
@@ -75,8 +70,6 @@ class RobustnessConfig(Config):
             if not all(0 < value <= top for value in getattr(self, field)):
                 raise ValueError(f"{field} must be shares above 0, up to {top}")
         self.at_least(steps=1, restarts=1, grid=1, resamples=1, chunk=1)
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
         if not self.eps_255:
             raise ValueError("eps_255 must be at least one distance, in units of 1/255")
         for eps in (*self.eps_255, *(self.autoattack_eps_255 or ())):

@@ -1,7 +1,5 @@
 """Pictures and tables of robustness: attacks, corruptions, parts taken away or moved, turns."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from workbench.figures.cells import csv_cells, interval, latex_cell, latex_tabular, words
+from workbench.figures.cells import csv_text, interval, latex_cell, latex_tabular, words
 from workbench.figures.colours import COLOURS, MARKERS
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
@@ -290,7 +288,7 @@ def _summary(result: Robustness) -> str:
 
 
 def caption(result: Robustness) -> str:
-    """What the figure shows, in sentences: images, intervals, attacks, corruptions, probes."""
+    """What the figure shows, in sentences: images, intervals, attacks, perturbations."""
     meta, config = result.meta, result.meta["config"]
     level = f"{100 * config['confidence']:.0f} %"
     lines = [
@@ -357,16 +355,12 @@ _FILLS = {
 
 def csv_table(results: Sequence[Robustness]) -> str:
     """One row for each model, condition and number; means over corruptions come last."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    head = ["model", "weights", "images", "group", "series", "level", "number"]
-    writer.writerow([*head, "value", "low", "high", "unit"])
+    rows = []
     for result in results:
         meta = result.meta
         first = [meta["model"], meta["facts"].get("weights", ""), meta["images_used"]]
-        for of, name, entry in _entries(result):
-            writer.writerow([*first, *of, name, *csv_cells(entry), entry["unit"]])
-    return text.getvalue()
+        rows += [[*first, *of, name, entry] for of, name, entry in _entries(result)]
+    return csv_text(["model", "weights", "images", "group", "series", "level", "number"], rows)
 
 
 def _entries(result: Robustness) -> Iterator[tuple[tuple[str, str, str], str, dict[str, Any]]]:

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from workbench.methods.method import Config
+from workbench.methods.method import BootstrapConfig
 
 PUBLISHED = ("QK", "QwKw", "w")
 """Views as VMamba's figures have them; see `mixing.hidden_attention.VIEWS`."""
 
 
 @dataclass(frozen=True)
-class ScanMapsConfig(Config):
+class ScanMapsConfig(BootstrapConfig):
     """What is asked of the scans.
 
     Attributes:
@@ -28,9 +28,6 @@ class ScanMapsConfig(Config):
         normalise: none; or, for a published view with aggregate mean, minmax or absmax over the
             whole matrix, as published.
         keep: images whose own maps are kept; the mean is over all.
-        resamples: bootstrap resamples over images for the intervals of the numbers.
-        confidence: level of the intervals.
-        seed: of the bootstrap.
         chunk: images measured at a time.
     """
 
@@ -44,9 +41,6 @@ class ScanMapsConfig(Config):
     with_convolution: bool = False
     normalise: Literal["none", "minmax", "absmax"] = "none"
     keep: int = 16
-    resamples: int = 200
-    confidence: float = 0.95
-    seed: int = 0
     chunk: int = 1
 
     def __post_init__(self) -> None:

@@ -1,7 +1,5 @@
 """Pictures of scan maps: what each direction carries to a place, and the coefficients behind it."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from functools import partial
 from textwrap import fill
@@ -11,9 +9,10 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from workbench.figures.cells import csv_cells
+from workbench.figures.cells import csv_text
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
+from workbench.figures.numbers import first_cells
 from workbench.results import ScanMaps
 
 COLOURS, SIGNED = "magma", "RdBu_r"
@@ -44,17 +43,14 @@ def sheets(results: Sequence[ScanMaps]) -> Iterator[Sheet]:
 
 def tables(results: Sequence[ScanMaps]) -> dict[str, str]:
     """Every number of every direction as CSV."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
+    rows = [
+        (*first_cells(result), site, name, number)
+        for result in results
+        for site, numbers in result.meta["numbers"].items()
+        for name, number in numbers.items()
+    ]
     head = ["model", "weights", "images", "site", "number"]
-    table.writerow([*head, "value", "low", "high", "unit"])
-    for result in results:
-        meta = result.meta
-        first = [meta["model"], meta["facts"].get("weights_label", ""), meta["images_used"]]
-        for site, numbers in meta["numbers"].items():
-            for name, number in numbers.items():
-                table.writerow([*first, site, name, *csv_cells(number), number["unit"]])
-    return {"scan-maps.csv": text.getvalue()}
+    return {"scan-maps.csv": csv_text(head, rows)}
 
 
 def report(result: ScanMaps) -> str:

@@ -9,6 +9,7 @@ maps of their softmax weights.
 import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -279,8 +280,8 @@ def _published(
             f"VMamba's normalisations need paths through the whole image, and {layer.name} has "
             "windows or a class token; use normalise none"
         )
-    mode = {view: mode for mode, view in published_views.VMAMBA_MODES.items()}[config.view]
-    panels = published_views.vmamba_panels(
+    mode = {view: mode for mode, view in published_views.MODES.items()}[config.view]
+    panels = published_views.direction_panels(
         [direction.tensors for direction in layer.directions],
         [direction.path for direction in layer.directions],
         mode,
@@ -336,14 +337,13 @@ def combine(measured: Partial, config: ScanMapsConfig, meta: dict) -> ScanMaps:
     maps, pictures, sites = measured["maps"], measured["pictures"], measured.constants["sites"]
     numbers = measured["numbers"].astype(np.float64)
     means = numbers.mean(axis=0)
-    units = list(NUMBERS.values())
-    draws = redrawn_means(numbers, config.resamples, config.seed) if len(numbers) > 1 else None
+    several = len(numbers) > 1 and config.resamples > 1
+    drawn = redrawn_means(numbers, config.resamples, config.seed) if several else means[None]
 
-    def number(site: int, k: int) -> Number:
-        interval = NONE
-        if draws is not None and len(draws) > 1 and np.isfinite(means[site, k]):
-            interval = percentile(draws[:, site, k], config.confidence)
-        return Number(means[site, k], *interval, units[k])
+    def number(i: int, j: int, unit: str) -> dict[str, Any]:
+        known = several and np.isfinite(means[i, j])
+        interval = percentile(drawn[:, i, j], config.confidence) if known else NONE
+        return Number(means[i, j], *interval, unit).as_dict()
 
     meta = {
         **meta,
@@ -352,7 +352,7 @@ def combine(measured: Partial, config: ScanMapsConfig, meta: dict) -> ScanMaps:
         "view": VIEWS[config.view],
         "sites": sites,
         "numbers": {
-            site["name"]: {key: number(i, j).as_dict() for j, key in enumerate(NUMBERS)}
+            site["name"]: {key: number(i, j, NUMBERS[key]) for j, key in enumerate(NUMBERS)}
             for i, site in enumerate(sites)
             if np.isfinite(means[i]).any()
         },
@@ -370,6 +370,4 @@ def combine(measured: Partial, config: ScanMapsConfig, meta: dict) -> ScanMaps:
 def _quirks(config: ScanMapsConfig) -> list[str]:
     if config.view not in PUBLISHED:
         return []
-    return published_views.quirks(
-        *(["vmamba"] if config.aggregate == "mean" else []), f"vmamba {config.normalise}"
-    )
+    return published_views.quirks(config.aggregate, config.normalise)

@@ -6,37 +6,40 @@ measured behaviour; VMamba is arXiv 2401.10166, HiddenMambaAttn arXiv 2403.01590
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from workbench.hooks import outputs
 from workbench.mixing.hidden_attention import LIMIT, hidden_attention
-from workbench.paths import ScanPath
-from workbench.trace import record
+from workbench.models import backbone_of
+from workbench.paths import CLASS_TOKEN, ScanPath
+from workbench.trace import record, scans
 
-VMAMBA_MODES = {"CB": "QK", "CwBw": "QwKw", "ww": "w", "CwBdtw": "alpha"}
+MODES = {"CB": "QK", "CwBw": "QwKw", "ww": "w", "CwBdtw": "alpha"}
 """VMamba's names -> views of `hidden_attention`. Its `CBdt` cannot run as published."""
 
 NORMALISATIONS = ("none", "minmax", "absmax")
 """None; (x - min) / (max - min) (`_norm`); |x| / max |x| (`_absnorm`): over the whole matrix."""
 
-VIM_MAPS = ("raw", "rollout", "attribution")
+CLASS_MAPS = ("raw", "rollout", "attribution")
 
 CLAMP = 1e-20
 
 QUIRKS: dict[str, tuple[str, ...]] = {
-    "vmamba": (
+    "mean": (
         "the mean over channels is signed, so channels can cancel",
         "the value u and the skip connection D are left out; all but CwBdtw leave out the step too",
     ),
-    "vmamba minmax": (
+    "minmax": (
         "taken over the whole matrix with its masked zeros, so no influence is grey, not black",
     ),
-    "vmamba as published": (
+    "matrix as published": (
         f"CwBw and ww divide by a product clamped at {CLAMP:g}, which underflows on long sequences",
     ),
-    "vmamba rollout as published": ("columns, not rows, are divided by the sums of the rows",),
+    "stage rollout as published": ("columns, not rows, are divided by the sums of the rows",),
     "raw as published": (
         "each layer is scaled by its extremes over all channels, without taking absolute values",
     ),
@@ -49,7 +52,7 @@ QUIRKS: dict[str, tuple[str, ...]] = {
         "the weight of a token is the gradient of the residual stream there, not of the attention",
     ),
     "attribution as published": ("every token is given the class token's row",),
-    "vim as published": (
+    "class row as published": (
         "the class token's row leaves out the decay at the class token, and its own entry",
     ),
 }
@@ -76,10 +79,10 @@ def normalise(matrix: Tensor, how: str) -> Tensor:
     raise ValueError(f"a normalisation is one of {', '.join(NORMALISATIONS)}, not {how!r}")
 
 
-# VMamba
+# The four directions of VMamba
 
 
-def vmamba_matrix(
+def direction_matrix(
     tensors: Mapping[str, Tensor],
     mode: str,
     image: int = 0,
@@ -90,18 +93,17 @@ def vmamba_matrix(
 
     Args:
         tensors: of one site, from `workbench.record`.
-        mode: one of `VMAMBA_MODES`. Summed over states, signed mean over channels.
+        mode: one of `MODES`. Summed over states, signed mean over channels.
         as_published: with the clamped quotient instead of the exact decay.
 
     Raises:
         ValueError: for an unknown mode, or a matrix of more than `limit` bytes.
     """
-    if mode not in VMAMBA_MODES:
+    if mode not in MODES:
         raise ValueError(
-            f"VMamba's modes are {', '.join(VMAMBA_MODES)}, not {mode!r} (CBdt cannot run as "
-            "published)"
+            f"VMamba's modes are {', '.join(MODES)}, not {mode!r} (CBdt cannot run as published)"
         )
-    attention = hidden_attention(tensors, image, view=VMAMBA_MODES[mode])
+    attention = hidden_attention(tensors, image, view=MODES[mode])
     if not as_published or mode == "CB":
         return attention.matrix("mean", limit=limit)
     delta, A = attention.delta, attention.A
@@ -129,7 +131,7 @@ def in_image_order(matrix: Tensor, path: ScanPath) -> Tensor:
     return matrix[order][:, order]
 
 
-def vmamba_panels(
+def direction_panels(
     directions: Sequence[Mapping[str, Tensor]],
     paths: Sequence[ScanPath],
     mode: str,
@@ -151,7 +153,7 @@ def vmamba_panels(
     found = {}
     plain = []
     for k, (tensors, path) in enumerate(zip(directions, paths, strict=True)):
-        matrix = vmamba_matrix(tensors, mode, image, as_published)
+        matrix = direction_matrix(tensors, mode, image, as_published)
         found[f"ao{k}"] = normalise(matrix, how)
         plain.append(in_image_order(matrix, path))
         found[f"a{k}"] = normalise(plain[-1], how)
@@ -160,7 +162,7 @@ def vmamba_panels(
     return found
 
 
-def vmamba_rollout(matrices: Sequence[Tensor], as_published: bool = False) -> Tensor:
+def stage_rollout(matrices: Sequence[Tensor], as_published: bool = False) -> Tensor:
     """Attention rollout over the blocks of a stage: the product of (matrix + 1) / 2, each row
     divided by its sum (as published: each column by the sum of the row of its number).
     """
@@ -175,10 +177,10 @@ def vmamba_rollout(matrices: Sequence[Tensor], as_published: bool = False) -> Te
     return rolled
 
 
-# Vim
+# The class token of Vim
 
 
-def vim_class_row(
+def class_row(
     forward: Mapping[str, Tensor],
     backward: Mapping[str, Tensor],
     at: int,
@@ -208,8 +210,8 @@ def _without_last_decay(tensors: Mapping[str, Tensor], query: int, image: int) -
     return hidden_attention({**tensors, "delta": delta}, image).row(query, "channels")
 
 
-def vim_maps(
-    model: nn.Module,
+def class_maps(
+    model: Any,
     x: Tensor,
     name: str,
     start: int | None = None,
@@ -233,52 +235,53 @@ def vim_maps(
     Raises:
         ValueError: for an unknown map, a model without a class token, or a wrong layer.
     """
-    if name not in VIM_MAPS:
-        raise ValueError(f"the maps are {', '.join(VIM_MAPS)}, not {name!r}")
-    if getattr(model, "class_token", None) is None or not hasattr(model, "class_token_index"):
+    if name not in CLASS_MAPS:
+        raise ValueError(f"the maps are {', '.join(CLASS_MAPS)}, not {name!r}")
+    path = next((site.path for site in scans(model, (x.shape[-2], x.shape[-1]))), None)
+    tokens = () if path is None else np.flatnonzero(path.order == CLASS_TOKEN)
+    if path is None or not len(tokens):
         raise ValueError(
             f"{type(model).__name__} has no class token in a scan; choose a query by position"
         )
-    depth = len(model.layers)
-    start = 5 * depth // 8 if start is None else start
-    if not 0 <= start < depth:
-        raise ValueError(f"the first layer must be one of 0 to {depth - 1}, not {start}")
-    grid = model.grid(*x.shape[-2:])
-    at = model.class_token_index(grid[0] * grid[1])
-    layers = range(start, depth)
+    blocks = [level["module"] for level in model.feature_info]
+    start = 5 * len(blocks) // 8 if start is None else start
+    if not 0 <= start < len(blocks):
+        raise ValueError(f"the first layer must be one of 0 to {len(blocks) - 1}, not {start}")
+    at, blocks = int(tokens[0]), blocks[start:]
     weights: list[Tensor] = []
-    with record(model, sites="layers.*") as sites:
+    with record(model, sites=[f"{block}.*" for block in blocks]) as sites:
         if name == "attribution":
-            weights = _token_weights(model, x, layers, target)
+            weights = _token_weights(model, x, blocks, target)
         else:
             with torch.no_grad():
                 model(x)
-    pairs = [_pair(sites, i) for i in layers]
+    pairs = [_pair(sites, block) for block in blocks]
     maps = []
     for image in range(len(x)):
         own = [weight[image] for weight in weights]
-        maps.append(_vim_map(pairs, name, at, image, own, as_published))
+        maps.append(_class_map(pairs, name, at, image, own, as_published))
     maps = torch.stack(maps)
-    return torch.cat([maps[:, :at], maps[:, at + 1 :]], dim=1).unflatten(1, grid)
+    maps = torch.cat([maps[:, :at], maps[:, at + 1 :]], dim=1)
+    return maps.unflatten(1, (path.height, path.width))
 
 
-def _pair(sites: Mapping[str, Mapping], layer: int) -> tuple[Mapping, Mapping]:
-    found = [tensors for name, tensors in sites.items() if name.startswith(f"layers.{layer}.")]
+def _pair(sites: Mapping[str, Mapping], block: str) -> tuple[Mapping, Mapping]:
+    found = [tensors for name, tensors in sites.items() if name.startswith(f"{block}.")]
     return found[0], found[1]
 
 
 def _token_weights(
-    model: nn.Module, x: Tensor, layers: Sequence[int], target: Tensor | None
+    model: nn.Module, x: Tensor, blocks: Sequence[str], target: Tensor | None
 ) -> list[Tensor]:
     """Per layer (b, l): largest positive gradient of the logit over the channels of the residual
     stream, scaled to [0, 1] over the tokens.
     """
-    blocks = {i: model.get_submodule(f"layers.{i}") for i in layers}
-    with torch.enable_grad(), outputs(blocks) as seen:
+    modules = {block: model.get_submodule(block) for block in blocks}
+    with torch.enable_grad(), outputs(modules) as seen:
         logits = model(x.detach().requires_grad_())
     classes = logits.argmax(dim=1) if target is None else target
     chosen = logits.gather(1, classes.to(logits.device)[:, None]).sum()
-    gradients = torch.autograd.grad(chosen, [seen[i][1] for i in layers])
+    gradients = torch.autograd.grad(chosen, [backbone_of(model).residual(seen[b]) for b in blocks])
     weights = []
     for gradient in gradients:
         weight = gradient.relu().amax(dim=2).cpu()
@@ -287,7 +290,7 @@ def _token_weights(
     return weights
 
 
-def _vim_map(
+def _class_map(
     pairs: Sequence[tuple[Mapping, Mapping]],
     name: str,
     at: int,
@@ -297,9 +300,9 @@ def _vim_map(
 ) -> Tensor:
     """(l): the map of one image, class token included."""
     if name == "raw" or as_published:
-        rows = [vim_class_row(*pair, at, image, as_published) for pair in pairs]
+        rows = [class_row(*pair, at, image, as_published) for pair in pairs]
     else:
-        rows = [_vim_matrix(*pair, image, positive=name == "attribution") for pair in pairs]
+        rows = [_token_matrix(*pair, image, positive=name == "attribution") for pair in pairs]
     if name == "raw":
         if not as_published:
             rows = [row.abs() for row in rows]
@@ -318,7 +321,7 @@ def _vim_map(
     return rolled[at].clamp(min=0)
 
 
-def _vim_matrix(forward: Mapping, backward: Mapping, image: int, positive: bool) -> Tensor:
+def _token_matrix(forward: Mapping, backward: Mapping, image: int, positive: bool) -> Tensor:
     """(l, l) in image order, both directions, over channels: mean of |.|, or of the positive part
     scaled by the largest entry of all channels.
     """

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from workbench.methods.method import Config
+from workbench.methods.method import BootstrapConfig
 
 VIEWS = ("gradient", "perturb", "cut", "patching", "bounds", "horizon")
 
 
 @dataclass(frozen=True)
-class SensitivityConfig(Config):
+class SensitivityConfig(BootstrapConfig):
     """What is asked of the scans, and how strong the attacks are.
 
     Attributes:
@@ -31,9 +31,6 @@ class SensitivityConfig(Config):
         raw_norms: keep ||dJ/dtheta|| too. It changes when rows of the projection are rescaled,
             which changes no output, so it says nothing about the model.
         quick: a first look: one budget, few steps and draws, no narrow scopes.
-        confidence: level of the intervals.
-        resamples: bootstrap resamples over images.
-        seed: of random starts, draws and resamples.
         chunk: images measured at a time.
     """
 
@@ -53,9 +50,7 @@ class SensitivityConfig(Config):
     narrow: bool = True
     raw_norms: bool = False
     quick: bool = False
-    confidence: float = 0.95
     resamples: int = 2000
-    seed: int = 0
     chunk: int = 25
 
     def __post_init__(self) -> None:
@@ -76,8 +71,6 @@ class SensitivityConfig(Config):
                 raise ValueError(f"{field} counts in 1/255 and must lie in (0, 255], not {value:g}")
         self.at_least(steps=1, restarts=1, draws=1, attack_steps=1, attack_seeds=1)
         self.at_least(chunk=1, halvings=0, resamples=1)
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must lie between 0 and 1, not {self.confidence:g}")
 
 
 def settled(config: SensitivityConfig) -> SensitivityConfig:

@@ -1,7 +1,5 @@
 """Pictures, report and table of what attacks do through B, C and delta."""
 
-import csv
-import io
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -14,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
-from workbench.figures.cells import csv_cells, words
+from workbench.figures.cells import csv_text, words
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
 from workbench.results import Sensitivity
@@ -489,13 +487,7 @@ def caption(result: Sensitivity) -> str:
 
 def csv_table(results: Sequence[Sensitivity]) -> str:
     """All numbers of all views, one line each."""
-    out = io.StringIO()
-    table = csv.writer(out, lineterminator="\n")
-    table.writerow(["model", "view", "row", "number", "value", "low", "high", "unit"])
-
-    def write(model: str, view: str, row: str, number: str, entry: dict) -> None:
-        table.writerow([model, view, row, number, *csv_cells(entry), entry["unit"]])
-
+    rows: list[list[Any]] = []
     for result in results:
         model = result.meta["model"]
         for view, found in result.meta["views"].items():
@@ -503,10 +495,10 @@ def csv_table(results: Sequence[Sensitivity]) -> str:
                 name = " ".join(str(v) for v in row.values() if isinstance(v, str | float))
                 for number, entry in row.items():
                     if isinstance(entry, dict):
-                        write(model, view, name, number, entry)
+                        rows.append([model, view, name, number, entry])
             for kind, shares in found.get("shares", {}).items():
                 for tensor, entry in shares.items():
-                    write(model, view, tensor, kind, entry)
+                    rows.append([model, view, tensor, kind, entry])
         for claim in result.meta["claims"]:
-            table.writerow([model, "claim", claim["claim"], claim["verdict"], "", "", "", ""])
-    return out.getvalue()
+            rows.append([model, "claim", claim["claim"], claim["verdict"], "", "", "", ""])
+    return csv_text(["model", "view", "row", "number"], rows)

@@ -41,7 +41,7 @@ class Subject:
         if not sites:
             raise ValueError(
                 f"{type(model).__name__} has no selective scan, so B, C and delta cannot be "
-                "probed; input attacks, corruptions and patch probes apply to it: vssm robustness"
+                "perturbed; attacks and perturbations of the image can be: vssm robustness"
             )
         return cls(answer.model, answer, sites)
 
