@@ -28,7 +28,6 @@ from workbench.fields import read_option
 from workbench.figures import paths as path_pictures
 from workbench.figures.files import FORMATS, publish, save_figure, save_text
 from workbench.figures.width import VENUES, scaled
-from workbench.former import options_of_today
 from workbench.files import printable
 from workbench.paths import gallery
 from workbench.results import Result, content_hash, provenance, safe_name

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from workbench.images import Images, Preprocessing, preprocessing_for
 from workbench.results import atomic_write, content_hash
 
-
 _RANGES = {
     "size": (4, 4096),
     "load_size": (4, 4096),

@@ -29,7 +29,7 @@ class Lined(dict[str, Any]):
 
 
 def line_of(mapping: Any, key: Any) -> str:
-    """", line 3", or nothing where it is not known."""
+    """ ", line 3", or nothing where it is not known."""
     line = mapping.lines.get(key) if isinstance(mapping, Lined) else None
     return f", line {line}" if line else ""
 

@@ -16,7 +16,9 @@ from workbench.results import Result, load
 def parser() -> ArgumentParser:
     """Its options."""
     made = ArgumentParser(description="Print what result files hold; with --out, draw them.")
-    made.add_argument("result", nargs="+", help="result files (.npz), of one kind to be drawn; a folder is listed")
+    made.add_argument(
+        "result", nargs="+", help="result files (.npz), of one kind to be drawn; a folder is listed"
+    )
     made.add_argument("--out", default=None, help="folder for figures and tables")
     made.add_argument("--json", action="store_true", help="print JSON")
     return made

@@ -42,4 +42,6 @@ def complete(name: str) -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
         reason = printable(f"{type(error).__name__}: {error}")
-        raise ResultError(f"{name} does not say all of itself ({reason}); make it again.") from error
+        raise ResultError(
+            f"{name} does not say all of itself ({reason}); make it again."
+        ) from error

@@ -14,7 +14,19 @@ SUFFIXES = (
 )
 """File name endings that count as images, in upper or lower case."""
 
-_PHOTOS = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".raw", ".dng", ".cr2", ".nef", ".arw", ".svg")
+_PHOTOS = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".jp2",
+    ".raw",
+    ".dng",
+    ".cr2",
+    ".nef",
+    ".arw",
+    ".svg",
+)
 _LABELS = "labels.csv"
 
 
@@ -80,9 +92,7 @@ def _not_taken(paths: Sequence[Path]) -> list[str]:
     photos = {end: count for end, count in counted.items() if end in _PHOTOS}
     said = []
     if photos:
-        said.append(
-            f"{_kinds(photos)} cannot be read here: convert them to JPEG or PNG."
-        )
+        said.append(f"{_kinds(photos)} cannot be read here: convert them to JPEG or PNG.")
     rest = {end: count for end, count in counted.items() if end not in photos}
     if rest:
         said.append(f"{_kinds(rest)} are not taken for images.")

@@ -226,7 +226,9 @@ def _open(source: Source) -> Images:
     path = Path(source).expanduser()
     if path.is_dir():
         return _open_folder(path, path.resolve().name or str(path))
-    if not path.exists() and (found := sorted(glob.glob(str(path), recursive=True))):
+    # a pattern that the shell was told to leave alone; Path.glob takes no absolute one
+    found = [] if path.exists() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+    if found:
         return _open_list([file for file in found if Path(file).is_file()])
     if not path.exists():
         raise ValueError(

@@ -57,6 +57,9 @@ _COMMON = {
 }
 
 _NUMBERED = {"numbers": NUMBERS}
+_CONDITION = _object(
+    "name group series numbers", name=TEXT, group=TEXT, series=TEXT, numbers=NUMBERS
+)
 _POINT = _object(
     "size numbers layers", size=WHOLE, numbers=NUMBERS, layers=_list(_object("median length"))
 )
@@ -97,7 +100,9 @@ _OWN: dict[str, dict[str, dict[str, Any]]] = {
     "robustness": {
         **_NUMBERED,
         "conditions": _list(
-            _object("name group series numbers", name=TEXT, group=TEXT, series=TEXT, numbers=NUMBERS)
+            _object(
+                "name group series numbers", name=TEXT, group=TEXT, series=TEXT, numbers=NUMBERS
+            )
         ),
         "benchmark": TEXTS,
         "directions": TEXTS,

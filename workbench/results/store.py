@@ -21,7 +21,6 @@ from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 
-from workbench.former import renamed
 from workbench.archives import open_npz
 from workbench.files import NotAFile, printable
 from workbench.results import schema
@@ -98,13 +97,13 @@ def load(source: str | PurePath | BinaryIO) -> Result:
     if absent:
         raise ResultError(f'{name} lacks the arrays {listed(absent)} of a "{kind}" result.')
     if wrong := schema.problem(cls.kind, meta):
-        raise ResultError(f'{name} is a damaged "{kind}" result ({printable(wrong)}); make it again.')
+        raise ResultError(
+            f'{name} is a damaged "{kind}" result ({printable(wrong)}); make it again.'
+        )
     try:
         return cls(meta=meta, **arrays)
     except (ValueError, TypeError, AttributeError, LookupError) as error:
-        raise ResultError(
-            f'{name} holds a damaged "{kind}" result: {printable(error)}'
-        ) from error
+        raise ResultError(f'{name} holds a damaged "{kind}" result: {printable(error)}') from error
 
 
 def _class_of(kind: Any, name: str) -> type[Result]:

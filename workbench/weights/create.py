@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from workbench.files import printable
 from workbench.models import REGISTERED, Adaptation, backbone_of
 from workbench.weights.files import fetch_published, find_weights, read_state_dict, sha256
-from workbench.weights.identify import clean_keys, prefixes, variant_of
+from workbench.weights.identify import clean_keys, prefixes, renamed, variant_of
 from workbench.weights.matching import match, parts
 from workbench.weights.provenance import Provenance
 from workbench.weights.values import check_values
@@ -62,10 +62,9 @@ def load_into(
     """
     target, backbone = model.state_dict(), backbone_of(model)
     found = match(
-        state_dict, target, lambda tensors: backbone.checkpoint_filter_fn(clean_keys(tensors))
+        state_dict, target, lambda tensors: backbone.checkpoint_filter_fn(renamed(tensors))
     )
     state = found.state
-    check_values(state, target)
     report = Report(unexpected=list(found.left_out), notes=list(found.notes))
     try:
         resized = backbone.fit_positions(state, pos_embed)
@@ -82,6 +81,7 @@ def load_into(
             report.unexpected += dropped
             report.notes.append("the model has no classifier: the one in the file is left out")
     _check(model, state, target, report)
+    check_values(state, target)
     with torch.no_grad():
         model.load_state_dict({k: v for k, v in state.items() if k in target}, strict=False)
     return report
@@ -287,7 +287,8 @@ def _timm_folder(folder: Path) -> dict:
 def _infer(path: Path, state: Mapping[str, Tensor], notes: list[str]) -> str:
     if _timm_folder(path.parent):
         return f"local-dir:{path.parent}"
-    fitting = [name for name in variant_of(state) if name != _title(model)]
+    candidates = (variant_of(part) for _, part in parts(state, len(state) // 4))
+    fitting = next(filter(None, candidates), [])
     if not fitting:
         raise ValueError(
             f"no released model has the names and shapes in {path.name}: name the model as well"

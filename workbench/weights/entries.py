@@ -39,8 +39,10 @@ def choose(
     """
     found = dictionaries(content)
     names = [name for name in found if name]
-    listed = f"it has {', '.join(printable(n, 60) for n in names[:20])}" if names else (
-        "it has no entries"
+    listed = (
+        f"it has {', '.join(printable(n, 60) for n in names[:20])}"
+        if names
+        else ("it has no entries")
     )
     if entry is not None:
         if entry in found:

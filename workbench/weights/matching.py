@@ -40,13 +40,16 @@ def match(
     Args:
         translate: from older names of a family to those of the model.
     """
-    state = _without_wrappers(state, target)
-    found: list[tuple[int, str, dict[str, Tensor]]] = []
+    found: list[tuple[tuple[int, int], str, dict[str, Tensor]]] = []
     for prefix, inner in parts(state, len(target) // 2):
-        for tensors in (inner, translate(inner)):
-            found.append((_fitting(tensors, target), prefix, tensors))
-    most = max((count for count, _, _ in found), default=0)
-    best = [entry for entry in found if entry[0] == most] if most else []
+        plain = _without_wrappers(inner, target)
+        for tensors in (inner, plain, translate(plain)):
+            fitting = sum(_fits(key, value, target) for key, value in tensors.items())
+            strange = sum(key not in target for key in tensors)
+            if fitting:
+                found.append(((fitting, -strange), prefix, tensors))
+    most = max((entry[0] for entry in found), default=None)
+    best = [entry for entry in found if entry[0] == most]
     if not best:
         return Match(translate(dict(state)), [], [])
     _, prefix, own = best[0]
@@ -60,7 +63,9 @@ def match(
     others = [p for _, p, _ in best[1:] if not (p.startswith(prefix) or prefix.startswith(p))]
     if others:
         alike = ", ".join(dict.fromkeys(printable(p.rstrip("."), 60) for p in (prefix, *others)))
-        notes.append(f"the file has the model's weights several times ({alike}): the first is taken")
+        notes.append(
+            f"the file has the model's weights several times ({alike}): the first is taken"
+        )
     if left_out:
         shown = ", ".join(printable(key, 60) for key in left_out[:3])
         more = ", ..." if len(left_out) > 3 else ""
@@ -68,9 +73,7 @@ def match(
     return Match(own, left_out, notes)
 
 
-def parts(
-    state: Mapping[str, Tensor], least: int = 0
-) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def parts(state: Mapping[str, Tensor], least: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """What lies under each prefix with at least so many names, under names without it; shortest
     prefixes first.
     """
@@ -83,9 +86,7 @@ def parts(
             yield prefix, {k.removeprefix(prefix): state[k] for k in state if k.startswith(prefix)}
 
 
-def _without_wrappers(
-    state: Mapping[str, Tensor], target: Iterable[str]
-) -> dict[str, Tensor]:
+def _without_wrappers(state: Mapping[str, Tensor], target: Iterable[str]) -> dict[str, Tensor]:
     """Wrappers of parts of a model add private words (`_orig_mod`, `_fsdp_wrapped_module`) inside
     its names.
     """
@@ -99,7 +100,3 @@ def _without_wrappers(
 
 def _fits(name: str, value: Tensor, target: Mapping[str, Tensor]) -> bool:
     return name in target and value.shape == target[name].shape
-
-
-def _fitting(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> int:
-    return sum(_fits(key, value, target) for key, value in state.items())

@@ -80,7 +80,10 @@ def _load(path: Path, mmap: bool, stand_ins: Mapping[str, type]) -> object:
     allowed = [(kind, name) for name, kind in stand_ins.items()]
     with _ONE_READER, torch.serialization.safe_globals(allowed), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols and TorchScript
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        if mmap:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file:  # by its name, torch would take it for another format
+            return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _check_zip(path: Path) -> bool:
@@ -92,9 +95,7 @@ def _check_zip(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             total = sum(entry.file_size for entry in entries)
-            longest = max(
-                (e.file_size for e in entries if e.filename.endswith(".pkl")), default=0
-            )
+            longest = max((e.file_size for e in entries if e.filename.endswith(".pkl")), default=0)
             if total > bearable(path.stat().st_size) or longest > UNPACKED:
                 raise ValueError(
                     f"{path.name} unpacks to {total / 2**20:,.0f} MB, more than weights of its size"
@@ -113,7 +114,8 @@ def _check_zip(path: Path) -> bool:
             f"{path.name} is damaged: the checksum of {printable(wrong, 60)} is another; get it "
             "again"
         )
-    return all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    return stored and path.suffix != ".safetensors"
 
 
 def _learnt(stand_ins: dict[str, type], error: Exception) -> bool:
@@ -141,7 +143,7 @@ def _hostile(name: str) -> bool:
     """
     module, _, last = name.rpartition(".")
     found = getattr(builtins, last, None) if module == "builtins" else None
-    return inspect.isbuiltin(found) and found is not getattr or last in ("open", "__import__")
+    return (inspect.isbuiltin(found) and found is not getattr) or last in ("open", "__import__")
 
 
 def _refusal(file: str, error: Exception) -> ValueError:
@@ -155,6 +157,11 @@ def _refusal(file: str, error: Exception) -> ValueError:
         )
     if "TorchScript" in said:
         return ValueError(f"{file} is a TorchScript program, not weights")
+    if "persistent_load" in said:
+        return ValueError(
+            f"{file} holds modules as Python objects, which would have to be run to be read; save "
+            "a state_dict() instead"
+        )
     reason = type(error).__name__
     if "Unsupported operand" in said:
         reason = "a pickle with instructions that weights do not need; nothing in it was run"

@@ -53,6 +53,4 @@ def _read_safetensors(path: Path) -> Mapping:
     try:
         return safetensors.torch.load_file(path)
     except Exception as error:  # its own error, or torch's at types that torch does not know
-        raise ValueError(
-            f"{path.name} is damaged or incomplete ({printable(error)})"
-        ) from error
+        raise ValueError(f"{path.name} is damaged or incomplete ({printable(error)})") from error
