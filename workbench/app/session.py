@@ -41,6 +41,7 @@ class Spec:
         that the app was started with, "auto" for those that its adapter gives.
     stamp: time and size of that file, so that a new file of the same name is read again.
     size: of the input, in pixels.
+    entry: which of the dictionaries in the file, where it was said.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Spec:
     seed: int
     size: int
     stamp: tuple[int, int] | None = None
+    entry: str | None = None
 
     @property
     def random(self) -> bool:
@@ -75,6 +77,7 @@ class Spec:
             found = ["--repo", short(own.folder), "--adapter", short(own.adapter)]
         if self.weights != "auto":
             found += ["--weights", short(self.source)]
+        found += ["--entry", self.entry] if self.entry else []
         return found + (["--seed", str(self.seed)] if self.seed else [])
 
     @property
@@ -84,7 +87,7 @@ class Spec:
 
     def untrained(self) -> "Spec":
         weights = "auto" if repository.repository_of(self.model) else "random"
-        return replace(self, weights=weights, stamp=None)
+        return replace(self, weights=weights, stamp=None, entry=None)
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,17 @@ def load(spec: Spec) -> Loaded:
     if own := repository.repository_of(spec.model):
         weights = None if spec.weights == "auto" else spec.source
         model = external.load(
-            own.folder, own.adapter, size=spec.size, weights=weights, seed=spec.seed
+            own.folder,
+            own.adapter,
+            size=spec.size,
+            weights=weights,
+            entry=spec.entry,
+            seed=spec.seed,
         )
     else:
-        model = create_model(spec.model, spec.source, seed=spec.seed, img_size=spec.size)
+        model = create_model(
+            spec.model, spec.source, seed=spec.seed, img_size=spec.size, entry=spec.entry
+        )
     return Loaded(model, threading.RLock())
 
 

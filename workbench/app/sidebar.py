@@ -94,7 +94,7 @@ def _described(name: str) -> str:
     return f"your repository: {name}" if repository.repository_of(name) else name
 
 
-def spec(model: str, weights: str, seed: int, size: str) -> Spec:
+def spec(model: str, weights: str, seed: int, size: str, entry: str | None = None) -> Spec:
     """The choices, complete."""
     known = timm.get_pretrained_cfg(model)
     own = known.input_size[-1] if known else 224
@@ -103,7 +103,7 @@ def spec(model: str, weights: str, seed: int, size: str) -> Spec:
     if weights not in ("random", "official", "auto"):
         state = (weights_folder() / weights).stat()
         stamp = (state.st_mtime_ns, state.st_size)
-    return Spec(model, weights, seed, min(max(pixels, 64), 512), stamp)
+    return Spec(model, weights, seed, min(max(pixels, 64), 512), stamp, entry)
 
 
 def draw() -> None:
@@ -111,6 +111,15 @@ def draw() -> None:
     st.session_state["choice"] = None
     with st.sidebar, sentences():
         model, weights = choose_model(model_names(), "Model", "model")
+        entry = None
+        if weights in checkpoints(model) and not weights.endswith(".safetensors"):
+            entry = st.text_input(
+                "Entry of the checkpoint",
+                key="entry",
+                bind="query-params",
+                help="Which of the dictionaries in the file, such as model_ema; empty for the one "
+                "that is usual.",
+            )
         samples = open_images("samples").names
         image = st.selectbox("Image", [*samples, UPLOAD], key="image", bind="query-params")
         images = _upload() if image == UPLOAD else open_images([SAMPLES / image])
@@ -124,7 +133,9 @@ def draw() -> None:
         seed = st.number_input(
             "Seed of random weights", 0, 2**31 - 1, 0, key="seed", bind="query-params"
         )
-        st.session_state["choice"] = Choice(spec(model, weights, int(seed), size), size, images)
+        st.session_state["choice"] = Choice(
+            spec(model, weights, int(seed), size, entry or None), size, images
+        )
 
 
 def _upload() -> Images | None:
