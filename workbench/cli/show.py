@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from workbench import figures
+from workbench import figures, places
 from workbench.cli.measure import summary
 from workbench.figures.label import label
 from workbench.results import Result, load
@@ -26,6 +26,7 @@ def parser() -> ArgumentParser:
 
 def command(args: Namespace) -> int:
     """Print numbers, captions and versions; draw."""
+    args.result = [str(places.found(path)) for path in args.result]
     files = list(_files(args.result))
     results = [load(file) for file in files]
     kinds = {result.kind for result in results}

@@ -17,12 +17,13 @@ from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
+from workbench import places
 from workbench.archives import open_npz
 from workbench.files import NotAFile, printable, regular
 from workbench.images.decoding import BadImage, decode, decoding_reason
 from workbench.images.folders import SUFFIXES, look
 
-SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "images"
+SAMPLES = places.SAMPLES / "images"
 
 LARGEST = 2**30
 """Bytes of an image file; longer ones are not read, not even for the fingerprint."""
@@ -223,7 +224,7 @@ def _open(source: Source) -> Images:
         raise ValueError(
             f'The path of the images is empty; give a folder, {_reads()} or "samples".'
         )
-    path = Path(source).expanduser()
+    path = places.found(source)
     if path.is_dir():
         return _open_folder(path, path.resolve().name or str(path))
     # a pattern that the shell was told to leave alone; Path.glob takes no absolute one
@@ -246,7 +247,7 @@ def _open_list(source: Sequence[Any]) -> Images:
     names, contents = [], []
     for i, item in enumerate(source):
         if isinstance(item, str | PurePath):
-            path = Path(item).expanduser()
+            path = places.found(item)
             if path.exists():
                 regular(path)
             if not path.is_file():

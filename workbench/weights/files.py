@@ -15,6 +15,7 @@ import torch
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
+from workbench import places
 from workbench.files import regular
 from workbench.models.family import source_of, unreachable
 from workbench.weights.entries import choose
@@ -44,7 +45,7 @@ def find_weights(spec: str | Path) -> Path:
     text = str(spec)
     if text.startswith("hf-hub:"):
         return _from_hub(text.removeprefix("hf-hub:"))
-    path = Path(spec).expanduser()
+    path = places.found(spec)
     if path.is_dir():
         return _in_folder(path)
     if path.is_file():
