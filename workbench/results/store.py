@@ -23,6 +23,7 @@ import numpy as np
 
 from workbench.archives import open_npz
 from workbench.files import NotAFile, printable
+from workbench.former import renamed
 from workbench.results import schema
 from workbench.results.provenance import canonical_json
 
@@ -92,6 +93,9 @@ def load(source: str | PurePath | BinaryIO) -> Result:
     arrays, meta = load_arrays(source, of_kind=True)
     kind = meta.pop("kind", None)
     cls = _class_of(kind, name)
+    if cls.in_former_words:
+        arrays = {renamed(name): value for name, value in arrays.items()}
+        meta |= {key: renamed(meta[key]) for key in cls.in_former_words if key in meta}
     fields = _array_fields(cls)
     absent = [field for field, required in fields.items() if required and field not in arrays]
     if absent:
@@ -212,7 +216,7 @@ def load_arrays(
             wanted: Collection[str] = archive.names if checksums is None else checksums
             if of_kind:
                 fields = _array_fields(_class_of(meta.get("kind"), name))
-                wanted = [field for field in fields if field in archive]
+                wanted = [member for member in archive.names if renamed(member) in fields]
             arrays = {member: archive[member] for member in wanted if member != "meta"}
     except ResultError:
         raise
