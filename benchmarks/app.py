@@ -40,7 +40,7 @@ def free_port() -> int:
 
 def started(port: int) -> subprocess.Popen:
     """The app's server, once it answers."""
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command = [sys.executable, "-m", "workbench.app.server", "--port", str(port)]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     while server.poll() is None:
         try:

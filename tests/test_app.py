@@ -15,7 +15,7 @@ from workbench.images import open_images
 from workbench.runner import joined, parts, run
 from workbench.weights import create_model, facts_of
 
-APP = str(Path(__file__).parents[1] / "app.py")
+APP = str(Path(__file__).parents[1] / "workbench" / "app" / "main.py")
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_upload_is_measured(app):
 @pytest.fixture
 def maps(app):
     app.run()
-    return app.switch_page("workbench/app/scan_maps.py")
+    return app.switch_page("scan_maps.py")
 
 
 @pytest.mark.parametrize("model", ["vmamba_nano", "vim_nano", "mambavision_nano"])
@@ -211,7 +211,7 @@ def test_a_model_without_a_scan_says_so(maps):
 @pytest.fixture
 def sizes(app):
     """The page of a small convolutional network over two sizes, before its first run."""
-    app.switch_page("workbench/app/resolution.py")
+    app.switch_page("resolution.py")
     app.query_params.update({"model": "resnet_nano", "sizes-64": ["32", "64"]})
     return app
 
@@ -334,7 +334,7 @@ def test_class_names_are_those_of_the_training_images(monkeypatch):
 @pytest.fixture
 def attacks(app):
     app.run()
-    return app.switch_page("workbench/app/sensitivity.py")
+    return app.switch_page("sensitivity.py")
 
 
 @pytest.mark.parametrize("model", ["vmamba_nano", "vim_nano", "mambavision_nano"])

@@ -17,7 +17,7 @@ from workbench.images import open_images, preprocessing_for
 from workbench.runner import run
 
 EXTERNAL = Path(__file__).parent / "external"
-APP = str(Path(__file__).parents[1] / "app.py")
+APP = str(Path(__file__).parents[1] / "workbench" / "app" / "main.py")
 ADAPTER = """
 import os
 from pathlib import Path
@@ -55,7 +55,7 @@ def app(adapter):
         test = AppTest.from_file(APP, default_timeout=120)
         if page is not None:
             test.run()  # only then are the pages known
-            test.switch_page(f"workbench/app/{page}.py")
+            test.switch_page(f"{page}.py")
         test.query_params.update(size="64", model="Their-VMamba", **query)
         return test.run()
 

@@ -46,9 +46,9 @@ def folder(measured, tmp_path, monkeypatch):
 
 @pytest.fixture
 def page(folder):
-    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    test = AppTest.from_file(str(ROOT / "workbench/app/main.py"), default_timeout=60)
     test.query_params["size"] = "64"
-    return test.switch_page("workbench/app/results.py")
+    return test.switch_page("results.py")
 
 
 def chosen(page: AppTest, *names: str) -> AppTest:
@@ -164,7 +164,7 @@ def test_files_that_cannot_be_opened_are_one_sentence_each(page, folder, tmp_pat
             "cut.npz is not a readable", "words.npz is not a readable",
             "plain.npz is not a readable", "newer.npz was written by a newer version",
             'other.npz holds a result of kind "horoscope"',
-            "bare.npz is a sensitivity result that does not say all of itself",
+            "bare.npz does not say all of itself",
         ),
         strict=True,
     ):  # fmt: skip
@@ -223,8 +223,8 @@ def test_the_gallery_measures_nothing_and_links_to_pages_and_files(monkeypatch):
 
     monkeypatch.setattr(session, "load", forbidden)
     monkeypatch.delenv("VSSM_RESULTS", raising=False)
-    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    test.switch_page("workbench/app/gallery.py").run()
+    test = AppTest.from_file(str(ROOT / "workbench/app/main.py"), default_timeout=60)
+    test.switch_page("gallery.py").run()
     assert not test.exception
     assert [error.value for error in test.error] == []
     cards = gallery.CARDS
@@ -243,6 +243,6 @@ def test_the_gallery_measures_nothing_and_links_to_pages_and_files(monkeypatch):
 
 def test_the_gallery_of_another_results_folder_links_to_pages_only(tmp_path, monkeypatch):
     monkeypatch.setenv("VSSM_RESULTS", str(tmp_path))
-    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    test.switch_page("workbench/app/gallery.py").run()
+    test = AppTest.from_file(str(ROOT / "workbench/app/main.py"), default_timeout=60)
+    test.switch_page("gallery.py").run()
     assert {link.label for link in links(test)} == {"Make it here"}

@@ -46,8 +46,7 @@ def url(tmp_path_factory, browser):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    command += ["--server.address", "127.0.0.1", "--server.headless", "true"]
+    command = [sys.executable, "-m", "workbench.app.server", "--port", str(port)]
     log = tmp_path_factory.mktemp("server") / "log.txt"
     environment = {**os.environ, "VSSM_WEIGHTS": str(empty), "VSSM_RESULTS": str(results)}
     with log.open("w") as output:

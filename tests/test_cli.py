@@ -148,7 +148,7 @@ def test_sensitivity_reports_its_views_and_claims(tmp_path, capsys) -> None:
     assert found.meta["views"]["bounds"]["exceeded"] == 0
     assert (tmp_path / "sensitivity-mambavision_nano.png").read_bytes().startswith(b"\x89PNG")
     assert (
-        "mambavision_nano,patching,B all,recovered," in (tmp_path / "sensitivity.csv").read_text()
+        "mambavision_nano,patching,all B,recovered," in (tmp_path / "sensitivity.csv").read_text()
     )
     assert main(["show", str(file)]) == 0
     assert text.strip() in capsys.readouterr().out

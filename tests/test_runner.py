@@ -503,7 +503,7 @@ def test_notes_on_images_reach_the_result(model: nn.Module, tmp_path: Path) -> N
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_said_in_one_sentence(model: nn.Module, folder: Path) -> None:
-    with pytest.raises(ValueError, match='device is "cuda", but there is no usable GPU'):
+    with pytest.raises(ValueError, match='device is "cuda", which cannot be used here'):
         run(MeanMethod(), model, folder, Config(), preprocessing=SMALL, device="cuda")
 
 

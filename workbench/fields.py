@@ -5,7 +5,11 @@ import types
 import typing
 from typing import Any
 
+from workbench.files import printable
 from workbench.methods.method import choices, chosen
+
+LARGEST = 16384
+"""Pixels a side."""
 
 
 def read_option(name: str, value: Any, hint: Any) -> Any:
@@ -29,10 +33,14 @@ def read_size(text: Any) -> int | tuple[int, int]:
     parts = text if isinstance(text, list | tuple) else str(text).replace("x", ",").split(",")
     try:
         numbers = [int(part) for part in parts]
-    except ValueError:
+    except (ValueError, TypeError):
         numbers = []
     if len(numbers) not in (1, 2) or min(numbers, default=0) < 1:
-        raise ValueError(f"size {text!r} is not a number of pixels such as 224 or 224,320")
+        raise ValueError(
+            f"size {printable(text, 60)!r} is not a number of pixels such as 224 or 224,320"
+        )
+    if max(numbers) > LARGEST:
+        raise ValueError(f"size {max(numbers)} is more than {LARGEST} pixels")
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
@@ -69,7 +77,7 @@ def _listed(values: Any, name: str, kind: type) -> tuple:
     try:
         return tuple(kind(part) if isinstance(part, str) else part for part in parts if part != "")
     except ValueError:
-        shown = " ".join(map(str, parts))
+        shown = printable(" ".join(map(str, parts)), 60)
         raise ValueError(f"{name} must be numbers, not {shown}") from None
 
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from workbench import distributed, figures, methods
@@ -29,10 +28,11 @@ from workbench.fields import read_option
 from workbench.figures import paths as path_pictures
 from workbench.figures.files import FORMATS, publish, save_figure, save_text
 from workbench.figures.width import VENUES, scaled
-from workbench.former import options_of_today
+from workbench.files import printable
 from workbench.paths import gallery
-from workbench.results import Result, content_hash, provenance
+from workbench.results import Result, content_hash, provenance, safe_name
 from workbench.study import Study, announce
+from workbench.yamlfile import Lined, line_of, read_yaml
 
 PATHS = "paths"
 """In the place of a method: scan paths over a grid, which need no model."""
@@ -78,27 +78,56 @@ def read(file: str | Path) -> Paper:
             the wrong type.
         OSError: when the file cannot be read.
     """
-    try:
-        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is no YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("figures"), dict):
+    found = read_yaml(file)
+    if not isinstance(found, Lined) or not isinstance(found.get("figures"), Lined):
         raise ValueError(f"{file} has no `figures:`, a mapping of names to what they show")
     _known(found, ("venue", "width", "formats", "defaults", "figures"), str(file))
-    width = found.get("width")
-    if "venue" in found:
-        _known([found["venue"]], VENUES, f"venue of {file}")
-        width = VENUES[found["venue"]]
-    formats = tuple(found.get("formats", FORMATS))
-    _known(formats, FORMATS, f"formats of {file}")
-    defaults = found.get("defaults") or {}
+    defaults = found.get("defaults") or Lined()
+    if not isinstance(defaults, Lined):
+        raise ValueError(f"{file}{line_of(found, 'defaults')}: defaults must be a mapping")
     figures = {}
-    for name, entry in found["figures"].items():
-        where = f"figure {name} of {file}"
-        if not isinstance(entry, dict) or "method" not in entry:
-            raise ValueError(f"{where} names no method")
-        figures[str(name)] = _figure({**defaults, **entry}, where)
-    return Paper(figures, width, formats)
+    for key, entry in found["figures"].items():
+        name, line = str(key), line_of(found["figures"], key)
+        where = f"figure {printable(name, 60)} of {file}"
+        if name in _TAKEN or safe_name(name) != name:
+            raise ValueError(
+                f"{where}{line}: a figure's name is that of its folder in --out; letters, digits, "
+                f"_, - and . make one, and {', '.join(_TAKEN)} are taken"
+            )
+        if not isinstance(entry, Lined) or "method" not in entry:
+            raise ValueError(f"{where}{line} names no method")
+        figures[name] = _figure(entry.over(defaults), where)
+    return Paper(figures, _width(found, str(file)), _formats(found, str(file)))
+
+
+_TAKEN = ("results", "manifest.json")
+
+
+def _width(found: Lined, file: str) -> float | None:
+    """Inches."""
+    if "venue" in found:
+        venue = found["venue"]
+        _known([venue], VENUES, f"venue of {file}{line_of(found, 'venue')}")
+        return VENUES[venue]
+    width = found.get("width")
+    number = isinstance(width, int | float) and not isinstance(width, bool)
+    if width is not None and not (number and 0.5 <= width <= 100):
+        raise ValueError(
+            f"{file}{line_of(found, 'width')}: width must be 0.5 to 100 inches, not "
+            f"{printable(width, 60)}"
+        )
+    return width
+
+
+def _formats(found: Lined, file: str) -> tuple[str, ...]:
+    formats = found.get("formats", FORMATS)
+    if not isinstance(formats, list | tuple) or not formats:
+        raise ValueError(
+            f"{file}{line_of(found, 'formats')}: formats must be a list such as [pdf, png], not "
+            f"{printable(formats, 60)}"
+        )
+    _known(formats, FORMATS, f"formats of {file}{line_of(found, 'formats')}")
+    return tuple(formats)
 
 
 def make(
@@ -206,10 +235,9 @@ def _draw(figure: Figure, results: list[Result], paper: Paper, out: Path) -> lis
     return save_figure(drawn, out / sheet.name, sheet.caption, paper.formats)
 
 
-def _figure(entry: dict[str, Any], where: str) -> Figure:
+def _figure(entry: Lined, where: str) -> Figure:
     method = str(entry["method"]).replace("_", "-")
-    _known([method], (*methods.METHODS, PATHS), f"method of {where}")
-    entry = options_of_today({**entry, "method": method})
+    _known([method], (*methods.METHODS, PATHS), f"method of {where}{line_of(entry, 'method')}")
     parts = {"config": {}, "compare": {}, "draw": {}}
     if method != PATHS:
         parts = {
@@ -219,22 +247,43 @@ def _figure(entry: dict[str, Any], where: str) -> Figure:
         }
     own = typing.get_type_hints(Figure)
     _known(entry, ["models", *own, *(name for part in parts.values() for name in part)], where)
-    if "models" in entry:
-        entry["model"] = entry.pop("models")
+    renamed = {"models": "model"}
+    entry = Lined(
+        {renamed.get(key, key): value for key, value in entry.items()} | {"method": method},
+        lines={renamed.get(key, key): line for key, line in entry.lines.items()},
+    )
     others: dict[str, dict[str, Any]] = {}
     for part, hints in parts.items():
-        given = entry.pop(part, {})
-        if not isinstance(given, dict):
-            raise ValueError(f"{where}: {part} must be a mapping, not {given!r}")
-        given = options_of_today(given)
-        given |= {key: entry.pop(key) for key in hints if key in entry and key not in own}
-        others[part] = {key: read_option(key, given[key], hints.get(key)) for key in given}
+        given = entry.pop(part, None) or Lined()
+        if not isinstance(given, Lined):
+            raise ValueError(
+                f"{where}{line_of(entry, part)}: {part} must be a mapping, not "
+                f"{printable(given, 60)}"
+            )
+        beside = [key for key in hints if key in entry and key not in own]
+        given = Lined({key: entry.pop(key) for key in beside}, lines=entry.lines).over(given)
+        _known(given, hints, f"{part} of {where}")
+        others[part] = {key: _value(given, key, hints[key], where) for key in given}
     figure = dataclasses.replace(_parsed(Figure, entry, where), **others)
+    if not all(1 <= side <= 512 for side in figure.grid):
+        raise ValueError(f"{where}{line_of(entry, 'grid')}: grid must be 1 to 512 cells a side")
     if method != PATHS:
         if not figure.model and figure.repo is None:
             raise ValueError(f"{where} names no models")
-        _config(methods.get(method).Config, figure.config, f"config of {where}")
+        _config(methods.get(method).Config, Lined(others["config"], lines=entry.lines), where)
     return figure
+
+
+def _value(given: Mapping[str, Any], key: str, hint: Any, where: str) -> Any:
+    """One value of the type that its field has."""
+    try:
+        value = read_option(key, given[key], hint)
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument(f"--{key}", type=hint)
+        return parser.parse_object({key: value})[key]
+    except (ValueError, TypeError, OverflowError, ArgumentError) as error:
+        said = printable(" ".join(str(error).replace("Parser key ", "").split()))
+        raise ValueError(f"{where}{line_of(given, key)}: {said}") from error
 
 
 def _options(function: Callable) -> dict[str, Any]:
@@ -246,20 +295,19 @@ def _options(function: Callable) -> dict[str, Any]:
 def _config(kind: type, given: Mapping[str, Any], where: str = "", seed: int = 0) -> Any:
     names = [field.name for field in dataclasses.fields(kind)]
     _known(given, names, where)
-    return _parsed(kind, {**({"seed": seed} if "seed" in names else {}), **given}, where)
+    seeded = Lined({"seed": seed} if "seed" in names else {})
+    lines = given.lines if isinstance(given, Lined) else {}
+    return _parsed(kind, Lined(given, lines=lines).over(seeded), where)
 
 
-def _parsed(kind: type, given: Mapping[str, Any], where: str) -> Any:
+def _parsed(kind: type, given: Lined, where: str) -> Any:
     """A dataclass of what is given, every value checked against the type of its field."""
     hints = typing.get_type_hints(kind)
-    given = {key: read_option(key, value, hints[key]) for key, value in given.items()}
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "it")
+    values = {key: _value(given, key, hints[key], where) for key in given}
     try:
-        return parser.instantiate(parser.parse_object({"it": given})).it
-    except ArgumentError as error:
-        said = str(error).replace('Parser key "it.', '"')
-        raise ValueError(f"{where}: {' '.join(said.split())}") from error
+        return kind(**values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {printable(error)}") from error
 
 
 def _known(given: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -268,7 +316,8 @@ def _known(given: Iterable[str], known: Iterable[str], where: str) -> None:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
             rest = f"; the nearest is {near[0]}" if near else f"; there are {', '.join(known)}"
-            raise ValueError(f"{where}: {key} is not known{rest}")
+            shown = printable(key, 60)
+            raise ValueError(f"{where}{line_of(given, key)}: {shown} is not known{rest}")
 
 
 def _sha256(file: Path) -> str:

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,6 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from workbench import distributed
+from workbench.devices import usable
 from workbench.images import BadImage, Batch, Images, Preprocessing, open_images, preprocessing_for
 from workbench.memory import out_of_memory
 from workbench.methods.method import Method, Partial
@@ -167,7 +168,7 @@ def joined(
     method: Method, found: Sequence[Any], config: Any, out: str | PurePath | None = None
 ) -> Result:
     """The result of all parts, stored in `out` where the parts are not the result themselves."""
-    result = method.join(found, config)
+    result = method.join(found, config).as_stored()
     name = method.file_name(result)
     if out is not None and name is not None and distributed.rank() == 0:
         result.save(Path(out) / name)
@@ -188,9 +189,7 @@ def _run(
 ) -> Result:
     """One run over images."""
     home = _home(model)
-    where = torch.device(device) if device is not None else home.device
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f'device is "{where}", but there is no usable GPU here; use "cpu".')
+    where = usable(device) if device is not None else home.device
     facts = _complete(facts, model)
     identity = {
         "method": method.name,
@@ -219,8 +218,12 @@ def _run(
     parts = _chunks(len(images), _chunk_size(config))
 
     def share() -> dict[int, _Chunk]:
-        with _alone(model), _frozen_eval(model, where):
-            return _measure(work, parts, store, report)
+        try:
+            with _alone(model), _frozen_eval(model, where):
+                return _measure(work, parts, store, report)
+        finally:
+            if store:
+                _remove_empty(store)
 
     def whole(shares: list[dict[int, _Chunk]]) -> Result:
         chunks = dict(sorted(item for found in shares for item in found.items())).values()
@@ -237,7 +240,13 @@ def _run(
         found["images"] = {**meta["images"], "names": names}
         # as JSON gives it back, so that a new and a stored result have the same meta
         measured = Partial.joined(partials)
-        result = method.combine(measured, config, json.loads(canonical_json(found)))
+        try:
+            result = method.combine(measured, config, json.loads(canonical_json(found)))
+            result = result.as_stored()
+        except ValueError:
+            if store:
+                _discard(store)
+            raise
         if file and store:
             result.save(file)
             _discard(store)
@@ -268,6 +277,7 @@ def _begin(file: Path | None, store: Path | None, force: bool) -> Result | None:
     if file is None or store is None:
         return None
     if not force and (result := _stored(file)) is not None:
+        _discard(store)  # a run that was killed just after it wrote the result left its chunks
         return result
     if force:
         shutil.rmtree(store, ignore_errors=True)
@@ -466,7 +476,12 @@ def _write_chunk(place: Path, chunk: _Chunk) -> None:
         "notes": chunk.notes,
         "batch": chunk.batch,
     }
-    save_arrays(place, partial.arrays, meta)
+    try:
+        save_arrays(place, partial.arrays, meta)
+    except ResultError:
+        # another run of the same command may be done, and have removed the folder with its chunks
+        if place.parent.is_dir():
+            raise
 
 
 def _remarks(chunk: _Chunk) -> Iterator[str]:
@@ -494,10 +509,15 @@ def _check_writable(store: Path, file: Path) -> None:
 
 def _discard(store: Path) -> None:
     shutil.rmtree(store, ignore_errors=True)
-    try:
+    _remove_empty(store)
+
+
+def _remove_empty(store: Path) -> None:
+    """The folder of a run's chunks and the one above, where nothing is in them."""
+    with suppress(OSError):  # there are chunks, or another run keeps its own beside them
+        store.rmdir()
+    with suppress(OSError):
         store.parent.rmdir()
-    except OSError:
-        return  # another run keeps its chunks there
 
 
 def _alone(model: nn.Module) -> threading.RLock:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.files import printable
 from workbench.methods.method import Method
 from workbench.results import Result
 
@@ -25,6 +26,7 @@ class Study:
         model: one or many names, see `vssm models`.
         weights: for each model, or one for all: a file, a folder, hf-hub:owner/name, official,
             random, or auto: what ships with the project, else random.
+        entry: which of the dictionaries in a checkpoint, such as model_ema, or ema.state_dict.
         images: samples, a folder, image files or an .npz pack.
         data: labelled images, in place of `images`: right answers are counted.
         size: of the input in pixels, 224 or 224,320 (height, width); by default the models' own.
@@ -51,6 +53,7 @@ class Study:
     force: bool = False
     repo: str | None = None
     adapter: str | None = None
+    entry: str | None = None
 
     def run(self, method: Method, config: Any = None, **compared: Any) -> list[Result]:
         """Run a method on every model; with the same options a stopped study goes on.
@@ -87,7 +90,10 @@ class Study:
         source = self.data or self.images
         if isinstance(source, tuple | list) and len(source) == 1:
             (source,) = source
-        return open_images(source, self.limit)
+        images = open_images(source, self.limit)
+        for sentence in images.left_out:
+            announce(f"{images.title}: {printable(sentence)}")
+        return images
 
     def subjects(self, size: Size | None = None, both: bool = False) -> "list[nn.Module]":
         """The models, built for a size, each after its untrained twin where `both` are asked for.
@@ -101,7 +107,7 @@ class Study:
         names, build = self._models()
         found = []
         for name, source in pairs(names, self.weights):
-            model = build(name, source, seed=self.seed, img_size=size)
+            model = build(name, source, seed=self.seed, img_size=size, entry=self.entry)
             if both and facts_of(model)["training"] == "after training":
                 found.append(build(name, "random", seed=self.seed, img_size=size))
             found.append(model)
@@ -129,13 +135,19 @@ class Study:
         return (Path(self.repo).resolve().name,), self._external
 
     def _external(
-        self, name: str, weights: str, *, seed: int, img_size: Size | None = None
+        self,
+        name: str,
+        weights: str,
+        *,
+        seed: int,
+        img_size: Size | None = None,
+        entry: str | None = None,
     ) -> "nn.Module":
         from workbench import external
 
         given = None if weights in ("auto", "random") else weights
         return external.load(
-            self.repo, self.adapter, size=img_size or 224, weights=given, seed=seed
+            self.repo, self.adapter, size=img_size or 224, weights=given, entry=entry, seed=seed
         )
 
     def _start(
@@ -166,6 +178,8 @@ class Study:
 
         def finish() -> Result:
             announce(f"{facts['model']}: {facts['weights_label']}; {preprocessing.describe()}")
+            for note in model.provenance.notes:
+                announce(f"  {note}")
             if facts["licence"]:
                 announce(f"  licence of the weights: {facts['licence']}")
             found = []
@@ -175,7 +189,7 @@ class Study:
                     announce(line)
             result = joined(method, found, config, self.out)
             for image, reason in result.meta["skipped"].items():
-                announce(f"  left out: {image} {reason}")
+                announce(f"  left out: {printable(image)} {printable(reason)}")
             return result
 
         return finish

@@ -24,6 +24,21 @@ from torch import Tensor, nn
 from workbench.images import Images, Preprocessing, preprocessing_for
 from workbench.results import atomic_write, content_hash
 
+_RANGES = {
+    "size": (4, 4096),
+    "load_size": (4, 4096),
+    "epochs": (0, 1e6),
+    "batch_size": (1, 1e6),
+    "lr": (0, 1e3),
+    "weight_decay": (0, 1e3),
+    "warmup": (0, 1),
+    "min_crop": (1e-4, 1),
+    "label_smoothing": (0, 1),
+    "clip": (0, 1e9),
+    "ema": (0, 1),
+    "seed": (0, 2**63 - 1),
+}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -58,6 +73,13 @@ class TrainConfig:
     ema: float = 0.998
     snapshots: tuple[int, ...] = (0, 1, 3, 10)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value outside its range."""
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}; give {low:g} to {high:g}")
 
 
 @dataclass(frozen=True)
@@ -144,6 +166,12 @@ def run_identity(config: TrainConfig, fingerprint: str, start: str | None = None
     return content_hash([dataclasses.asdict(config), fingerprint, *([start] if start else [])])
 
 
+def outline(model: nn.Module) -> str:
+    """What tells one model from another: the hash of its class, and of names and shapes."""
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    return content_hash([type(model).__name__, shapes])
+
+
 class Trainer:
     """Trains a model step by step and keeps everything needed to go on in `out`.
 
@@ -195,8 +223,18 @@ class Trainer:
         return self.out / "checkpoint.pt"
 
     def _resume(self) -> None:
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        if state["identity"] != self.identity:
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            identity, known = state["identity"], state.get("outline", outline(self.model))
+        except Exception as error:  # a damaged file raises nearly anything
+            raise ValueError(
+                f"{self.checkpoint} is damaged ({type(error).__name__}); remove it to begin anew"
+            ) from error
+        if known != outline(self.model):
+            raise ValueError(
+                f"{self.checkpoint} belongs to another model; choose another --out or remove it"
+            )
+        if identity != self.identity:
             raise ValueError(
                 f"{self.checkpoint} belongs to another configuration or data set; "
                 "choose another --out or remove it"
@@ -210,6 +248,7 @@ class Trainer:
         """Write the checkpoint and the curve, each complete or not at all."""
         state = {
             "identity": self.identity,
+            "outline": outline(self.model),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
@@ -223,7 +262,8 @@ class Trainer:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["step", "epoch", "loss", "lr", "seconds"])
         writer.writerows(self.curve)
-        (self.out / "curve.csv").write_text(text.getvalue())
+        with atomic_write(self.out / "curve.csv") as unfinished:
+            unfinished.write_text(text.getvalue(), newline="")
 
     def save_weights(self, path: Path, metadata: dict[str, str] | None = None) -> Path:
         """Write the averaged weights as safetensors."""

@@ -38,7 +38,7 @@ def files(results: Sequence[Result], commands: Sequence[str], key: str = "file")
         st.text("\n".join(dict.fromkeys(sheet.caption for sheet in sheets)))
     for licence in dict.fromkeys(result.meta["facts"].get("licence") for result in results):
         if licence:
-            st.caption(licence)
+            st.caption(session.plain(licence))
 
 
 def _figures(sheets: Sequence[Sheet]) -> list[tuple]:

@@ -31,7 +31,7 @@ def opened() -> list[Entry]:
     )
     found, refused = results_list.uploaded(dropped)
     for sentence in refused:
-        st.error(sentence)
+        st.error(session.plain(sentence))
     with st.spinner("Reading ..."):
         kept, unreadable = results_list.stored()
     if unreadable:
@@ -82,7 +82,7 @@ def shown(entries: Sequence[Entry]) -> None:
         except ValueError as error:
             if len(results) == 1:
                 raise
-            st.info(f"They are shown side by side: {error}.")
+            st.info(f"They are shown side by side: {session.plain(error)}.")
     for start in range(0, len(entries), 2):
         for i, column in enumerate(st.columns(2, gap="medium"), start):
             if i < len(entries):
@@ -101,7 +101,8 @@ def panel(entries: Sequence[Entry], results: Sequence[Result]) -> None:
     sheets = list(module.sheets(results))
     pictures = [picture(stamps, i, sheet) for i, sheet in enumerate(sheets)]
     models, names = [result.meta["model"] for result in results], [entry.name for entry in entries]
-    st.markdown(f"**{', '.join(models)}**  \n:small[{', '.join(names)}]")
+    title, below = (session.plain(", ".join(words)) for words in (models, names))
+    st.markdown(f"**{title}**  \n:small[{below}]")
     about = ", ".join(map(label, results))
     for sheet, (png, width) in zip(sheets, pictures, strict=True):
         st.image(png, width=width, alt=f"Figure {sheet.name} of {about}")
@@ -109,7 +110,7 @@ def panel(entries: Sequence[Entry], results: Sequence[Result]) -> None:
     with st.expander("Numbers"):
         st.code("\n\n".join(map(module.report, results)), language=None)
     for entry, result in zip(entries, results, strict=True):
-        with st.expander(f"How {entry.name} was made"):
+        with st.expander(f"How {session.plain(entry.name)} was made"):
             st.json(made(result), expanded=2)
 
 
@@ -142,4 +143,6 @@ with session.sentences():
             shown(chosen[:MOST])
     else:
         folder = session.short(session.results_folder())
-        st.info(f"There is no result in {folder} yet: the pages and `vssm` write them.")
+        st.info(
+            f"There is no result in {session.plain(folder)} yet: the pages and `vssm` write them."
+        )

@@ -1,5 +1,6 @@
 """The result files that the page about results lists, and what each says of itself."""
 
+import contextlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from typing import Any
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from workbench import methods
+from workbench import figures, methods
 from workbench.app import session
+from workbench.files import NotAFile, opened
 from workbench.results import Resolution, Result, ScanMaps, Sensitivity, load
 
 LARGEST = 200
@@ -84,20 +86,14 @@ def _load(source: Path | UploadedFile) -> Result:
     Raises:
         ValueError: in one sentence.
     """
-    if isinstance(source, UploadedFile):
-        source.seek(0)
-    try:
-        with zipfile.ZipFile(source) as archive:
+    with contextlib.suppress(zipfile.BadZipFile, OSError, NotAFile), opened(source) as file:
+        with zipfile.ZipFile(file) as archive:  # `load` says what is wrong
             size = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError):
-        size = 0  # `load` says what is wrong
-    if size > LARGEST * 2**20:
-        raise ValueError(
-            f"{source.name} holds {size / 2**20:,.0f} MB and the page opens up to {LARGEST} MB; "
-            "use vssm show."
-        )
-    if isinstance(source, UploadedFile):
-        source.seek(0)
+        if size > LARGEST * 2**20:
+            raise ValueError(
+                f"{source.name} holds {size / 2**20:,.0f} MB and the page opens up to {LARGEST} "
+                "MB; use vssm show."
+            )
     return load(source)
 
 
@@ -105,14 +101,9 @@ def _load(source: Path | UploadedFile) -> Result:
 def _row(stamp: tuple, _source: Path | UploadedFile) -> dict[str, Any]:
     """A line of the table. Raises ValueError, also where a result says too little of itself."""
     result = _load(_source)
-    try:
+    with figures.complete(_source.name):
         drawn = result.kind in methods.METHODS
         return {"kind": result.kind, **(_described(result) if drawn else {})}
-    except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
-        raise ValueError(
-            f"{_source.name} is a {result.kind} result that does not say all of itself "
-            f"({type(error).__name__}: {error}); make it again."
-        ) from error
 
 
 def _described(result: Result) -> dict[str, Any]:

@@ -6,6 +6,7 @@ it as it was.
 
 import itertools
 import os
+import re
 import tempfile
 import threading
 import time
@@ -19,9 +20,10 @@ from typing import Any
 import streamlit as st
 from torch import nn
 
-from workbench import external
+from workbench import external, places
 from workbench.app import repository
 from workbench.app.repository import beside_the_model
+from workbench.files import printable
 from workbench.hooks import hooks
 from workbench.images import SAMPLES, Images, Preprocessing, preprocessing_for
 from workbench.memory import keep_freed_memory
@@ -41,6 +43,7 @@ class Spec:
         that the app was started with, "auto" for those that its adapter gives.
     stamp: time and size of that file, so that a new file of the same name is read again.
     size: of the input, in pixels.
+    entry: which of the dictionaries in the file, where it was said.
     """
 
     model: str
@@ -48,6 +51,7 @@ class Spec:
     seed: int
     size: int
     stamp: tuple[int, int] | None = None
+    entry: str | None = None
 
     @property
     def random(self) -> bool:
@@ -75,6 +79,7 @@ class Spec:
             found = ["--repo", short(own.folder), "--adapter", short(own.adapter)]
         if self.weights != "auto":
             found += ["--weights", short(self.source)]
+        found += ["--entry", self.entry] if self.entry else []
         return found + (["--seed", str(self.seed)] if self.seed else [])
 
     @property
@@ -84,7 +89,7 @@ class Spec:
 
     def untrained(self) -> "Spec":
         weights = "auto" if repository.repository_of(self.model) else "random"
-        return replace(self, weights=weights, stamp=None)
+        return replace(self, weights=weights, stamp=None, entry=None)
 
 
 @dataclass(frozen=True)
@@ -113,10 +118,17 @@ def load(spec: Spec) -> Loaded:
     if own := repository.repository_of(spec.model):
         weights = None if spec.weights == "auto" else spec.source
         model = external.load(
-            own.folder, own.adapter, size=spec.size, weights=weights, seed=spec.seed
+            own.folder,
+            own.adapter,
+            size=spec.size,
+            weights=weights,
+            entry=spec.entry,
+            seed=spec.seed,
         )
     else:
-        model = create_model(spec.model, spec.source, seed=spec.seed, img_size=spec.size)
+        model = create_model(
+            spec.model, spec.source, seed=spec.seed, img_size=spec.size, entry=spec.entry
+        )
     return Loaded(model, threading.RLock())
 
 
@@ -195,9 +207,21 @@ def picture(images: Images) -> str:
 
 
 def short(path: str | Path) -> str:
-    """A path below the working directory from there on."""
-    path, here = Path(path), Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    """A path as the command line takes it, without more of the machine than is needed."""
+    return places.named(path)
+
+
+_ACTIVE = re.compile(r"[\\`*\[\]<>$~]|(?<!\w)_|_(?!\w)|:(?=\w+:)|^(?=#)")
+
+
+def plain(text: object) -> str:
+    """Text out of files, for places where Streamlit expects markdown."""
+    return _ACTIVE.sub(lambda found: "\\" + found[0], printable(text, 1000))
+
+
+def _trace() -> str:
+    """The traceback, of paths only the ends."""
+    return re.sub(r'File "[^"]*?([^"/\\]+[/\\][^"/\\]+)"', r'File "\1"', traceback.format_exc())
 
 
 @contextmanager
@@ -207,15 +231,15 @@ def sentences() -> Iterator[None]:
         yield
     except ConnectionError as error:
         st.error(
-            f"{error}. The app finds it in {weights_folder()} under a name that begins with the "
-            "model's name."
+            f"{plain(error)}. The app finds it in {plain(short(weights_folder()))} under a name "
+            "that begins with the model's name."
         )
     except (ValueError, OSError, MemoryError) as error:
-        st.error(str(error) or f"{type(error).__name__}: try a smaller size or another model.")
+        st.error(plain(error) or f"{type(error).__name__}: try a smaller size or another model.")
     except Exception as error:
         st.error(
             f"This did not work ({type(error).__name__}); try another size, stage or model, and "
             "report it with the details below if it stays."
         )
         with st.expander("Details"):
-            st.code(traceback.format_exc(), language=None)
+            st.code(_trace(), language=None)

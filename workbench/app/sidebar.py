@@ -1,5 +1,6 @@
 """The sidebar, the same on every page: a model, its weights, an image, all in the URL."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,8 +8,9 @@ import streamlit as st
 import timm
 
 from workbench.app import repository
-from workbench.app.session import Spec, sentences, weights_folder
-from workbench.images import SAMPLES, BadImage, Images, open_images
+from workbench.app.session import Spec, plain, sentences, weights_folder
+from workbench.files import printable
+from workbench.images import SAMPLES, SUFFIXES, BadImage, Images, open_images
 from workbench.models import REGISTERED, networks
 from workbench.weights.files import PATTERNS
 
@@ -21,7 +23,7 @@ BASELINES = (
 OWN_SIZE = "the model's own"
 SIZES = [OWN_SIZE, *(str(size) for size in range(64, 513, 32))]
 UPLOAD = "a file of mine"
-UPLOAD_KINDS = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"]
+UPLOAD_KINDS = [suffix.removeprefix(".") for suffix in SUFFIXES]
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,13 @@ def choose_model(
 ) -> tuple[str, str]:
     """Two select boxes, their values in the URL; ("none", "") when the choice is "none"."""
     first = key == "model"
+    check_link(key, [*names, *map(_described, names)], "model")
     name = st.selectbox(
         label, names, key=key, bind="query-params", width=width, format_func=_described
     )
     if name == "none":
         return name, ""
+    check_link("weights" if first else f"{key}_weights", weights_offered(name), "weights")
     weights = st.selectbox(
         "Weights" if first else "Its weights",
         weights_offered(name),
@@ -90,11 +94,20 @@ def choose_model(
     return name, weights
 
 
+def check_link(key: str, options: Sequence[str], what: str) -> None:
+    """Say of a value in the link that there is no such choice; Streamlit takes the first then."""
+    asked = st.query_params.get(key)
+    if asked is not None and asked not in options:
+        st.warning(
+            f"The link asks for the {what} {plain(printable(asked, 100))}, which is not here."
+        )
+
+
 def _described(name: str) -> str:
     return f"your repository: {name}" if repository.repository_of(name) else name
 
 
-def spec(model: str, weights: str, seed: int, size: str) -> Spec:
+def spec(model: str, weights: str, seed: int, size: str, entry: str | None = None) -> Spec:
     """The choices, complete."""
     known = timm.get_pretrained_cfg(model)
     own = known.input_size[-1] if known else 224
@@ -103,7 +116,7 @@ def spec(model: str, weights: str, seed: int, size: str) -> Spec:
     if weights not in ("random", "official", "auto"):
         state = (weights_folder() / weights).stat()
         stamp = (state.st_mtime_ns, state.st_size)
-    return Spec(model, weights, seed, min(max(pixels, 64), 512), stamp)
+    return Spec(model, weights, seed, min(max(pixels, 64), 512), stamp, entry)
 
 
 def draw() -> None:
@@ -111,7 +124,18 @@ def draw() -> None:
     st.session_state["choice"] = None
     with st.sidebar, sentences():
         model, weights = choose_model(model_names(), "Model", "model")
+        entry = None
+        if weights in checkpoints(model) and not weights.endswith(".safetensors"):
+            entry = st.text_input(
+                "Entry of the checkpoint",
+                key="entry",
+                bind="query-params",
+                help="Which of the dictionaries in the file, such as model_ema; empty for the one "
+                "that is usual.",
+            )
         samples = open_images("samples").names
+        check_link("image", [*samples, UPLOAD], "image")
+        check_link("size", SIZES, "size")
         image = st.selectbox("Image", [*samples, UPLOAD], key="image", bind="query-params")
         images = _upload() if image == UPLOAD else open_images([SAMPLES / image])
         size = st.selectbox(
@@ -124,7 +148,9 @@ def draw() -> None:
         seed = st.number_input(
             "Seed of random weights", 0, 2**31 - 1, 0, key="seed", bind="query-params"
         )
-        st.session_state["choice"] = Choice(spec(model, weights, int(seed), size), size, images)
+        st.session_state["choice"] = Choice(
+            spec(model, weights, int(seed), size, entry or None), size, images
+        )
 
 
 def _upload() -> Images | None:
@@ -137,10 +163,10 @@ def _upload() -> Images | None:
     try:
         images.load(0)
     except BadImage as bad:
-        st.error(f"{bad} Choose another file.")
+        st.error(f"{plain(bad)} Choose another file.")
         return None
     for note in images.notes:
-        st.caption(note)
+        st.caption(plain(note))
     return images
 
 

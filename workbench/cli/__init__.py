@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from workbench import methods
+from workbench.files import printable
 from workbench.former import OPTIONS
 from workbench.process import prepare
 
@@ -25,6 +26,7 @@ COMMANDS = {
     "evaluate": "accuracy of models on labelled images",
     "figures": "all figures and tables of a paper from one YAML file",
     "show": "print what result files hold, or draw them",
+    "warm": "compile the scan for this GPU ahead",
     "app": "open the app in the browser",
 }
 """Modules of this package with `parser()` and `command(args)`; methods come before them."""
@@ -33,8 +35,13 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `vssm`; returns the exit code: 0, 2 for input that cannot be used, 130 for Ctrl-C."""
+    """Run `vssm`; returns the exit code: 0, 2 for what cannot be done, 130 for Ctrl-C.
+
+    With `--debug` anywhere, or VSSM_DEBUG in the environment, errors come with their traceback.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments or bool(os.environ.get("VSSM_DEBUG"))
+    arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         prepare()
         logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
@@ -47,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return 0
-    except (ValueError, OSError, MemoryError, ImportError) as error:
-        if os.environ.get("VSSM_DEBUG"):
+    except Exception as error:
+        if debug:
             raise
         print(f"vssm: {_sentence(error)}", file=sys.stderr)
         return 2
@@ -65,7 +72,22 @@ def parse(arguments: Sequence[str]) -> tuple[str | None, Any]:
     name, rest = command_of(arguments)
     if name is None:
         return None, None
+    _check_config(rest)
     return name, parser(name).parse_args(_underscored(rest))
+
+
+def _check_config(arguments: Sequence[str]) -> None:
+    """Read the file of `--config` strictly before the parser reads it.
+
+    Raises:
+        ValueError: in a sentence with the line.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name, _, file = argument.partition("=")
+        if before == "--config" or (name == "--config" and file):
+            from workbench.yamlfile import read_yaml
+
+            read_yaml(argument if before == "--config" else file)
 
 
 def command_of(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -94,7 +116,8 @@ def usage() -> str:
     lines = ["usage: vssm COMMAND [options]", "", "See what a visual state-space model looks at."]
     for title, table in (("methods", methods.METHODS), ("more commands", COMMANDS)):
         lines += ["", f"{title}:", *(f"  {name:12}  {text}" for name, text in table.items())]
-    return "\n".join([*lines, "", "vssm COMMAND --help lists the options of a command."])
+    lines += ["", "vssm COMMAND --help lists the options of a command."]
+    return "\n".join([*lines, "--debug, with any command, shows the traceback of an error."])
 
 
 def parser(name: str) -> "ArgumentParser":
@@ -120,8 +143,19 @@ def _underscored(arguments: Sequence[str]) -> list[str]:
     return spelt
 
 
+EXPECTED = (ValueError, OSError, MemoryError, ImportError)
+"""What the engine raises with a sentence for the user; anything else is a fault of its own."""
+
+
 def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}"
-    return str(error) or type(error).__name__
+        said = error.strerror + (f" ({error.filename})" if error.filename else "")
+    else:
+        said = str(error)
+    said = printable(said, 2000)
+    if isinstance(error, EXPECTED):
+        return said or f"{type(error).__name__}: choose a smaller size, or fewer at once"
+    return (
+        f"this should not have happened ({type(error).__name__}: {printable(said)}); the same "
+        "command with --debug shows where: please report it with that"
+    )

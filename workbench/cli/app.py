@@ -1,10 +1,11 @@
-"""`vssm app`: the app in the browser, on this machine only."""
+"""`vssm app`: the app in the browser, on this machine unless it is told otherwise."""
 
 import os
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import webbrowser
 from dataclasses import fields
@@ -15,13 +16,19 @@ from jsonargparse import ArgumentParser, Namespace
 from workbench.cli.options import add_fields
 from workbench.study import Study
 
-REPOSITORY = Path(__file__).parents[2]
-
 
 def parser() -> ArgumentParser:
     """Its options."""
     made = ArgumentParser(description="Open the app in the browser.")
     made.add_argument("--port", type=int, default=8501, help="port on this machine")
+    made.add_argument(
+        "--token",
+        action="store_true",
+        help="ask for a token, which the opened link carries: for machines with other users",
+    )
+    made.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at; others than this need --token"
+    )
     made.add_argument("--weights", default=None, help="folder with checkpoints to choose from")
     made.add_argument("--results", default=None, help="folder with result files to show")
     add_fields(made, Study, skip={field.name for field in fields(Study)} - {"repo", "adapter"})
@@ -42,27 +49,46 @@ def command(args: Namespace) -> int:
         Study(repo=args.repo, adapter=args.adapter).check_models()
         environment["VSSM_REPO"] = str(Path(args.repo).resolve())
         environment["VSSM_ADAPTER"] = str(Path(args.adapter).resolve())
+    from workbench.app.server import LOCAL, TOKEN, new_token
+
+    if args.host not in LOCAL and not args.token:
+        raise ValueError(
+            f"--host {args.host} lets other machines in: give --token, so that only who has the "
+            "link can use the app"
+        )
     _check_port(args.port)
-    command = [sys.executable, "-m", "streamlit", "run", str(REPOSITORY / "app.py")]
-    command += ["--server.address", "127.0.0.1", "--server.port", str(args.port)]
-    # Headless, because Streamlit otherwise asks for an e-mail address before the first start.
-    command += ["--server.headless", "true", "--browser.gatherUsageStats", "false"]
-    process = subprocess.Popen(command, env=environment, cwd=REPOSITORY)
+    environment.pop(TOKEN, None)
+    link = f"http://{_reached(args.host)}:{args.port}"
+    if args.token:
+        environment[TOKEN] = new_token()
+        link += f"/?token={environment[TOKEN]}"
+    command = [sys.executable, "-m", "workbench.app.server"]
+    command += ["--address", args.host, "--port", str(args.port)]
+    process = subprocess.Popen(command, env=environment)
     try:
-        if not args.headless and _answers(args.port, process):
-            webbrowser.open(f"http://127.0.0.1:{args.port}")
+        if _answers(_reached(args.host), args.port, process):
+            print(f"vssm: the app is at {link}", file=sys.stderr)
+            if not args.headless:
+                webbrowser.open(link)
         return process.wait()
     except KeyboardInterrupt:
         process.wait()  # it got the same Ctrl-C
         return 0
 
 
-def _answers(port: int, process: subprocess.Popen, patience: float = 60.0) -> bool:
+def _reached(host: str) -> str:
+    """A name by which this machine reaches a server that listens at an address."""
+    return "127.0.0.1" if host == "0.0.0.0" else host
+
+
+def _answers(host: str, port: int, process: subprocess.Popen, patience: float = 60.0) -> bool:
     """Whether the app's server answers before it ends or `patience` seconds pass."""
     end = time.monotonic() + patience
     while time.monotonic() < end and process.poll() is None:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).close()
+            urllib.request.urlopen(f"http://{host}:{port}/_stcore/health", timeout=1).close()
+            return True
+        except urllib.error.HTTPError:  # it answers, and asks for the token
             return True
         except OSError:
             time.sleep(0.2)

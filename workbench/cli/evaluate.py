@@ -15,7 +15,7 @@ def parser() -> ArgumentParser:
     made = ArgumentParser(description="Accuracy of models on labelled images, one crop each.")
     from workbench.study import Study
 
-    keep = ("model", "weights", "images", "data", "limit", "seed", "device")
+    keep = ("model", "weights", "entry", "images", "data", "limit", "seed", "device")
     add_fields(made, Study, skip={f.name for f in dataclasses.fields(Study)} - {*keep})
     made.add_argument("--json", action="store_true", help="print JSON")
     made.add_argument("--size", nargs="+", type=str, default=[], help="one or many sizes")

@@ -2,19 +2,23 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from workbench import figures
+from workbench import figures, places
 from workbench.cli.measure import summary
-from workbench.results import load
+from workbench.figures.label import label
+from workbench.results import Result, load
 
 
 def parser() -> ArgumentParser:
     """Its options."""
     made = ArgumentParser(description="Print what result files hold; with --out, draw them.")
-    made.add_argument("result", nargs="+", help="result files (.npz), of one kind to be drawn")
+    made.add_argument(
+        "result", nargs="+", help="result files (.npz), of one kind to be drawn; a folder is listed"
+    )
     made.add_argument("--out", default=None, help="folder for figures and tables")
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
@@ -22,21 +26,47 @@ def parser() -> ArgumentParser:
 
 def command(args: Namespace) -> int:
     """Print numbers, captions and versions; draw."""
-    results = [load(file) for file in args.result]
+    args.result = [str(places.found(path)) for path in args.result]
+    files = list(_files(args.result))
+    results = [load(file) for file in files]
     kinds = {result.kind for result in results}
-    if len(kinds) > 1:
+    if len(kinds) > 1 and (args.out or not _folders(args.result)):
         raise ValueError(f"results of the kinds {', '.join(sorted(kinds))} are shown apart")
-    if args.json:
-        print(json.dumps([summary(result) for result in results], indent=2))
-    else:
-        pictures = figures.of(kinds.pop())
-        for result in results:
-            print(pictures.report(result) + "\n")
-        for sheet in pictures.sheets(results):
-            print(sheet.caption)
-        versions = results[0].meta["provenance"].get("versions", {})
-        print(", ".join(f"{name} {version}" for name, version in versions.items()))
-    if args.out:
-        files = figures.files.publish(results, Path(args.out))
-        print("wrote " + ", ".join(map(str, files)), file=sys.stderr)
+    with figures.complete(", ".join(map(str, files))):
+        if args.json:
+            print(json.dumps([summary(result) for result in results], indent=2))
+        elif _folders(args.result) and not args.out:
+            for file, result in zip(files, results, strict=True):
+                print(f"{file}  {result.kind}  {label(result)}")
+        else:
+            _print(results)
+        written = figures.files.publish(results, Path(args.out)) if args.out else []
+    if written:
+        print("wrote " + ", ".join(map(str, written)), file=sys.stderr)
     return 0
+
+
+def _folders(given: list[str]) -> bool:
+    return any(Path(path).is_dir() for path in given)
+
+
+def _files(given: list[str]) -> Iterator[str | Path]:
+    """The files that are named, and in place of a folder the results in it."""
+    for path in given:
+        if not Path(path).is_dir():
+            yield path
+            continue
+        found = sorted(file for file in Path(path).glob("*.npz") if file.is_file())
+        if not found:
+            raise ValueError(f"the folder {path} has no result file (*.npz) in it")
+        yield from found
+
+
+def _print(results: list[Result]) -> None:
+    pictures = figures.of(results[0].kind)
+    for result in results:
+        print(pictures.report(result) + "\n")
+    for sheet in pictures.sheets(results):
+        print(sheet.caption)
+    versions = results[0].meta["provenance"].get("versions", {})
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))

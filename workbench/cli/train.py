@@ -32,19 +32,21 @@ def command(args: Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from workbench.devices import usable
     from workbench.images import open_images
     from workbench.train import TrainConfig, Trainer, read_data
     from workbench.weights import create_model
 
     config = read_fields(args, TrainConfig)
     images = open_images(args.data)
-    print(f"reading {images.describe()}", file=sys.stderr)
+    for line in (f"reading {images.describe()}", *images.left_out):
+        print(line, file=sys.stderr)
     data = read_data(images, config.load_size)
     model = create_model(
         args.model, args.weights, seed=config.seed, num_classes=data.classes, img_size=config.size
     )
     start = model.provenance.sha256
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = usable(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trainer = Trainer(model, data, config, Path(args.out), device, start)
     if trainer.step:
         print(f"going on at step {trainer.step} of {trainer.steps}", file=sys.stderr)

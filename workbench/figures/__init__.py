@@ -10,10 +10,14 @@ and `sheets` may take further arguments with defaults, which become options of t
 Here is what they share: files, sizes, colours, cells of tables.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
 from workbench import methods
+from workbench.files import printable
+from workbench.results import ResultError
 
 
 def of(kind: str) -> ModuleType:
@@ -25,3 +29,19 @@ def of(kind: str) -> ModuleType:
     if kind not in methods.METHODS:
         raise ValueError(f"results of the kind {kind} are not drawn")
     return import_module(f"{methods.folder(kind)}.figure")
+
+
+@contextmanager
+def complete(name: str) -> Iterator[None]:
+    """Draw and describe inside the block what came from a file called `name`.
+
+    Raises:
+        ResultError: where the result lacks a part that only its figure or table asks for.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
+        reason = printable(f"{type(error).__name__}: {error}")
+        raise ResultError(
+            f"{name} does not say all of itself ({reason}); make it again."
+        ) from error

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from workbench import figures
 from workbench.figures.width import scaled
-from workbench.results import Result, atomic_write
+from workbench.results import Result, atomic_write, safe_name
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
 FORMATS = ("pdf", "png", "svg")
@@ -54,7 +54,8 @@ def publish(
     for sheet in pictures.sheets(results, **options):
         figure = sheet.draw()
         figure = scaled(figure, width) if width else figure
-        paths += save_figure(figure, out / sheet.name, sheet.caption, formats)
+        # the name of a model may be a path
+        paths += save_figure(figure, out / safe_name(sheet.name), sheet.caption, formats)
     for name, text in pictures.tables(results).items():
         paths.append(save_text(text, out / name))
     return paths

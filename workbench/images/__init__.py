@@ -1,8 +1,9 @@
 """Images in, batches out: sources, safe decoding, and a model's preprocessing."""
 
 from workbench.images.decoding import MEGAPIXELS, BadImage
+from workbench.images.folders import SUFFIXES
 from workbench.images.preprocessing import Preprocessing, preprocessing_for
-from workbench.images.sources import SAMPLES, SUFFIXES, Batch, Images, Source, open_images
+from workbench.images.sources import SAMPLES, Batch, Images, Source, open_images
 
 __all__ = [
     "MEGAPIXELS",

@@ -149,6 +149,11 @@ def preprocessing_for(model: nn.Module, size: int | tuple[int, int] | None = Non
     and a note that says so.
     """
     given = (size, size) if isinstance(size, int) else size
+    if (channels := _channels(model)) != 3:
+        raise ValueError(
+            f"{type(model).__name__} takes images of {channels} channels, and every image is read "
+            "as RGB, of 3; wrap it in a module that makes its input from RGB."
+        )
     if not getattr(model, "pretrained_cfg", None):
         h, w = given or (224, 224)
         return Preprocessing(
@@ -164,6 +169,19 @@ def preprocessing_for(model: nn.Module, size: int | tuple[int, int] | None = Non
         mean=tuple(cfg["mean"]),
         std=tuple(cfg["std"]),
     )
+
+
+def _channels(model: nn.Module) -> int:
+    """Of the input: as the first convolution takes them where these are fewer or more than RGB and
+    too few for features, otherwise as the pretrained configuration says.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            if module.in_channels in (1, 2, 4):
+                return module.in_channels
+            break
+    config = getattr(model, "pretrained_cfg", None)
+    return config["input_size"][0] if config and config.get("input_size") else 3
 
 
 def _less_elongated(image: Image.Image, size: tuple[int, int]) -> Image.Image:

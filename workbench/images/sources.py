@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import glob
 import hashlib
 import io
 import itertools
@@ -16,14 +17,17 @@ from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
+from workbench import places
+from workbench.archives import open_npz
+from workbench.files import NotAFile, printable, regular
 from workbench.images.decoding import BadImage, decode, decoding_reason
+from workbench.images.folders import SUFFIXES, look
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-"""File name endings that count as images, in upper or lower case."""
+SAMPLES = places.SAMPLES / "images"
 
-SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "images"
+LARGEST = 2**30
+"""Bytes of an image file; longer ones are not read, not even for the fingerprint."""
 
-# the decoders behind SUFFIXES; others (EPS starts a program) are never tried
 Source = Any
 """What `open_images` takes; see there."""
 
@@ -69,6 +73,7 @@ class Images:
     imagenet_index: n ImageNet-1k class indices (0 ... 999; -1: none), or None.
     empty_classes: classes without an image in the whole source, of which this may be a part.
     notes: what was done to images on loading beyond decoding them, one sentence each.
+    left_out: what of the source was not taken for an image and why, one sentence each.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class Images:
         self.imagenet_index = None if imagenet_index is None else list(imagenet_index)
         named = set(self.labels or ())
         self.empty_classes = [c for k, c in enumerate(self.classes or ()) if k not in named]
+        self.left_out: list[str] = []
         self._contents = list(contents)
         self._notes: dict[str, None] = {}
 
@@ -115,6 +121,8 @@ class Images:
             size = content.stat().st_size if isinstance(content, Path) else len(content)
             if size == 0:
                 raise BadImage(name, "is empty")
+            if size > LARGEST:
+                raise BadImage(name, f"has {size / 2**30:.1f} GB, more than an image file")
             file = content if isinstance(content, Path) else io.BytesIO(bytes(content))
             return decode(file, name)
         except (BadImage, MemoryError):
@@ -147,7 +155,7 @@ class Images:
             self.classes,
             pick(self.imagenet_index),
         )
-        part.empty_classes = self.empty_classes
+        part.empty_classes, part.left_out = self.empty_classes, self.left_out
         return part
 
     @functools.cached_property
@@ -159,7 +167,7 @@ class Images:
             try:
                 for block in _blocks(content):
                     inner.update(block)
-            except OSError:
+            except (OSError, NotAFile):
                 inner.update(b"unreadable")
             digest.update(f"{name}\0{inner.hexdigest()}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
@@ -216,13 +224,18 @@ def _open(source: Source) -> Images:
         raise ValueError(
             f'The path of the images is empty; give a folder, {_reads()} or "samples".'
         )
-    path = Path(source).expanduser()
+    path = places.found(source)
     if path.is_dir():
         return _open_folder(path, path.resolve().name or str(path))
+    # a pattern that the shell was told to leave alone; Path.glob takes no absolute one
+    found = [] if path.exists() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+    if found:
+        return _open_list([file for file in found if Path(file).is_file()])
     if not path.exists():
         raise ValueError(
             f'There is nothing at {path}; give a folder of images, {_reads()} or "samples".'
         )
+    regular(path)
     if path.suffix.lower() == ".npz":
         return _open_pack(path)
     return Images(path.name, [path.name], [path])
@@ -234,7 +247,9 @@ def _open_list(source: Sequence[Any]) -> Images:
     names, contents = [], []
     for i, item in enumerate(source):
         if isinstance(item, str | PurePath):
-            path = Path(item).expanduser()
+            path = places.found(item)
+            if path.exists():
+                regular(path)
             if not path.is_file():
                 raise ValueError(f"There is no file {path}; a list of images holds {_reads()}.")
             names.append(path.name)
@@ -263,37 +278,38 @@ def _open_folder(folder: Path, title: str) -> Images:
             f"The folder {folder} does not exist; give a folder of images, or install the project "
             "from its repository to have the built-in samples."
         )
-    files = _image_files(folder.iterdir())
-    if files:
-        names = [file.name for file in files]
-        return Images(title, names, files, imagenet_index=_listed_indices(folder, names))
-    folders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    labels: list[int] = []
-    for label, inner in enumerate(folders):
-        found = _image_files(inner.rglob("*"))
-        files += found
-        labels += [label] * len(found)
-    if not files:
+    found = look(folder)
+    if not found.files:
+        said = f" ({' '.join(found.left_out)})" if found.left_out else ""
         raise ValueError(
-            f"{folder} holds no image, neither directly nor in class folders; put {_reads()} "
+            f"{folder} holds no image, neither directly nor in class folders{said}; put {_reads()} "
             "there or give another folder."
         )
-    classes = [inner.name for inner in folders]
-    names = [file.relative_to(folder).as_posix() for file in files]
-    index = _imagenet_numbers() if all(_WNID.fullmatch(name) for name in classes) else {}
-    numbers = [index.get(classes[label], -1) for label in labels] if index else None
-    return Images(title, names, files, labels, classes, numbers)
+    names = [file.relative_to(folder).as_posix() for file in found.files]
+    if found.labels is None or found.classes is None:
+        numbers = _listed_indices(folder, names)
+    else:
+        known = all(_WNID.fullmatch(name) for name in found.classes)
+        index = _imagenet_numbers() if known else {}
+        classes = [found.classes[label] for label in found.labels]
+        numbers = [index.get(name, -1) for name in classes] if index else None
+    images = Images(title, names, found.files, found.labels, found.classes, numbers)
+    images.left_out = found.left_out
+    return images
+
+
+_PACK = ("jpeg", "offsets", "filename", "label", "name", "imagenet_index")
 
 
 def _open_pack(path: Path) -> Images:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            pack = {name: archive[name] for name in archive.files}
+        with open_npz(path) as archive:
+            pack = {name: archive[name] for name in _PACK if name in archive}
     except Exception as error:  # a damaged zip raises a dozen types
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ValueError(
-            f"{path} is not a readable image pack ({reason}); give an .npz with the arrays jpeg "
-            "and offsets."
+            f"{path} is not a readable image pack ({printable(reason)}); give an .npz with the "
+            "arrays jpeg and offsets."
         ) from error
 
     def wrong(what: str) -> ValueError:
@@ -341,6 +357,16 @@ def _texts(array: np.ndarray) -> list[str]:
     return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
 
 
+def _rows(path: Path, reader: csv.DictReader) -> Iterator[dict[str, Any]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ValueError(
+            f"{path} is no table that can be read ({error}, line {reader.line_num + 1}); mend it, "
+            "or move it away."
+        ) from error
+
+
 _WNID = re.compile(r"n\d{8}")
 
 
@@ -356,18 +382,13 @@ def _listed_indices(folder: Path, names: Sequence[str]) -> list[int] | None:
         return None
     found: dict[str, int] = {}
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        for row in csv.DictReader(file):
+        for row in _rows(path, csv.DictReader(file)):
             # a hint may name further classes after the first: "282 (tiger cat); 281 also accepted"
             text = row.get("imagenet_index") or row.get("imagenet_hint") or ""
             number = re.match(r"\s*(\d{1,3})\b", text)
             if number and row.get("file"):
                 found[str(row["file"])] = int(number[1])
     return [found.get(name, -1) for name in names] if found else None
-
-
-def _image_files(paths: Iterator[Path]) -> list[Path]:
-    found = (p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    return sorted(p for p in found if p.is_file())
 
 
 def _first(limit: int, images: Images) -> list[int]:
@@ -401,7 +422,9 @@ def _blocks(content: Any) -> Iterator[bytes]:
     if not isinstance(content, Path):
         yield bytes(content)
         return
-    with content.open("rb") as file:
+    if content.stat().st_size > LARGEST:
+        raise OSError("too long to be read")
+    with regular(content).open("rb") as file:
         while block := file.read(1 << 20):
             yield block
 

@@ -1,27 +1,37 @@
 """Result files: complete or absent, the same bytes for the same content.
 
 A file is a plain `.npz` that `numpy.load` reads without this package: arrays by field name, and
-`meta`, a JSON text.
+`meta`, a JSON text with checksums of the arrays and of itself.
 """
 
 import dataclasses
+import glob
+import hashlib
 import json
+import os
+import platform
 import re
 import secrets
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 
+from workbench.archives import open_npz
+from workbench.files import NotAFile, printable
 from workbench.former import renamed
+from workbench.results import schema
 from workbench.results.provenance import canonical_json
 
-SCHEMA = 1
-"""Version of the file layout; a file with a higher one is refused."""
+SCHEMA = 2
+"""Version of the file layout; a file with a higher one is refused. The first had no checksums."""
+
+_LONGEST = 64 * 2**20
+"""Bytes of the longest `meta` that is read."""
 
 _KINDS: dict[str, type["Result"]] = {}
 
@@ -60,6 +70,10 @@ class Result:
         values = {name: getattr(self, name) for name in _array_fields(type(self))}
         return {name: np.asarray(value) for name, value in values.items() if value is not None}
 
+    def as_stored(self) -> Self:
+        """The same with its `meta` as the file gives it back, in the file's order."""
+        return dataclasses.replace(self, meta=json.loads(canonical_json(self.meta)))
+
     def save(self, path: str | PurePath) -> Path:
         """Write one uncompressed `.npz` and return its path.
 
@@ -76,14 +90,9 @@ def load(source: str | PurePath | BinaryIO) -> Result:
     another program, of a newer version, or that holds pickled objects.
     """
     name = _name_of(source)
-    arrays, meta = load_arrays(source)
+    arrays, meta = load_arrays(source, of_kind=True)
     kind = meta.pop("kind", None)
-    cls = _KINDS.get(kind) if isinstance(kind, str) else None
-    if cls is None:
-        raise ResultError(
-            f'{name} holds a result of kind "{kind}", but this version knows {listed(_KINDS)}; '
-            "read it with the version that wrote it."
-        )
+    cls = _class_of(kind, name)
     if cls.in_former_words:
         arrays = {renamed(name): value for name, value in arrays.items()}
         meta |= {key: renamed(meta[key]) for key in cls.in_former_words if key in meta}
@@ -91,10 +100,24 @@ def load(source: str | PurePath | BinaryIO) -> Result:
     absent = [field for field, required in fields.items() if required and field not in arrays]
     if absent:
         raise ResultError(f'{name} lacks the arrays {listed(absent)} of a "{kind}" result.')
+    if wrong := schema.problem(cls.kind, meta):
+        raise ResultError(
+            f'{name} is a damaged "{kind}" result ({printable(wrong)}); make it again.'
+        )
     try:
-        return cls(meta=meta, **{field: arrays[field] for field in fields if field in arrays})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ResultError(f'{name} holds a damaged "{kind}" result: {error}') from error
+        return cls(meta=meta, **arrays)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ResultError(f'{name} holds a damaged "{kind}" result: {printable(error)}') from error
+
+
+def _class_of(kind: Any, name: str) -> type[Result]:
+    cls = _KINDS.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        raise ResultError(
+            f'{name} holds a result of kind "{printable(kind, 60)}", but this version knows '
+            f"{listed(_KINDS)}; read it with the version that wrote it."
+        )
+    return cls
 
 
 def save_arrays(
@@ -107,8 +130,7 @@ def save_arrays(
     fails, `TypeError` for arrays of objects or a `meta` that JSON cannot hold.
     """
     path = Path(path)
-    text = canonical_json({**meta, "schema": SCHEMA})
-    members = {"meta": np.array(text)}
+    members: dict[str, np.ndarray] = {}
     for name, value in arrays.items():
         if name == "meta":
             raise TypeError('An array cannot be called "meta": that member holds the JSON text.')
@@ -117,6 +139,9 @@ def save_arrays(
             raise TypeError(
                 f"The array {name} holds objects; a result file holds numbers and text."
             )
+    checksums = {name: _checksum(array) for name, array in members.items()}
+    told = json.loads(canonical_json({**meta, "schema": SCHEMA, "checksums": checksums}))
+    members["meta"] = np.array(canonical_json({**told, "checksum": _checksum_of_meta(told)}))
     try:
         with atomic_write(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
             for name in sorted(members):
@@ -139,8 +164,10 @@ def atomic_write(path: PurePath) -> Iterator[Path]:
     file, and an error leaves what was there.
     """
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
+    writer = f"{safe_name(platform.node())}-{os.getpid()}"
+    unfinished = path.with_name(f".{path.name}.{writer}-{secrets.token_hex(4)}.unfinished")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     try:
         yield unfinished
         unfinished.replace(path)
@@ -148,34 +175,106 @@ def atomic_write(path: PurePath) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def load_arrays(source: str | PurePath | BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read what `save_arrays` wrote: the arrays by name, and `meta` without the schema version.
+def _sweep(path: Path) -> None:
+    """Remove what processes of this machine left that were killed while they wrote `path`."""
+    here = safe_name(platform.node())
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished"):
+        writer = re.search(rf"\.{re.escape(here)}-(\d+)-[0-9a-f]{{8}}\.unfinished$", left.name)
+        if writer and not _runs(int(writer[1])):
+            left.unlink(missing_ok=True)
 
-    Raises `ResultError` for anything else.
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
+
+
+def load_arrays(
+    source: str | PurePath | BinaryIO, *, of_kind: bool = False
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read what `save_arrays` wrote: the arrays by name, and `meta` without schema and checksums.
+
+    Args:
+        of_kind: read only the arrays that a result of this kind has.
+
+    Raises `ResultError` for anything else, and for what was changed after it was written.
     """
     name = _name_of(source)
     try:
-        with np.load(source, allow_pickle=False) as archive:
-            members = {member: archive[member] for member in archive.files}
-            meta = json.loads(str(members.pop("meta")))
-            schema = meta.pop("schema")
-            if not isinstance(schema, int):
-                raise ValueError("the schema version is not a number")
+        with open_npz(source) as archive:
+            if archive.length("meta") > _LONGEST:
+                raise ValueError("its meta is longer than that of any result")
+            meta = _meta(archive["meta"], name)
+            checksums = meta.pop("checksums", None)
+            wanted: Collection[str] = archive.names if checksums is None else checksums
+            if of_kind:
+                fields = _array_fields(_class_of(meta.get("kind"), name))
+                wanted = [member for member in archive.names if renamed(member) in fields]
+            arrays = {member: archive[member] for member in wanted if member != "meta"}
+    except ResultError:
+        raise
     except FileNotFoundError as error:
         raise ResultError(
             f"There is no result file {name}; check the path, or run the analysis that writes it."
         ) from error
+    except NotAFile as error:
+        raise ResultError(f"{name} is not a readable result file: {error}.") from error
     except Exception as error:  # a damaged zip raises a dozen types; each means the same here
         raise ResultError(
             f"{name} is not a readable result file ({_reason(error)}); it may be truncated or "
             "written by another program, so make it again."
         ) from error
-    if schema > SCHEMA:
+    if checksums is not None:
+        found = {member: _checksum(array) for member, array in arrays.items()}
+        if any(checksums.get(member) != value for member, value in found.items()):
+            raise ResultError(_CHANGED.format(name))
+    return arrays, meta
+
+
+_CHANGED = (
+    "{} was changed after it was written: its content has another checksum; make it again, or get "
+    "the file as it was."
+)
+
+
+def _meta(member: np.ndarray, name: str) -> dict[str, Any]:
+    """The JSON text of a file. Raises `ResultError` where it was changed."""
+    if member.dtype.kind != "U" or member.ndim:
+        raise ValueError("its meta is no text")
+    meta = json.loads(str(member))
+    if not isinstance(meta, dict):
+        raise ValueError("its meta is no JSON object")
+    version = meta.get("schema")
+    if type(version) is not int or version < 1:
+        raise ValueError("the schema version is not a number from 1 up")
+    if version > SCHEMA:
         raise ResultError(
-            f"{name} was written by a newer version (file schema {schema}, this one reads up to "
+            f"{name} was written by a newer version (file schema {version}, this one reads up to "
             f"{SCHEMA}); update vssm-workbench."
         )
-    return members, meta
+    if version > 1 or "checksums" in meta:
+        checksum = meta.pop("checksum", None)
+        if not isinstance(meta.get("checksums"), dict) or checksum != _checksum_of_meta(meta):
+            raise ResultError(_CHANGED.format(name))
+    del meta["schema"]
+    return meta
+
+
+def _checksum(array: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _checksum_of_meta(meta: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(meta).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def safe_name(name: str) -> str:
@@ -200,7 +299,7 @@ def _name_of(source: Any) -> str:
 
 def _reason(error: BaseException) -> str:
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return (text.splitlines() or [type(error).__name__])[0].rstrip(".")
+    return printable((text.splitlines() or [type(error).__name__])[0].rstrip("."))
 
 
 def listed(names: Any) -> str:

@@ -15,11 +15,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from workbench.files import printable
 from workbench.models import REGISTERED, Adaptation, backbone_of
 from workbench.models.family import prefixes
 from workbench.weights.files import fetch_published, find_weights, read_state_dict, sha256
-from workbench.weights.identify import clean_keys, variant_of
+from workbench.weights.identify import clean_keys, renamed, variant_of
+from workbench.weights.matching import match, parts
 from workbench.weights.provenance import Provenance
+from workbench.weights.values import check_values
 
 logger = logging.getLogger("workbench")
 
@@ -59,11 +62,11 @@ def load_into(
         WeightsMismatch: with the counts, the first names of each kind and the models that fit.
     """
     target, backbone = model.state_dict(), backbone_of(model)
-    state = backbone.checkpoint_filter_fn(clean_keys(state_dict))
-    # A model of the user's may have a part that is called `model` or `encoder`.
-    if _fitting(state_dict, target) > _fitting(state, target):
-        state = dict(state_dict)
-    report = Report()
+    found = match(
+        state_dict, target, lambda tensors: backbone.checkpoint_filter_fn(renamed(tensors))
+    )
+    state = found.state
+    report = Report(unexpected=list(found.left_out), notes=list(found.notes))
     try:
         resized = backbone.fit_positions(state, pos_embed)
     except ValueError as error:
@@ -79,13 +82,10 @@ def load_into(
             report.unexpected += dropped
             report.notes.append("the model has no classifier: the one in the file is left out")
     _check(model, state, target, report)
+    check_values(state, target)
     with torch.no_grad():
         model.load_state_dict({k: v for k, v in state.items() if k in target}, strict=False)
     return report
-
-
-def _fitting(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> int:
-    return sum(key in target and value.shape == target[key].shape for key, value in state.items())
 
 
 def _check(
@@ -114,7 +114,12 @@ def _check(
     only_classes = wrong and all(
         key.startswith(head) and state[key].shape[1:] == target[key].shape[1:] for key in wrong
     )
-    if head and only_classes and not fatal and not unexpected:
+    bare = head and fatal and all(key.startswith(head) for key in fatal)
+    if bare and not unexpected and not wrong:
+        raise WeightsMismatch(
+            f"the classifier in the file has no {_first(fatal)}, which that of the model has"
+        )
+    if head and only_classes and (bare or not fatal) and not unexpected:
         there, here = (len(tensors[wrong[0]]) for tensors in (state, target))
         raise WeightsMismatch(
             f"the classifier in the file has {there} classes, the model {here}: "
@@ -122,13 +127,15 @@ def _check(
         )
     problems = ((fatal, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
     parts = [f"{len(keys)} {word} ({_first(keys)})" for keys, word in problems if keys]
-    fitting = variant_of(state)
+    fitting = [name for name in variant_of(state) if name != _title(model)]
     hint = f". These weights fit: {', '.join(fitting)}" if fitting else ""
     raise WeightsMismatch(f"the weights do not fit {_title(model)}: {', '.join(parts)}{hint}")
 
 
 def _first(keys: list[str], count: int = 5) -> str:
-    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
+    return ", ".join(printable(k, 120) for k in keys[:count]) + (
+        ", ..." if len(keys) > count else ""
+    )
 
 
 def _shape(tensor: Tensor) -> str:
@@ -281,7 +288,8 @@ def _timm_folder(folder: Path) -> dict:
 def _infer(path: Path, state: Mapping[str, Tensor], notes: list[str]) -> str:
     if _timm_folder(path.parent):
         return f"local-dir:{path.parent}"
-    fitting = variant_of(state)
+    candidates = (variant_of(part) for _, part in parts(state, len(state) // 4))
+    fitting = next(filter(None, candidates), [])
     if not fitting:
         raise ValueError(
             f"no released model has the names and shapes in {path.name}: name the model as well"
@@ -298,10 +306,12 @@ def _classes(name: str, state: Mapping[str, Tensor]) -> int | None:
     if ":" in name:
         return None
     config = timm.get_pretrained_cfg(name)
-    for tensors in (state, clean_keys(state)):
-        for head in prefixes(config.classifier if config else None):
-            if f"{head}weight" in tensors:
-                return len(tensors[f"{head}weight"])
+    heads = prefixes(config.classifier if config else None)
+    for _, inner in parts(state, len(state) // 4):
+        for tensors in (inner, clean_keys(inner)):
+            for head in heads:
+                if f"{head}weight" in tensors:
+                    return len(tensors[f"{head}weight"])
     return None
 
 

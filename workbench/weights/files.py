@@ -4,26 +4,23 @@ import contextlib
 import difflib
 import functools
 import hashlib
-import pickle
-import re
 import shutil
 import tempfile
-import threading
 import urllib.error
 import urllib.request
-import warnings
-from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 
 import huggingface_hub
-import safetensors
-import safetensors.torch
 import torch
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
+from workbench import places
+from workbench.files import regular
 from workbench.models.family import source_of, unreachable
+from workbench.weights.entries import choose
+from workbench.weights.reading import read
+from workbench.weights.values import check_kind
 
 __all__ = ["fetch_published", "find_weights", "read_state_dict"]
 
@@ -48,11 +45,13 @@ def find_weights(spec: str | Path) -> Path:
     text = str(spec)
     if text.startswith("hf-hub:"):
         return _from_hub(text.removeprefix("hf-hub:"))
-    path = Path(spec).expanduser()
+    path = places.found(spec)
     if path.is_dir():
         return _in_folder(path)
     if path.is_file():
         return path
+    if path.exists():
+        regular(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no weight file {text}: no folder {path.parent} either")
     near = difflib.get_close_matches(path.name, sorted(p.name for p in path.parent.iterdir()))
@@ -147,82 +146,27 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _Inert:
-    """Takes the place of an object that is not weights: keeps nothing, does nothing."""
-
-    def __new__(cls, *args: object) -> "_Inert":
-        return super().__new__(cls)
-
-    def __init__(self, *args: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-# What published checkpoints hold beside tensors: training arguments, a configuration, the best
-# accuracy as a NumPy scalar, mmengine's training log. None of it is needed, so none of the real
-# classes and functions is used. A CfgNode is a dict, and the reader fills exact dicts only.
-_STAND_INS = [
-    (OrderedDict, "yacs.config.CfgNode"),
-    *(
-        (_Inert, name)
-        for name in (
-            "argparse.Namespace",
-            "numpy.dtype",
-            "numpy.ndarray",
-            "numpy.core.multiarray.scalar",
-            "numpy._core.multiarray.scalar",
-            "numpy.core.multiarray._reconstruct",
-            "numpy._core.multiarray._reconstruct",
-            "mmengine.logging.history_buffer.HistoryBuffer",
-            "builtins.getattr",  # how mmengine's log refers to its own methods
-        )
-    ),
-]
-# torch keeps one list of allowed names for the whole process.
-_ONE_READER = threading.Lock()
-
-ENTRIES = ("model", "state_dict", "model_ema", "state_dict_ema", "module")
-
-
 def read_state_dict(path: str | Path, entry: str | None = None) -> tuple[dict[str, Tensor], dict]:
     """Read the tensors of a weight file onto the CPU; nothing in the file is ever run.
 
     Args:
-        path: a .safetensors file or a file written by `torch.save` (any name).
-        entry: the key of a checkpoint under which the weights lie; by default the first of
-            `ENTRIES` that is there, or the file's dict itself.
+        path: a safetensors file or a file written by `torch.save`, whatever they are called.
+        entry: where in a checkpoint the weights lie; see `workbench.weights.entries.choose`.
 
     Returns:
         The tensors by name, as they are in the file, and facts: file, sha256, format, entry,
         entries (all keys under which there are tensors).
 
     Raises:
-        ValueError: the file is damaged, is no checkpoint, has no such entry, or refers to
-            something that weights never need.
+        ValueError: the file is damaged, is no checkpoint, has no such entry, holds tensors without
+            plain numbers, or calls what only an attack would.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        start = file.read(4)
-    if not start:
-        raise ValueError(f"{path.name} is empty")
-    if path.suffix == ".safetensors":
-        form, content = "safetensors", _read_safetensors(path)
-    elif start == b"PK\x03\x04":
-        form, content = "torch", _read_torch(path, mmap=True)
-    elif start[:1] == b"\x80":  # how a pickle begins
-        form, content = "torch (before 1.6)", _read_torch(path, mmap=False)
-    else:
-        raise ValueError(f"{path.name} is not a checkpoint: neither safetensors nor torch.save")
-    entries = [key for key, value in content.items() if _has_tensors(value)]
-    entry = _choose(path.name, content, entries, entry)
-    weights = content if entry is None else content[entry]
-    state = {
-        key: value.detach() if isinstance(value, nn.Parameter) else value
-        for key, value in weights.items()
-        if isinstance(key, str) and isinstance(value, Tensor)
-    }
+    form, content = read(path)
+    entry, weights, entries = choose(path.name, content, entry)
+    state = {k: v.detach() if isinstance(v, nn.Parameter) else v for k, v in weights.items()}
+    for key, value in state.items():
+        check_kind(key, value)
     facts = {
         "file": path.name,
         "sha256": sha256(path),
@@ -231,55 +175,3 @@ def read_state_dict(path: str | Path, entry: str | None = None) -> tuple[dict[st
         "entries": entries,
     }
     return state, facts
-
-
-def _has_tensors(value: object) -> bool:
-    return isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values())
-
-
-def _choose(file: str, content: Mapping, entries: list[str], entry: str | None) -> str | None:
-    listed = f"it has {', '.join(map(str, entries))}" if entries else "it has no entries"
-    if entry is not None:
-        if entry not in entries:
-            raise ValueError(f"{file} has no weights under {entry!r}: {listed}")
-        return entry
-    for name in ENTRIES:
-        if name in entries:
-            return name
-    if _has_tensors(content):
-        return None
-    if entries:
-        raise ValueError(f"{file} has no usual entry: {listed}, name one with entry=")
-    raise ValueError(f"{file} has no tensors in it")
-
-
-def _read_safetensors(path: Path) -> Mapping:
-    try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path.name} is damaged or incomplete ({error})") from error
-
-
-def _read_torch(path: Path, mmap: bool) -> Mapping:
-    try:
-        with _ONE_READER, torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols and TorchScript
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # a damaged file can raise nearly anything
-        reference = re.search(r"\bGLOBAL (\S+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and reference:
-            name = reference[1] if "." in reference[1] else f"builtins.{reference[1]}"
-            raise ValueError(
-                f"{path.name} refers to `{name}`, which weights never need; nothing in it was run"
-            ) from None
-        if "TorchScript" in str(error):
-            raise ValueError(f"{path.name} is a TorchScript program, not weights") from None
-        reason = type(error).__name__
-        if "Unsupported operand" in str(error):
-            reason = "a pickle with instructions that weights do not need; nothing in it was run"
-        raise ValueError(
-            f"{path.name} is damaged, incomplete or no checkpoint ({reason})"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path.name} holds a {type(content).__name__}, not a dict of weights")
-    return content

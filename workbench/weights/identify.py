@@ -23,8 +23,12 @@ def clean_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     family are renamed by its own filter. Values are never changed, and names that are right already
     stay.
     """
-    state = _without_prefixes(dict(state_dict))
-    state = {key: value for key, value in state.items() if not re.match(r"outnorm\d*\.", key)}
+    return renamed(_without_prefixes(dict(state_dict)))
+
+
+def renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`clean_keys` of names without a prefix."""
+    state = {k: v for k, v in state_dict.items() if not re.match(r"outnorm\d*\.", k)}
     network = _network(state)
     return state if network is None else network.checkpoint_filter_fn(state)
 

@@ -53,6 +53,8 @@ class Provenance:
             "licence": self.licence,
             "seed": self.seed,
             "training": "before training" if self.random else "after training",
+            # of one file, each entry is another model
+            **({"entry": self.entry} if self.entry else {}),
         }
 
 

@@ -1,4 +1,4 @@
-"""The app: `vssm app`, or `streamlit run app.py`."""
+"""The app's script: `vssm app` serves it."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from workbench.app import sidebar
 st.set_page_config(page_title="vssm-workbench", layout="wide")
 # Streamlit's own margins push the pictures out of sight.
 st.html("<style>.stMainBlockContainer { padding: 2.5rem min(3rem, 4vw); }</style>")
-PAGES = Path(__file__).parent / "workbench" / "app"
+PAGES = Path(__file__).parent
 pages = [
     st.Page(file, title=methods.title(name), url_path=name, default=name == "erf")
     for name in methods.METHODS

@@ -1,0 +1,103 @@
+"""The server of the app, `python -m workbench.app.server`; `vssm app` starts it.
+
+A page of the browser may drive any server that the machine reaches: each request says by which name
+it came (against names that another site made point here), and on a machine with other users a token
+says who may.
+"""
+
+import argparse
+import hmac
+import os
+import secrets
+import socket
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
+
+import streamlit as st
+from starlette.datastructures import URL
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+LOCAL = ("localhost", "127.0.0.1")
+TOKEN = "VSSM_TOKEN"
+"""The environment's name for the token: a command line is seen by everybody on the machine."""
+
+
+class AskForToken:
+    """Lets those in who opened the link with the token, or have its cookie from then."""
+
+    def __init__(self, app: ASGIApp, token: str, cookie: str) -> None:
+        self.app, self.token, self.cookie = app, token, cookie
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        request = HTTPConnection(scope)
+        if self._right(request.cookies.get(self.cookie)):
+            await self.app(scope, receive, send)
+            return
+        answer: Response = PlainTextResponse(
+            "This app asks for a token: open the link that `vssm app` printed.\n", 403
+        )
+        if scope["type"] == "http" and self._right(request.query_params.get("token")):
+            answer = RedirectResponse(_without_token(request.url), 303)
+            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
+            answer.headers["referrer-policy"] = "no-referrer"
+        await answer(scope, receive, send)
+
+    def _right(self, given: str | None) -> bool:
+        return given is not None and hmac.compare_digest(given.encode(), self.token.encode())
+
+
+def _without_token(url: URL) -> str:
+    """Path and query, so that a copied link leaves the token out."""
+    rest = [(key, value) for key, value in parse_qsl(url.query) if key != "token"]
+    return "/" + url.path.lstrip("/") + ("?" + urlencode(rest) if rest else "")
+
+
+def hosts_of(address: str) -> list[str]:
+    """Names by which the server at an address may be asked for."""
+    if address in LOCAL:
+        return list(LOCAL)
+    if address in ("0.0.0.0", "::"):
+        return ["*"]  # any name may be right; the cookie of the token holds for one alone
+    return list(dict.fromkeys([*LOCAL, address, socket.gethostname(), socket.getfqdn()]))
+
+
+def make(address: str, port: int, token: str | None) -> st.App:
+    """The app with its guards, the first of them outermost."""
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts_of(address))]
+    if token is not None:
+        # cookies do not tell ports apart
+        middleware.append(Middleware(AskForToken, token=token, cookie=f"vssm-token-{port}"))
+    return st.App(Path(__file__).with_name("main.py"), middleware=middleware)
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def main() -> None:
+    """Serve until it is stopped."""
+    parser = argparse.ArgumentParser(prog="python -m workbench.app.server")
+    parser.add_argument("--address", default=LOCAL[1])
+    parser.add_argument("--port", type=int, default=8501)
+    given = parser.parse_args()
+    token = os.environ.pop(TOKEN, None)
+    make(given.address, given.port, token).run(
+        config={
+            "server.address": given.address,
+            "server.port": given.port,
+            "server.headless": True,  # else Streamlit asks for an e-mail address at first
+            "server.allowedHosts": hosts_of(given.address),
+            "browser.gatherUsageStats": False,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
