@@ -29,7 +29,7 @@ _ONE_READER = threading.Lock()
 class _Inert(list):
     """A list, because torch's reader fills exact lists, and allowed subclasses, only."""
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
     __eq__ = object.__eq__
 
     def __new__(cls, *args: object, **kwargs: object) -> "_Inert":
