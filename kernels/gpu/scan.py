@@ -56,8 +56,9 @@ def _rates(A: Tensor, division: Division) -> Tensor:
 
 def forward(u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge, save):
     """Return y, the last state and, with `save`, the states [b, k, tile, n, d] before each tile."""
+    given = u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge
     if delta.numel() == 0:
-        return forward_like(u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge, save)
+        return forward_like(*given, save)
     dtype = u.dtype
     u, delta, B, C = _read(u, delta, B, C)
     summed = merge and delta.shape[2] > 1
@@ -71,9 +72,7 @@ def forward(u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge, save
         made = plan(layout)
     except Unusable as problem:
         fallback.warn(problem)
-        return fallback.forward(
-            u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge, dtype
-        )
+        return fallback.forward(forward_like(*given, save), *given)
     division = made.division
     y = u.new_empty((division.batch, division.length, division.dim) if merge else division.outputs)
     last = A.new_empty((division.batch, division.directions, division.state, division.dim))
@@ -94,19 +93,9 @@ def forward(u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge, save
 
 
 def _enter(
-    division: Division,
-    cut: Cut,
-    source,
-    delta,
-    weights,
-    A,
-    bias,
-    order,
-    start,
-    slots,
-    of_pair: int,
-    of_segment: int,
-) -> None:
+    division: Division, cut: Cut, source, delta, weights, A, bias, order, start,
+    slots, of_pair: int, of_segment: int
+) -> None:  # fmt: skip
     """Fill in what enters each segment: the state, or backwards the gradient of that at its end.
 
     source and weights are u and B, or backwards the gradient of y and C. start [b, k, n, d] enters
@@ -153,8 +142,6 @@ def backward(
         u.device, u.dtype, delta.shape, A.shape[1], _steps(delta, order), strides, flags
     )
     try:
-        if states.numel() == 0:
-            raise Unusable("it did not run forwards")
         made = plan(layout)
     except Unusable:
         return fallback.backward(dy, dlast, given, order, delta_softplus, merge, needs)
