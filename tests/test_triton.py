@@ -186,3 +186,24 @@ def test_a_dry_run_of_the_benchmark_prints_floors_and_measures_nothing():
     row = next(x for x in printed.splitlines() if "float32 | scan" in x)
     # (12 bytes * 128 * 3136 * 384 elements + 8 bytes * 128 * 3136 * 4 tokens) / 4.3 TB/s = 433 us
     assert row.count("| 433 | not measured |") == 1
+
+
+def test_a_derivative_that_the_kernels_do_not_have_is_refused_or_taken_by_the_definition(
+    monkeypatch,
+):
+    from kernels import reference
+    from kernels.gpu import backend
+
+    monkeypatch.setattr(kernels, "_triton", backend)
+    gpu, beyond = torch.device("cuda"), "forward-mode differentiation"
+    assert kernels._backend_of("auto", gpu, torch.float32) is backend
+    assert kernels._backend_of("auto", gpu, torch.float32, beyond) is reference
+    with pytest.raises(ValueError, match=beyond):
+        kernels._backend_of("triton", gpu, torch.float32, beyond)
+    args, order = interpreted.draw(1, 3, 1, 2, 1)
+    with torch.autograd.forward_ad.dual_level():
+        u = torch.autograd.forward_ad.make_dual(args.pop("u"), torch.ones(1, 3, 2))
+        with pytest.raises(NotImplementedError, match="forward-mode"):
+            backend.cross_selective_scan(
+                u, **args, delta_softplus=True, order=order, merge=True
+            )  # fmt: skip

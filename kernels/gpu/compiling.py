@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from typing import Any
 
 import torch
 import triton
@@ -33,7 +34,7 @@ __all__ = [
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 PATIENCE = 0.5  # seconds of waiting before anybody is told
 
-_loaded: dict[tuple[Variant, int], Callable] = {}
+_loaded: dict[tuple[Variant, int], Any] = {}
 _ready: dict[tuple[str, str, int], "Unusable | None"] = {}
 _loading = threading.Lock()
 

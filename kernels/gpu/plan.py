@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from kernels.gpu import compiling
 from kernels.gpu import variants as of
 from kernels.gpu.arithmetic import BIAS, CLEAR, ORDERED, PARAMETERS, SKIP, SOFTPLUS, SUMMED
 
-__all__ = ["Division", "Finish", "Layout", "Plan", "bits_of", "plan"]
+__all__ = ["Cut", "Division", "Launch", "Layout", "Plan", "bits_of", "plan"]
 
 # Fewer programs than FEW of the wide tile leave most of a GPU idle (an H200 holds 1584 of them at
 # once); the tall tile makes 4 times as many, each of 8 warps. It goes on until a path has PATIENT
@@ -68,6 +69,15 @@ class Division(NamedTuple):
         """The shape of y, one per direction."""
         return self.batch, self.length, self.directions, self.dim
 
+    @property
+    def elements(self) -> int:
+        return self.batch * self.length * self.directions * self.dim
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the kernels want A as [n, k d]: neighbours then read neighbours."""
+        return self.shape is of.WIDE and self.state > 1
+
     def states(self, slots: int) -> tuple[int, ...]:
         return self.batch, self.directions, slots, self.state, self.dim
 
@@ -95,29 +105,33 @@ class Layout(NamedTuple):
     flags: int
 
 
-class Finish(NamedTuple):
-    """The last launch of a pass, or none."""
+class Launch(NamedTuple):
+    """A function of tensors, and the numbers that follow them."""
 
-    run: Callable | None
+    run: Callable
     numbers: tuple[int, ...]
+
+    def __call__(self, *tensors: Tensor) -> None:
+        self.run(*tensors, *self.numbers)
+
+
+class Cut(NamedTuple):
+    """The launches before those of the scan that a cut into segments takes."""
+
+    ends: Launch
+    carry: Callable
+    backward: int
 
 
 class Plan(NamedTuple):
-    """The launches of a pass: functions of tensors, and the numbers that follow them."""
+    """The launches of a pass."""
 
     division: Division
     run: Callable
     numbers: tuple[int, ...]
-    ends: Callable | None  # the launches that a cut into segments takes
-    carry: Callable | None
-    ends_numbers: tuple[int, ...]
-    finish: Finish
+    cut: Cut | None
+    finish: Launch | None
     scratch: int  # float32 numbers
-
-    @property
-    def transposed(self) -> bool:
-        """Whether the kernels want A as [n, k d]: neighbours then read neighbours."""
-        return self.division.shape is of.WIDE and self.division.state > 1
 
 
 def bits_of(D, delta_bias, order, delta_softplus: bool) -> int:
@@ -152,9 +166,7 @@ def plan(layout: Layout) -> Plan:
 
     u, delta, *dy = (_strides(x) for x in (*layout.strides[:2], *layout.strides[4:]))
     B, C = layout.strides[2:4]
-    wide_A = division.shape is of.WIDE and division.state > 1
-    columns = division.directions * division.dim
-    A = (1, columns) if wide_A else (division.state, 1)
+    A = (1, division.directions * division.dim) if division.transposed else (division.state, 1)
     sides = [number for x in (*dy, u, delta) for number in x[:2]]
     sides += [B[0], B[2], C[0], C[2], *(x[2] for x in (*dy, u, delta)), B[1], B[3], *A]
     work = (
@@ -169,7 +181,7 @@ def plan(layout: Layout) -> Plan:
         entries = division.pairs * division.segments
         wanted = bool(flags & PARAMETERS.value)
         sizes = (
-            delta_elements(division) if summed else 0,
+            division.elements if summed else 0,
             division.blocks * partial_block,
             wanted * entries * (division.state + 2) * division.dim,
             entries * 4 * division.state * division.dim,
@@ -178,41 +190,33 @@ def plan(layout: Layout) -> Plan:
         scratch = sum(sizes)
         numbers = (*at, partial_block, *sides, *work)
     else:
-        scratch = delta_elements(division) if summed else 0
+        scratch = division.elements if summed else 0
         numbers = (*sides, *work)
 
-    ends = carry = None
-    ends_numbers: tuple[int, ...] = ()
+    cut = None
     if division.segments > 1:
         compiling.ready("segments", dtype, layout.device)
-        ends, carry = _segments(division, dtype, layout.device)
+        ends, carry = of.of_group("segments", dtype)
         source, weights = (dy[0], C) if dy else (u, B)
+        backward_too = int(bool(dy))
         ends_numbers = (
             *source[:2], *delta[:2], weights[0], weights[2],
             source[2], delta[2], weights[1], weights[3], *A,
-            *work[:6], division.steps, division.tiles, flags, int(bool(dy)),
+            *work[:6], division.steps, division.tiles, flags, backward_too,
         )  # fmt: skip
+        programs = division.programs(division.segments - 1)
+        run = compiling.runner(ends, layout.device, programs)
+        grid = division.pairs, division.state, division.blocks
+        carried = compiling.runner(carry, layout.device, grid)
+        cut = Cut(Launch(run, ends_numbers), carried, backward_too)
     run = compiling.runner(
         backward if dy else forward, layout.device, division.programs(division.segments)
     )
     last = _finish(division, finish, layout.device, flags, at, partial_block, bool(dy))
-    return Plan(division, run, numbers, ends, carry, ends_numbers, last, scratch)
+    return Plan(division, run, numbers, cut, last, scratch)
 
 
-def delta_elements(division: Division) -> int:
-    return division.batch * division.length * division.directions * division.dim
-
-
-def _segments(division: Division, dtype: str, device: torch.device) -> tuple[Callable, Callable]:
-    ends, carry = of.of_group("segments", dtype)
-    grid = division.pairs, division.state, division.blocks
-    return (
-        compiling.runner(ends, device, division.programs(division.segments - 1)),
-        compiling.runner(carry, device, grid),
-    )
-
-
-def _finish(division, variant, device, flags, at, partial_block, backward: bool) -> Finish:
+def _finish(division, variant, device, flags, at, partial_block, backward: bool) -> Launch | None:
     rows, columns = of.MATRIX["ROWS"], of.MATRIX["COLUMNS"]
     tokens = division.batch * division.length
     merges = projections = sums = 0
@@ -225,10 +229,10 @@ def _finish(division, variant, device, flags, at, partial_block, backward: bool)
         sums = _parts(division.directions * (division.state + 2) * division.dim, columns)
     programs = merges + projections + sums
     if programs == 0:
-        return Finish(None, ())
+        return None
     numbers = (
         *at[:3], partial_block, merges, projections, division.dim, division.directions, tokens,
         division.state, division.length, division.steps, division.tiles, division.shape.steps,
         division.blocks, division.batch * division.segments, flags,
     )  # fmt: skip
-    return Finish(compiling.runner(variant, device, (programs, 1, 1)), numbers)
+    return Launch(compiling.runner(variant, device, (programs, 1, 1)), numbers)

@@ -15,7 +15,7 @@ from torch import Tensor
 from kernels.gpu import fallback
 from kernels.gpu.arithmetic import ENTERED, ORDERED, PARAMETERS, SAVE, SUMMED
 from kernels.gpu.compiling import Unusable
-from kernels.gpu.plan import Division, Layout, Plan, bits_of, plan
+from kernels.gpu.plan import Cut, Division, Layout, bits_of, plan
 
 __all__ = ["SAVED", "backward", "backward_like", "forward", "forward_like", "readable"]
 
@@ -49,15 +49,16 @@ def _read(u, delta, B, C) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return readable(u), readable(delta), *_alike(B, C)
 
 
-def _rates(A: Tensor, made: Plan) -> Tensor:
-    """A in the layout of the plan's kernels."""
-    return A.t().contiguous() if made.transposed else A
+def _rates(A: Tensor, division: Division) -> Tensor:
+    """A in the layout of the kernels."""
+    return A.t().contiguous() if division.transposed else A
 
 
 def forward(u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge, save):
     """Return y, the last state and, with `save`, the states [b, k, tile, n, d] before each tile."""
+    given = u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge
     if delta.numel() == 0:
-        return forward_like(u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge, save)
+        return forward_like(*given, save)
     dtype = u.dtype
     u, delta, B, C = _read(u, delta, B, C)
     summed = merge and delta.shape[2] > 1
@@ -71,9 +72,7 @@ def forward(u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge, save
         made = plan(layout)
     except Unusable as problem:
         fallback.warn(problem)
-        return fallback.forward(
-            u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge, dtype
-        )
+        return fallback.forward(forward_like(*given, save), *given)
     division = made.division
     y = u.new_empty((division.batch, division.length, division.dim) if merge else division.outputs)
     last = A.new_empty((division.batch, division.directions, division.state, division.dim))
@@ -81,37 +80,37 @@ def forward(u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge, save
     each = A.new_empty(made.scratch) if summed else A
     if division.segments > 1 and order is not None:  # a program does not know of the others
         (each if summed else y).zero_()
-    A = _rates(A, made)
+    A = _rates(A, division)
     D, delta_bias, order = (A if x is None else x for x in (D, delta_bias, order))
-    if made.ends is not None:
-        per_segment = division.segment_tiles if save else 2
-        _enter(made, u, delta, B, A, delta_bias, order, None, states, states.shape[2], per_segment)
+    if made.cut is not None:
+        slots = states, states.shape[2], division.segment_tiles if save else 2
+        _enter(division, made.cut, u, delta, B, A, delta_bias, order, None, *slots)
     made.run(u, delta, A, B, C, D, delta_bias, order, y, each, last, states, *made.numbers)
-    if made.finish.run is not None:
-        made.finish.run(each, y, order, y, y, A, A, A, *made.finish.numbers)
+    if made.finish is not None:
+        made.finish(each, y, order, y, y, A, A, A)
     y = y if y.dtype == dtype else y.to(dtype)
     return y, last.mT, states if save else A.new_empty(0)
 
 
 def _enter(
-    made: Plan, source, delta, weights, A, bias, order, start, slots, of_pair: int, of_segment: int
-) -> None:
+    division: Division, cut: Cut, source, delta, weights, A, bias, order, start,
+    slots, of_pair: int, of_segment: int
+) -> None:  # fmt: skip
     """Fill in what enters each segment: the state, or backwards the gradient of that at its end.
 
     source and weights are u and B, or backwards the gradient of y and C. start [b, k, n, d] enters
     the first segment, or backwards the last. slots [b, k, of_pair, n, d] has one for every segment,
     of_segment apart.
     """
-    division = made.division
     ends = A.new_empty(2 * division.pairs * (division.segments - 1) * division.state * division.dim)
     sums = A.new_empty(division.pairs * (division.segments - 1) * division.dim)
-    made.ends(source, delta, weights, A, bias, order, ends, sums, *made.ends_numbers)
-    *_, A_d, A_n = made.ends_numbers[:12]
-    made.carry(
+    cut.ends(source, delta, weights, A, bias, order, ends, sums)
+    A_d, A_n = cut.ends.numbers[10:12]
+    cut.carry(
         ends, sums, A, A if start is None else start, slots,
         division.state * division.dim, A_d, A_n, division.directions, division.segments,
         division.dim, division.state, of_pair, of_segment,
-        0 if start is None else ENTERED.value, made.ends_numbers[-1],
+        0 if start is None else ENTERED.value, cut.backward,
     )  # fmt: skip
 
 
@@ -143,38 +142,38 @@ def backward(
         u.device, u.dtype, delta.shape, A.shape[1], _steps(delta, order), strides, flags
     )
     try:
-        if states.numel() == 0:
-            raise Unusable("it did not run forwards")
         made = plan(layout)
     except Unusable:
         return fallback.backward(dy, dlast, given, order, delta_softplus, merge, needs)
     division = made.division
-    cut = division.segments > 1
+    cut = made.cut
     du, ddelta, dB, dC = (x.new_empty(x.shape) for x in (u, delta, B, C))
     scratch = A.new_empty(made.scratch)
     dA, dD, dbias = (
         A.new_empty(x.shape if wanted and x is not None else 0) for x in (A, D, delta_bias)
     )
-    if cut and flags & ORDERED.value:  # a program does not know of the others
+    if cut is not None and flags & ORDERED.value:  # a program does not know of the others
         for x in (scratch if summed else du, ddelta, dB, dC):
             x.zero_()
-    A = _rates(A, made)
+    A = _rates(A, division)
     D, delta_bias, order = (A if x is None else x for x in (D, delta_bias, order))
     entering = A
     if dlast is not None:
         entering = dlast.mT.contiguous()
-    if cut:
+    if cut is not None:
         start = None if dlast is None else entering
         entering = A.new_empty(division.states(division.segments))
-        _enter(made, dy, delta, C, A, delta_bias, order, start, entering, division.segments, 1)
+        slots = entering, division.segments, 1
+        _enter(division, cut, dy, delta, C, A, delta_bias, order, start, *slots)
     numbers = made.numbers
-    if cut or dlast is not None:
+    if cut is not None or dlast is not None:
         numbers = (*numbers[:-1], numbers[-1] | ENTERED.value)
     made.run(
         dy, u, delta, A, B, C, D, delta_bias, order, states, entering, du, ddelta, dB, dC, scratch,
         *numbers,
     )  # fmt: skip
-    made.finish.run(scratch, du, order, dB, dC, dA, dD, dbias, *made.finish.numbers)
+    if made.finish is not None:
+        made.finish(scratch, du, order, dB, dC, dA, dD, dbias)
     found = du, ddelta, dA, dB, dC, dD, dbias
     return tuple(
         (x if x.dtype == like.dtype else x.to(like.dtype)) if need else A.new_empty(0)
