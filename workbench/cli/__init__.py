@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from workbench import methods
+from workbench import check_kernels, methods
 from workbench.files import printable
 from workbench.former import OPTIONS
 
@@ -131,6 +131,7 @@ def _prepare_process() -> None:
     """What a process that measures wants of its environment; no business of a library's."""
     import logging
 
+    check_kernels()
     # Threads of OpenMP that go on spinning after each operation take the cores from everything else
     # on a busy machine (a browser is enough); a short wait costs an idle one little. Read when
     # torch loads.
