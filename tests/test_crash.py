@@ -9,12 +9,20 @@ import random
 import shutil
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+# before the process is copied
+import workbench.paper
+import workbench.runner
+import workbench.train  # noqa: F401
+from workbench.cli import main
+from workbench.images import SAMPLES
 
 MOMENTS = int(os.environ.get("VSSM_CRASHES", "15"))
 FEW = ["--images", "samples", "--limit", "3", "--resamples", "10"]
@@ -40,9 +48,9 @@ def begin(arguments: list[str], log: Path) -> int:
         with log.open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-            from workbench.cli import main
-
             code = main(arguments)
+    except BaseException:
+        log.write_text(traceback.format_exc())
     finally:
         os._exit(code)
 
@@ -78,8 +86,6 @@ def figures(folder: Path) -> list[str]:
 def train(folder: Path) -> list[str]:
     data = folder.parent / "data"
     if not data.exists():
-        from workbench.images import SAMPLES
-
         for i, image in enumerate(sorted(SAMPLES.glob("*.jpg"))):
             (data / f"class{i % 2}").mkdir(parents=True, exist_ok=True)
             shutil.copy(image, data / f"class{i % 2}")
@@ -138,9 +144,6 @@ COMMANDS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path], Any]]] =
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_killed_run_ends_as_an_undisturbed_one(command: str, tmp_path: Path) -> None:
-    import workbench.paper
-    import workbench.train  # noqa: F401
-
     arguments, read = COMMANDS[command]
     log, whole = tmp_path / "log.txt", tmp_path / "whole"
     finish(arguments(whole), log)  # the first compiles, and does not count

@@ -9,6 +9,8 @@ A name is imported when it is first used, so that importing the package costs no
 
 import re
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,9 +72,25 @@ _PLACES = {
 }
 
 
+def check_kernels() -> None:
+    """Hugging Face's distribution `kernels` owns a package of the name of ours.
+
+    Raises:
+        ImportError: when it is found in the place of ours.
+    """
+    found = find_spec("kernels")
+    place = Path(found.origin) if found and found.origin else Path("nowhere")
+    if not place.with_name("reference.py").is_file():
+        raise ImportError(
+            f"`kernels` is another distribution's package here ({place}): install vssm-workbench "
+            "in an environment of its own (docs/reliability.md)"
+        )
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    check_kernels()
     methods = import_module(f"{__name__}.methods")
     if name in _PLACES:
         found = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -23,6 +23,11 @@ class Lined(dict[str, Any]):
         super().__init__(*args)
         self.lines = lines or {}
 
+    def renamed(self, names: Mapping[str, str]) -> "Lined":
+        """The same under other names, for the keys that have one."""
+        values = {names.get(key, key): value for key, value in self.items()}
+        return Lined(values, lines={names.get(key, key): n for key, n in self.lines.items()})
+
     def over(self, other: "Lined") -> "Lined":
         """These values in place of, or beside, those of another mapping."""
         return Lined({**other, **self}, lines={**other.lines, **self.lines})

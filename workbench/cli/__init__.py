@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from workbench import methods
+from workbench import check_kernels, methods
 from workbench.files import printable
 from workbench.former import OPTIONS
 from workbench.process import prepare
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments or bool(os.environ.get("VSSM_DEBUG"))
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
+        check_kernels()
         prepare()
         logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
         name, args = parse(arguments)
