@@ -1,7 +1,7 @@
 """YAML files that people write by hand, read strictly and with the lines of their keys."""
 
 import itertools
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
