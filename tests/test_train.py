@@ -122,3 +122,20 @@ def test_train_and_evaluate_from_the_command_line(folder, tmp_path, capsys) -> N
     Image.new("RGB", (40, 40)).save(tmp_path / "plain" / "one.png")
     assert main([*evaluate[:3], "--data", str(tmp_path / "plain")]) == 2
     assert "no labels" in capsys.readouterr().err
+
+
+def test_a_folder_knows_its_model_and_a_damaged_checkpoint_is_named(folder, tmp_path) -> None:
+    begun = trainer(folder, tmp_path, epochs=2)
+    begun.run(stop_at=1)
+    other = create_model("resnet_nano", "random", num_classes=2)
+    with pytest.raises(ValueError, match="belongs to another model"):
+        Trainer(other, begun.data, begun.config, tmp_path)
+    begun.checkpoint.write_bytes(begun.checkpoint.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="is damaged .*; remove it to begin anew"):
+        trainer(folder, tmp_path, epochs=2)
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"epochs": -1}, {"warmup": 2}, {"size": 0}])
+def test_a_value_outside_its_range_is_a_sentence(wrong) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(wrong))} is .*; give"):
+        TrainConfig(**wrong)

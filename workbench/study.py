@@ -178,7 +178,8 @@ class Study:
 
         def finish() -> Result:
             announce(f"{facts['model']}: {facts['weights_label']}; {preprocessing.describe()}")
-            for note in model.provenance.notes:
+            provenance: Any = model.provenance
+            for note in provenance.notes:
                 announce(f"  {note}")
             if facts["licence"]:
                 announce(f"  licence of the weights: {facts['licence']}")
