@@ -21,7 +21,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 # First, because it decides how torch's threads wait.
-import workbench  # noqa: F401  # isort: skip
+from workbench.process import prepare  # isort: skip
+
+prepare()
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -5,6 +5,11 @@
 Runs what `vssm erf` runs (decode, resize, forward, backward to the input, combine, bootstrap) after
 one warm-up image, in this process. The scan's share is its part of the CPU time of one chunk's
 forward and backward, by torch's profiler.
+
+"times a copy" compares one chunk's forward and backward with the same where every scan is replaced
+by a copy of its input, plus the means of delta, B and C, so that all projections keep their
+backward pass: what the scan costs on any processor. The two take turns, and the least CPU time of
+each counts.
 """
 
 import argparse
@@ -14,10 +19,15 @@ import resource
 import time
 from importlib.metadata import version
 from pathlib import Path
+from unittest import mock
 
 # First, because it decides how torch's threads wait.
+from workbench.process import prepare  # isort: skip
+
+prepare()
 from workbench import ErfConfig, create_model, erf, open_images, preprocessing_for, run  # isort: skip
 from workbench.methods.erf.measure import gradient  # isort: skip
+from workbench.scan import SelectiveScan  # isort: skip
 import numpy as np
 import torch
 from processor import processor
@@ -37,12 +47,31 @@ def scan_share(model: torch.nn.Module, x: torch.Tensor, config: ErfConfig) -> fl
     return scan / total
 
 
+def copy(self, *, u, delta, B, C, **rest) -> torch.Tensor:
+    """In place of `SelectiveScan.cross`: its input, at no more cost than the memory it moves."""
+    y = u.clone() if u.ndim == 3 else u.sum(2)
+    return y + (delta.mean() + B.mean() + C.mean())
+
+
+def times_a_copy(model: torch.nn.Module, x: torch.Tensor, config: ErfConfig, rounds: int) -> float:
+    """CPU time of a forward and backward pass, relative to one with copies for scans."""
+    least = {}
+    for _ in range(rounds + 1):  # the first round warms up
+        for name, cross in (("scan", SelectiveScan.cross), ("copy", copy)):
+            with mock.patch.object(SelectiveScan, "cross", cross):
+                start = time.process_time()
+                gradient(model, x, config)
+                taken = time.process_time() - start
+            least.setdefault(name, []).append(taken)
+    return min(least["scan"][1:]) / min(least["copy"][1:])
+
+
 def peak_megabytes() -> float:
     """Largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(name: str, count: int, size: int, config: ErfConfig) -> dict:
+def measure(name: str, count: int, size: int, config: ErfConfig, rounds: int) -> dict:
     """Seconds for `count` images, and the peak memory after a fifth of them and after all."""
     model = create_model(name)
     paths = sorted((Path(__file__).parents[1] / "samples" / "images").glob("*.jpg"))
@@ -63,6 +92,7 @@ def measure(name: str, count: int, size: int, config: ErfConfig) -> dict:
         "seconds": round(seconds, 2),
         "milliseconds_per_image": round(1000 * seconds / count, 1),
         "scan_share": round(scan_share(model.requires_grad_(False), x, config), 3),
+        "times_a_copy": round(times_a_copy(model, x, config, rounds), 3),
         f"peak_mb_after_{count // 5}": round(early),
         f"peak_mb_after_{count}": round(peak_megabytes()),
     }
@@ -85,10 +115,19 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--chunk", type=int, default=ErfConfig.chunk)
+    parser.add_argument("--before", type=Path, help="the JSON file of another version")
     parser.add_argument("--out", type=Path, help="write STEM.json and STEM.md")
+    parser.add_argument("--rounds", type=int, default=4, help="of the comparison with copies")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     config = ErfConfig(chunk=args.chunk)
-    rows = [measure(name, args.images, args.size, config) for name in args.models]
+    rows = [measure(name, args.images, args.size, config, args.rounds) for name in args.models]
+    if args.before:
+        old = {row["model"]: row for row in json.loads(args.before.read_text())["rows"]}
+        for row in rows:
+            for key in ("milliseconds_per_image", "scan_share", "times_a_copy"):
+                row[f"before:_{key}"] = old[row["model"]][key]
     facts = machine()
     keys = list(rows[0])
     lines = ["| " + " | ".join(key.replace("_", " ") for key in keys) + " |"]

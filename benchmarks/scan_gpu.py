@@ -1,6 +1,7 @@
 """Time of the GPU scan against what the hardware allows and against mamba_ssm's CUDA kernel.
 
     python benchmarks/scan_gpu.py --out benchmarks/results/scan_gpu.json
+    python benchmarks/scan_gpu.py --short --out out/scan_gpu_short.md   # five minutes
     python benchmarks/scan_gpu.py --dry-run      # shapes and floors, on any machine
 
 A floor is the largest of three times: every input and output moved once at the copy bandwidth of
@@ -364,10 +365,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, help="write this JSON file, a .md table and a .png")
     parser.add_argument("--dry-run", action="store_true", help="only shapes and floors")
+    parser.add_argument("--short", action="store_true", help="goals only, in five minutes")
     parser.add_argument("--only", help="only cases whose name contains this")
     parser.add_argument("--repeat-ms", type=int, default=200, help="how long to repeat each call")
     args = parser.parse_args()
     measured = not args.dry_run and torch.cuda.is_available()
+    if args.short:
+        if not measured:
+            raise SystemExit("--short measures a GPU, and there is none here")
+        print(short(args.out))
+        return
     if not measured and not args.dry_run:
         print("No GPU here: printing shapes and floors only.", file=sys.stderr)
 
@@ -391,6 +398,20 @@ def main() -> None:
         write(results, args.out)
         if measured:
             plot(results, args.out.with_suffix(".png"))
+
+
+def short(path: Path | None) -> str:
+    """Measure what has a goal, and write it as a Markdown page."""
+    import scan_gpu_short
+
+    def time(call: Callable) -> float:
+        return microseconds(call, repeat_ms=60)
+
+    page = scan_gpu_short.run(draw, as_sequences, fused, ours, four_paths, Case, time)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page)
+    return page
 
 
 def write(results: dict, path: Path) -> None:

@@ -18,6 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 # First, because it decides how torch's threads wait.
+from workbench.process import prepare  # isort: skip
+
+prepare()
 from workbench import create_model  # isort: skip
 import torch
 

@@ -6,6 +6,7 @@ tokens that stay where they are; `softplus` makes the step size.
 
 import functools
 import importlib
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +27,23 @@ def _import(name: str):
         return None
 
 
+def _import_triton():
+    """Return the GPU backend where there is a GPU; say so where it could be used but for Triton."""
+    if not torch.cuda.is_available():
+        return None
+    try:
+        return importlib.import_module("kernels.gpu").backend
+    except ImportError as error:
+        warnings.warn(
+            f"scans on the GPU take the reference, many times slower: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+
 _cpu = _import("cpu")
-_triton = _import("gpu") if torch.cuda.is_available() else None
+_triton = _import_triton()
 
 
 def available_backends() -> tuple[str, ...]:

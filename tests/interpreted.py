@@ -1,6 +1,6 @@
 """Runs the GPU kernels on CPU tensors in Triton's interpreter; `test_triton.py` starts it.
 
-    TRITON_INTERPRET=1 python tests/interpreted.py
+    TRITON_INTERPRET=1 python tests/interpreted.py [part of a case's name ...]
 
 A process of its own, because Triton reads that variable once. Prints a JSON object of what each
 case found: relative errors against the definition in float64, or whether something holds. The
@@ -8,10 +8,17 @@ interpreter takes seconds for what a GPU does in microseconds, so everything is 
 """
 
 import contextlib
+import dataclasses
+import functools
+import inspect
 import json
 import os
+import sys
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
 
 import torch
 from torch._subclasses import FakeTensorMode
@@ -21,7 +28,11 @@ CASES: dict[str, Callable[[], dict]] = {}
 
 
 def case(function: Callable[[], dict]) -> Callable[[], dict]:
-    CASES[function.__name__] = function
+    def run() -> dict:
+        with tiles("tall"):
+            return function()
+
+    CASES[function.__name__] = run
     return function
 
 
@@ -110,19 +121,34 @@ def sequence_errors(args, **kwargs):
     return errors(sequences(backend, args, **kwargs), sequences(reference, wide(args), **kwargs))
 
 
-class Cut:
-    """Every scan of more than one chunk is cut into segments of one chunk."""
+@contextlib.contextmanager
+def tiles(kind: str):
+    """Every scan takes the "tall" tile, the "wide" one, or the wide one "cut" into segments.
 
-    def __enter__(self):
-        from kernels.gpu import scan
+    The tall one is made small, for the interpreter adds up element by element.
+    """
+    from kernels.gpu import plan, variants
 
-        self.before = scan.LONG, scan.WANTED, scan.SHORTEST
-        scan.LONG, scan.WANTED, scan.SHORTEST = 2, 10**6, 1
+    few, wanted, shortest = {
+        "tall": (10**9, plan.WANTED, plan.SHORTEST),
+        "wide": (0, 1, 10**6),
+        "cut": (0, 10**6, 2),
+    }[kind]
+    tall = dataclasses.replace(variants.TALL, steps=16, channels=4)
+    with (
+        mock.patch.multiple(plan, FEW=few, WANTED=wanted, SHORTEST=shortest),
+        mock.patch.multiple(variants, TALL=tall),
+    ):
+        plan.plan.cache_clear()
+        yield
+    plan.plan.cache_clear()
 
-    def __exit__(self, *_):
-        from kernels.gpu import scan
 
-        scan.LONG, scan.WANTED, scan.SHORTEST = self.before
+def padded(args, order):
+    """The last direction leaves three tokens out."""
+    order = order.clone()
+    order[-1, -3:] = -1
+    return args, order
 
 
 @case
@@ -160,28 +186,37 @@ def bias_without_softplus():
     return cross_errors(args, order, softplus=False)
 
 
-@case
-def two_blocks_of_channels():
-    return cross_errors(*draw(1, 4, 1, 37, 1))
+def _scans():
+    """Cases over the numbers of states and directions, on both tiles."""
+    shapes = [  # kind, batch, tokens, directions, dim, state
+        ("tall", 1, 21, 4, 5, 1), ("tall", 2, 17, 1, 4, 2), ("tall", 1, 33, 2, 3, 3),
+        ("tall", 1, 9, 3, 2, 4), ("tall", 1, 18, 5, 2, 8), ("tall", 1, 18, 2, 5, 16),
+        ("tall", 1, 17, 8, 2, 1), ("tall", 1, 5, 7, 1, 1), ("tall", 1, 5, 6, 1, 2),
+        ("wide", 2, 17, 4, 3, 1), ("wide", 1, 9, 1, 37, 2), ("wide", 1, 10, 2, 32, 3),
+        ("wide", 1, 9, 2, 3, 4), ("wide", 1, 9, 1, 3, 8), ("wide", 1, 9, 1, 3, 16),
+        ("wide", 1, 4, 8, 2, 1),
+        ("cut", 1, 37, 2, 3, 1), ("cut", 1, 50, 1, 2, 3),
+    ]  # fmt: skip
+    for kind, *shape in shapes:
+
+        def run(kind=kind, shape=shape, path=lambda *x: x):
+            with tiles(kind):
+                return cross_errors(*path(*draw(*shape)))
+
+        name = f"{kind}_of_{shape[-1]}_states_{shape[2]}_directions_{shape[1]}_tokens"
+        CASES[name] = run
+        if shape[1] > 16:
+            CASES[f"{name}_padded"] = functools.partial(run, path=padded)
 
 
-@case
-def whole_blocks_of_channels():
-    return cross_errors(*draw(1, 4, 1, 64, 1))
+_scans()
 
 
-@case
-def wide_offsets_give_the_same_bits():
-    from kernels.gpu import backend, scan
+def the_tall_tile_as_it_is_compiled():
+    return cross_errors(*draw(1, 130, 1, 8, 1))
 
-    args, order = draw(1, 5, 2, 3, 1)
-    expected = cross(backend, args, order)
-    scan.WIDE, before = 0, scan.WIDE
-    try:
-        result = cross(backend, args, order)
-    finally:
-        scan.WIDE = before
-    return {name: torch.equal(result[name], x) for name, x in expected.items()}
+
+CASES["the_tall_tile_as_it_is_compiled"] = the_tall_tile_as_it_is_compiled
 
 
 @case
@@ -189,7 +224,7 @@ def segments_along_paths():
     args, order = draw(1, 50, 2, 3, 1)
     order = order[:, :45].clone()
     order[1, -9:] = -1
-    with Cut():
+    with tiles("cut"):
         return cross_errors(args, order)
 
 
@@ -200,7 +235,7 @@ def sequences_in_groups():
 
 @case
 def segments_of_sequences():
-    with Cut():
+    with tiles("cut"):
         return sequence_errors(draw_sequences(1, 1, 3, 2, 64))
 
 
@@ -227,7 +262,15 @@ def half(dtype):
     expected = cross(reference, wide(args), order, dy_dtype=dtype)
     dtypes = [result[f"d{k}"].dtype == x.dtype for k, x in args.items()]
     dtypes.append(result["y"].dtype == dtype)
-    return {**errors(result, expected), "dtypes": all(dtypes)}
+    found = {"dtypes": all(dtypes)}
+    for name, x in expected.items():
+        error = (result[name].double() - x).abs()
+        # Nothing but the rounding of the result itself comes on top of what float32 has. The
+        # interpreter rounds towards zero where it makes bfloat16.
+        kept = result[name].dtype
+        rounding = torch.finfo(kept).eps * (1 if kept == torch.bfloat16 else 0.5) * x.abs()
+        found[name] = ((error - rounding).clamp(min=0).max() / x.abs().max()).item()
+    return found
 
 
 @case
@@ -238,6 +281,20 @@ def bfloat16_inputs():
 @case
 def float16_inputs():
     return half(torch.float16)
+
+
+@case
+def inputs_of_different_dtypes_are_read_in_float32():
+    from kernels import reference
+    from kernels.gpu import backend
+
+    args, order = draw(1, 6, 2, 3, 2)
+    args["u"] = args["u"].bfloat16()
+    result = cross(backend, args, order, dy_dtype=torch.bfloat16)
+    expected = cross(reference, wide(args), order, dy_dtype=torch.bfloat16)
+    half = [result[name].dtype == torch.bfloat16 for name in ("y", "du")]
+    kept = {k: x for k, x in result.items() if k not in ("y", "du")}
+    return {**errors(kept, {k: expected[k] for k in kept}), "half": all(half)}
 
 
 @case
@@ -301,7 +358,11 @@ def without_gradients_the_output_has_the_same_bits():
 
     args = draw_sequences(1, 1, 2, 2, 35)
     found = {}
-    for name, context in (("whole", contextlib.nullcontext()), ("in segments", Cut())):
+    for name, context in (
+        ("whole", tiles("tall")),
+        ("wide", tiles("wide")),
+        ("in segments", tiles("cut")),
+    ):
         with context:
             leaves = {key: x.clone().requires_grad_() for key, x in args.items()}
             saved = backend.selective_scan(**leaves, delta_softplus=True)
@@ -438,10 +499,116 @@ def flops_and_fake_tensors():
     return found
 
 
+@case
+def what_does_not_run_is_taken_over_by_the_definition():
+    from kernels import reference
+    from kernels.gpu import backend, compiling, fallback, plan, softplus
+
+    args, order = draw(1, 6, 2, 3, 2)
+    sequence = draw_sequences(1, 1, 2, 2, 5)
+    problem = compiling.Unusable("no C compiler")
+    plan.plan.cache_clear()
+    softplus._runner.cache_clear()
+    fallback._warn_once.cache_clear()
+    with (
+        mock.patch.object(compiling, "ready", side_effect=problem),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
+        found = cross(backend, args, order)
+        found_of_sequences = sequences(backend, sequence)
+        step = backend.softplus(sequence["delta"], sequence["delta_bias"])
+    expected = cross(reference, args, order)
+    found = errors(found, expected)
+    found |= {
+        f"{name} of a sequence": x
+        for name, x in errors(found_of_sequences, sequences(reference, sequence)).items()
+    }
+    exact = reference.softplus(sequence["delta"], sequence["delta_bias"])
+    found["softplus"] = torch.equal(step, exact)
+    found["said once"] = [str(x.message) for x in caught] == [
+        "the GPU scan cannot run here (no C compiler); the reference scan takes its place, which "
+        "is many times slower"
+    ]
+    return found
+
+
+@case
+def a_gradient_that_nobody_needs_is_not_made():
+    from kernels.gpu import backend
+
+    args, order = draw(1, 6, 2, 3, 2)
+    expected = cross(backend, args, order)
+    found = {}
+    for name in ("u", "B", "D"):
+        leaf = args[name].clone().requires_grad_()
+        given = {**args, name: leaf}
+        y = backend.cross_selective_scan(**given, delta_softplus=True, order=order, merge=True)
+        dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+        (gradient,) = torch.autograd.grad(y, leaf, dy)
+        found[name] = torch.equal(gradient, expected[f"d{name}"])
+    return found
+
+
+@case
+def scans_are_composed_in_any_order():
+    """The scan across threads takes an associative function for granted."""
+    from kernels.gpu import arithmetic
+
+    generator = torch.Generator().manual_seed(0)
+    first, second, third = torch.rand(3, 4, 5, generator=generator, dtype=torch.float64)
+
+    def then_before(*x):  # as in the kernel, in float64
+        a1, b1, _, _, a2, b2, p2, q2 = x
+        return a1 * a2, a2 * b1 + b2, a1 * p2, p2 * b1 + q2
+
+    left = then_before(*then_before(*first, *second), *third)
+    right = then_before(*first, *then_before(*second, *third))
+    found = errors(dict(enumerate(left)), dict(enumerate(right)))
+    source = inspect.getsource(arithmetic.then_before.fn)
+    found["the same"] = "return a1 * a2, tl.fma(a2, b1, b2), a1 * p2, tl.fma(p2, b1, q2)" in source
+    return found
+
+
+@case
+def the_short_benchmark_runs():
+    """All but its times, its sizes and the GPU."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    import scan_gpu
+    import scan_gpu_short as short
+
+    def once(call):
+        call()
+        return 1.0
+
+    with (
+        mock.patch.multiple(scan_gpu, DEVICE="cpu"),
+        mock.patch.multiple(
+            short,
+            CROSS={"cross": ((1, 2, 3), (490, 1440), (150, 450))},
+            SEQUENCES={"scan": ((1, 3, 1, 2, 2), None, None)},
+            cold_compilation=lambda: {"first": 2.0},
+            largest_error=lambda: 1e-7,
+        ),
+        mock.patch.object(torch.cuda, "get_device_name", lambda: "a GPU"),
+    ):
+        page = short.run(
+            scan_gpu.draw, scan_gpu.as_sequences, scan_gpu.fused, scan_gpu.ours,
+            scan_gpu.four_paths, scan_gpu.Case, once,
+        )  # fmt: skip
+    return {
+        "a row of each": "| cross | float32 | 490 / 1440 | 150 / 450 | 1 / 1 |" in page
+        and "| scan | bfloat16 |  |  | 1 / 1 |" in page
+    }
+
+
 def main() -> None:
     torch.set_num_threads(1)
     found = {}
+    wanted = sys.argv[1:]
     for name, function in CASES.items():
+        if wanted and not any(x in name for x in wanted):
+            continue
         start = time.perf_counter()
         found[name] = function()
         found[name]["seconds"] = time.perf_counter() - start

@@ -360,3 +360,9 @@ def test_the_slider_sets_the_attack_and_goes_to_the_url_and_the_command(attacks)
 def test_a_model_without_b_c_and_delta_says_so(attacks):
     attacks.selectbox(key="model").set_value("resnet_nano").run()
     assert "no selective scan" in fine(attacks).info[0].value
+
+
+def test_the_script_at_the_top_is_the_app():
+    found = AppTest.from_file(str(Path(__file__).parents[1] / "app.py"), default_timeout=60).run()
+    assert not found.exception
+    assert found.header[0].value == "Effective receptive field"

@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from workbench import erf, external
 from workbench.app import erf_measure, repository, session
+from workbench.app.measure import measure
 from workbench.app.session import Spec
 from workbench.cli import main
 from workbench.images import open_images, preprocessing_for
@@ -79,7 +80,7 @@ def test_a_click_measures_the_field_in_another_process(app, adapter):
     spec = Spec("Their-VMamba", "auto", 0, 64)
     stage, images = erf_measure.stage_count(spec), open_images("samples", 1)
     config = erf_measure.config_at(spec, stage, (0.1, 0.9), "none")
-    there = erf_measure.measure(spec, images, config)
+    there = measure(spec, "erf", images, config)
     model = external.load(adapter.with_name("Their-VMamba"), adapter, size=64)
     here = run(erf, model, images, config, preprocessing=preprocessing_for(model, 64))
     assert there.map.tobytes() == here.map.tobytes()
@@ -110,9 +111,9 @@ def test_what_stops_a_page_stops_the_measurement_and_no_more(adapter):
     spec, images = Spec("Their-VMamba", "auto", 0, 64), open_images("samples", 2)
     config = erf_measure.config_at(spec, 1, (0.5, 0.5), "none")
     with pytest.raises(Leave):
-        erf_measure.measure(spec, images, config, leave)
+        measure(spec, "erf", images, config, leave)
     seen = []
-    found = erf_measure.measure(spec, images, config, lambda *told: seen.append(told))
+    found = measure(spec, "erf", images, config, lambda *told: seen.append(told))
     assert found.meta["images_used"] == 2 and seen[-1][:2] == (2, 2)
 
 

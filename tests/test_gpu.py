@@ -11,7 +11,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
 ]
 if torch.cuda.is_available():
-    from kernels.gpu import backend, scan
+    from kernels.gpu import backend, plan
 
 FLOAT32 = 2e-6
 HALF = 1e-2
@@ -71,6 +71,19 @@ def test_sequences_equal_the_definition_in_float64(shape):
     args = to_gpu(draw_sequences(*shape))
     assert_right(
         sequences(backend, args), sequences(reference, wide(args)), sequences(reference, args)
+    )
+
+
+@pytest.mark.parametrize("state", [1, 2, 3, 4, 8, 16])
+@pytest.mark.parametrize("batch", [1, 40])
+def test_every_number_of_states_on_both_tiles(batch, state):
+    args, order = draw(batch, 150, 4, 72, state)
+    args, order = to_gpu(args), order.cuda()
+    order[1, -5:] = -1
+    assert_right(
+        cross(backend, args, order),
+        cross(reference, wide(args), order),
+        cross(reference, args, order),
     )
 
 
@@ -145,12 +158,24 @@ def test_every_output_is_written():
         assert torch.equal(zero, left_out.expand(2, -1)), name
 
 
-def test_segments_change_nothing_but_rounding(monkeypatch):
+def test_tiles_and_segments_change_nothing_but_rounding(monkeypatch):
     args, order = draw(1, 5000, 2, 48, 4)
     args, order = to_gpu(args), order.cuda()
-    cut = cross(backend, args, order)
-    monkeypatch.setattr(scan, "LONG", 10**9)
-    assert_right(cut, cross(backend, args, order), limit=5e-6)
+    found = {}
+    for tile, few, wanted, shortest in (
+        ("cut", 0, 1024, 8), ("wide", 0, 1, 10**9), ("tall", 10**9, 1024, 8)
+    ):  # fmt: skip
+        monkeypatch.setattr(plan, "FEW", few)
+        monkeypatch.setattr(plan, "PATIENT", 10**9)
+        monkeypatch.setattr(plan, "WANTED", wanted)
+        monkeypatch.setattr(plan, "SHORTEST", shortest)
+        plan.plan.cache_clear()
+        found[tile] = cross(backend, args, order)
+        again = cross(backend, args, order)
+        assert all(torch.equal(again[name], x) for name, x in found[tile].items())
+    plan.plan.cache_clear()
+    assert_right(found["cut"], found["wide"], limit=5e-6)
+    assert_right(found["tall"], found["wide"], limit=5e-6)
 
 
 @pytest.mark.slow

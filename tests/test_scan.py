@@ -348,6 +348,14 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 
 @needs_cpu
+def test_a_backward_pass_in_windows_of_time_has_the_same_bits(monkeypatch):
+    args, dy, dlast = draw(1, 40, 1, 3, 200), torch.randn(1, 40, 200), torch.randn(1, 40, 3)
+    expected = run(args, "cpu", dy, dlast)
+    monkeypatch.setattr(cpu.scan, "PARTIAL_SUMS", 1)  # a tile at a time
+    assert_same_bits(run(args, "cpu", dy, dlast), expected)
+
+
+@needs_cpu
 def test_four_python_threads_may_scan_at_once():
     arguments = [draw(1, 96, 1, 4, 200, seed) for seed in range(4)]
     dy = torch.randn(1, 96, 200)

@@ -29,7 +29,8 @@ class Arrays:
 
     def __init__(self, archive: NpzFile, size: int) -> None:
         self._archive, self._left = archive, bearable(size)
-        names = archive.zip.namelist()
+        assert archive.zip is not None
+        self._zip, names = archive.zip, archive.zip.namelist()
         if len(set(names)) < len(names):
             raise NotAnArchive("it has members of the same name")
         self.names = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
@@ -39,7 +40,7 @@ class Arrays:
 
     def length(self, name: str) -> int:
         """Bytes of an array once it is unpacked."""
-        return self._archive.zip.getinfo(f"{name}.npy").file_size
+        return self._zip.getinfo(f"{name}.npy").file_size
 
     def __getitem__(self, name: str) -> np.ndarray:
         length = self.length(name)

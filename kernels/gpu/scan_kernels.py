@@ -1,551 +1,299 @@
-"""The GPU kernels of the selective scan, in Triton. `kernels.gpu.scan` launches them.
+"""The two GPU kernels of the selective scan, in Triton: forward and backward.
 
-A program is one warp. It owns 32 neighbouring channels of one direction of one image, a channel per
-thread, and walks the steps in chunks of 16. The values of a chunk live in registers, as tuples of
-16 vectors, so that the recurrence inside a chunk is a plain chain of multiply-adds in every thread:
-no scan across threads, no shared memory. The states are taken one after the other; what they carry
-from chunk to chunk lies in memory.
+A program owns CHANNELS neighbouring channels of one direction of one image and walks its path in
+tiles of STEPS steps (`kernels.gpu.arithmetic` says which tiles there are and why). The states are
+taken one after the other, at run time, so that one kernel serves any number of them; what they
+carry from tile to tile lies in memory.
 
-- Everything is in token order and channels last: a step reads 32 neighbouring channels of one
-  token, 128 bytes of float32, whichever way the path goes. `read_path` turns the path into tables.
-- `read_path` also gathers B and C along the path into pairs: one load of 8 bytes brings both, with
-  no address arithmetic, for 2 n floats per token beside the 3 d of the scan itself.
-- The gradients of B and C are sums over channels. A chunk of both is added up over the 32 threads
-  in 31 exchanges (`_sum_chunk`) rather than 32 times 5, and stored as one partial sum per block
-  that `scatter_sums` adds in order: no atomics, the same bits in every run.
-- The forward pass keeps the state before each chunk, n / 16 floats per element; the backward pass
-  recomputes the rest.
-- A long sequence may be cut into segments that run at once: `segment_ends` finds what each segment
-  adds to the state (backwards: to its gradient), `carry` hands that on from segment to segment, and
-  the main kernels start from there. That is about twice the exponentials and 1.7 times the bytes,
-  for as many times the programs as there are segments.
+- Everything is in token order and channels last: a step reads neighbouring channels of one token,
+  whichever way the path goes. The path is read here, and so are B and C along it.
+- Sums over channels (the gradients of B and C) and over images (those of A, D and bias) leave as
+  partial sums that `finish` adds in order: no atomics, the same bits in every run. So do the
+  directions of an output that is summed over them.
+- The forward pass keeps the state before each tile; the backward pass recomputes the rest.
+- What a program carries in memory it reads from one place and writes to another, with a barrier
+  before the places change: a thread may read what another thread of the program has written.
+- A long sequence may be cut into segments that run at once (`kernels.gpu.segments`).
 
-Shapes: u, y, delta and their gradients (b, l, k, d); B, C (b, l, k, n); D, bias (k, d);
-A (k, n, d); tables: tokens [k, chunks, CHUNK], counts [k, chunks], pairs
-[b, k, n, chunks, CHUNK, 2]. Only u, delta, dy, B and C may be strided, and all but B and C must
-have the channels next to each other. Sums and states are float32. Multiply-adds are written out as
-`tl.fma`, so that results do not depend on what the compiler fuses.
+Shapes: u, y, delta and their gradients (b, l, k, d); B, C (b, l, k, n); D, bias (k, d); A (k, d, n)
+with any strides; order [k, steps]; `_b`, `_l`, `_k`, `_n`, `_d` are strides. Only u, delta, dy, B
+and C may be strided; u, delta and dy must have the channels next to each other, and B and C the
+same strides along tokens and states. Sums and states are float32.
 """
 
-# Triton knows `+` on tuples but no `*`, and `tl.static_range` only while it compiles.
-# ruff: noqa: RUF005
 # pyright: reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
 
-CHUNK = 16  # steps; a chunk of dB and one of dC fill the threads of a warp
-BLOCK = 32  # channels of a program, one per thread
-
-LOG2_E = tl.constexpr(1.4426950408889634)
-LOG2_E_REST = tl.constexpr(1.9259629911266175e-08)  # LOG2_E - float32(LOG2_E)
-LN_2 = tl.constexpr(0.6931471805599453)
-
-# No kernel runs faster for knowing that one of these is 1 or a multiple of 16, and each such case
-# would be compiled on its own.
-INTEGERS = (
-    *(f"{x}_{axis}" for x in ("dy", "u", "delta", "source") for axis in "blk"),
-    *(f"{x}_{axis}" for x in "BC" for axis in "blkn"),
-    "blocks", "directions", "segments", "segment_chunks", "dim", "length", "steps", "chunks",
-    "rows", "columns", "channels", "dpairs_block", "slots_of_pair", "slots_of_segment", "parts",
-)  # fmt: skip
+from kernels.gpu import arithmetic as ops
+from kernels.gpu.arithmetic import (
+    BIAS,
+    ENTERED,
+    LOG2_E,
+    PARAMETERS,
+    SAVE,
+    SKIP,
+    SOFTPLUS,
+    SUMMED,
+)
 
 
 @triton.jit
-def _exp(x):
-    """exp(x) for x <= 0, also where x is large: what rounding x log2(e) loses is put back."""
-    x = tl.maximum(x, -128.0, propagate_nan=tl.PropagateNan.ALL)  # -inf - -inf would be NaN
-    z = x * LOG2_E
-    rest = tl.fma(x, LOG2_E_REST, tl.fma(x, LOG2_E, -z))
-    y = tl.exp2(z)
-    return tl.fma(y, rest * LN_2, y)
-
-
-@triton.jit
-def softplus(x):
-    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), right to 3e-7 for every x.
-
-    The polynomial is log1p(e) / e on [0, 1] with the least relative error (5e-9).
-    """
-    e = _exp(-tl.abs(x))
-    p = tl.fma(e, -0.0032440247014164925, 0.01985146291553974)
-    p = tl.fma(e, p, -0.05695953965187073)
-    p = tl.fma(e, p, 0.10603655874729156)
-    p = tl.fma(e, p, -0.15305593609809875)
-    p = tl.fma(e, p, 0.1967594027519226)
-    p = tl.fma(e, p, -0.24954134225845337)
-    p = tl.fma(e, p, 0.3332996368408203)
-    p = tl.fma(e, p, -0.4999990165233612)
-    p = tl.fma(e, p, 1.0)
-    return tl.fma(e, p, tl.maximum(x, 0.0))
-
-
-@triton.jit
-def softplus_slope(x, y):
-    """sigmoid(x) for y = softplus(x); 1 - exp(-y) would cancel where y is small."""
-    return _exp(x - y)
-
-
-@triton.jit
-def _program(blocks, directions, segments):
-    """(block, direction, segment, image) of this program; neighbours share the image's tokens."""
-    pid = tl.program_id(0)
-    block = pid % blocks
-    pid //= blocks
-    k = pid % directions
-    pid //= directions
-    return block, k.to(tl.int64), pid % segments, (pid // segments).to(tl.int64)
-
-
-@triton.jit
-def _load(source, mask, ALL: tl.constexpr):
-    """Float32 values, zero outside the mask; with ALL the mask is known to hold everywhere."""
-    x = tl.load(source) if ALL else tl.load(source, mask=mask, other=0.0)
-    return x.to(tl.float32)
-
-
-@triton.jit
-def _row(source, at, mask, GIVEN: tl.constexpr, BLOCK: tl.constexpr):
-    """A number per channel, zero where there is none."""
-    if GIVEN:
-        return tl.load(source + at, mask=mask, other=0.0)
-    else:
-        return tl.zeros([BLOCK], tl.float32)
-
-
-@triton.jit
-def _load_tokens(tokens, WIDE: tl.constexpr, CHUNK: tl.constexpr):
-    """The tokens of a chunk, scalars; WIDE ones, if offsets within an image pass 2^31."""
-    out = ()
-    for t in tl.static_range(CHUNK):
-        token = tl.load(tokens + t)
-        if WIDE:
-            token = token.to(tl.int64)
-        out = out + (token,)
-    return out
-
-
-@triton.jit
-def _load_chunk(source, tokens, stride, lane, here, EVEN: tl.constexpr, CHUNK: tl.constexpr):
-    """A vector per step of a chunk."""
-    out = ()
-    for t in tl.static_range(CHUNK):
-        out = out + (_load(source + tokens[t] * stride + lane, here, EVEN),)
-    return out
-
-
-@triton.jit
-def _only_if(condition, lane, width):
-    """The mask of the first `width` lanes, or of none.
-
-    The plain `(lane < width) & condition` has the wrong type in Triton 3.9's interpreter.
-    """
-    return lane < tl.where(condition, width, 0)
-
-
-@triton.jit
-def _step_sizes(raw, shift, count, SOFTPLUS: tl.constexpr, CHUNK: tl.constexpr):
-    """delta of the recurrence, 0 beyond the end of the path: such a step keeps the state."""
-    out = ()
-    for t in tl.static_range(CHUNK):
-        step = raw[t] + shift
-        if SOFTPLUS:
-            step = softplus(step)
-        out = out + (tl.where(t < count, step, 0.0),)
-    return out
-
-
-@triton.jit
-def _live(x, count, CHUNK: tl.constexpr):
-    """x with zeros beyond the end of the path."""
-    out = ()
-    for t in tl.static_range(CHUNK):
-        out = out + (tl.where(t < count, x[t], 0.0),)
-    return out
-
-
-@triton.jit
-def _products(x, y, CHUNK: tl.constexpr):
-    out = ()
-    for t in tl.static_range(CHUNK):
-        out = out + (x[t] * y[t],)
-    return out
-
-
-@triton.jit
-def _zeros(CHUNK: tl.constexpr, BLOCK: tl.constexpr):
-    out = ()
-    for _ in tl.static_range(CHUNK):
-        out = out + (tl.zeros([BLOCK], tl.float32),)
-    return out
-
-
-@triton.jit
-def _pair(pairs, t):
-    """B and C of step t, scalars."""
-    both = tl.load(pairs + t)
-    b = both.to(tl.int32).to(tl.float32, bitcast=True)
-    c = (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-    return b, c
-
-
-@triton.jit
-def _exchange(even, odd, lane, LEVEL: tl.constexpr):
-    """Lanes with bit LEVEL go on with `odd`, the others with `even`, each with its partner's share.
-
-    The partner's lane differs in that bit: two vectors become one for one exchange.
-    """
-    upper = ((lane >> LEVEL) & 1) == 1
-    keep = tl.where(upper, odd, even)
-    send = tl.where(upper, even, odd)
-    return keep + tl.gather(send, lane ^ (1 << LEVEL), 0)
-
-
-@triton.jit
-def _sum_chunk(values, lane):
-    """Lane i of the result is the sum of values[i % 16] over the lanes of its half of the warp."""
-    for level in tl.static_range(4):
-        merged = ()
-        for j in tl.static_range(len(values) // 2):
-            merged = merged + (_exchange(values[2 * j], values[2 * j + 1], lane, level),)
-        values = merged
-    return values[0]
-
-
-@triton.jit(do_not_specialize=INTEGERS)
 def forward(
-    u, delta, pairs, A, D, bias, tokens, counts, states, y, last,
-    u_b, u_l, u_k, delta_b, delta_l, delta_k,
-    blocks, directions, segments, segment_chunks, dim, length, chunks,
-    STATE: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr, SAVE: tl.constexpr,
-    CHUNK: tl.constexpr, BLOCK: tl.constexpr,
+    u, delta, A, B, C, D, bias, order, y, each, last, states,
+    u_b, u_k, delta_b, delta_k, B_b, B_k, C_b, C_k,
+    u_l, delta_l, B_l, B_n, A_d, A_n,
+    blocks, directions, segments, segment_tiles, dim, state, length, steps, tiles, flags,
+    STEPS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """y and the last state [b, k, n, d]; with SAVE the state before every chunk.
+    """y, or `each` (b, l, k, d) where directions are SUMMED, and the last state [b, k, n, d].
 
-    states [b, k, slot, n, d] carries the state from chunk to chunk, in a slot per chunk with SAVE,
-    in a slot per segment without. `carry` has filled the first slot of every segment but the first,
-    which starts from zero.
+    states [b, k, slot, n, d] has a slot per tile with SAVE, and two per segment to take turns
+    without. The first slot of every segment but the first holds the state that enters it.
     """
-    block, k, segment, image = _program(blocks, directions, segments)
-    lane = tl.arange(0, BLOCK)
-    channel = block * BLOCK + lane
-    width = BLOCK if EVEN else dim - block * BLOCK
-    here = lane < width
+    block, k, segment, image = ops.program(blocks, directions, segments)
+    row = tl.arange(0, STEPS)
+    channel = block * CHANNELS + tl.arange(0, CHANNELS)
+    here = channel < dim
     pair = image * directions + k
+    first = segment * segment_tiles
+    stop = tl.minimum(first + segment_tiles, tiles)
+    save = (flags & SAVE) != 0
+    summed = (flags & SUMMED) != 0
 
-    first = segment * segment_chunks
-    stop = tl.minimum(first + segment_chunks, chunks)
-    if SAVE:
-        states += (pair * chunks + first) * STATE * dim
-        next_slot = STATE * dim
-    else:
-        states += (pair * segments + segment) * STATE * dim
-        next_slot = 0
-    last += pair * STATE * dim
-    u += image * u_b + k * u_k + block * BLOCK
-    delta += image * delta_b + k * delta_k + block * BLOCK
-    y += (image * length * directions + k) * dim + block * BLOCK
-    y_l = directions * dim
-    pairs += (pair * STATE * chunks + first) * CHUNK
-    tokens += (k * chunks + first) * CHUNK
-    counts += k * chunks
-    A += k * STATE * dim
-    shift = _row(bias, k * dim + channel, here, HAS_BIAS, BLOCK)
-    skip = _row(D, k * dim + channel, here, HAS_D, BLOCK)
+    slot = tl.where(save, pair * tiles + first, (pair * segments + segment) * 2)
+    states += slot * state * dim + channel
+    last += pair * state * dim + channel
+    u += image * u_b + k * u_k
+    delta += image * delta_b + k * delta_k
+    B += image * B_b + k * B_k
+    C += image * C_b + k * C_k
+    A += (k * dim + channel) * A_d
+    width = directions * dim
+    y += (image * length * directions + k) * dim
+    each += (image * length * directions + k) * dim
+    shift = tl.load(bias + k * dim + channel, mask=here & ((flags & BIAS) != 0), other=0.0)
+    skip = tl.load(D + k * dim + channel, mask=here & ((flags & SKIP) != 0), other=0.0)
 
-    if segment == 0:
-        for n in range(STATE):
-            tl.store(states + n * dim + channel, tl.zeros([BLOCK], tl.float32), mask=here)
-        tl.debug_barrier()  # states written by one thread may be read by another
+    mask = ops.only_if(save & (first == 0), channel, dim)
+    for n in range(state):  # nothing enters the first tile, but no output may hold what it finds
+        tl.store(states + n * dim, tl.zeros([CHANNELS], tl.float32), mask=mask)
+    if ops.padded(order, k, steps, length, flags):
+        nothing = tl.zeros([STEPS, CHANNELS], tl.float32)
+        for begin in range(0, length, STEPS):
+            token = begin + row
+            at = token.to(tl.int64)[:, None] * width + channel[None, :]
+            inside = (token < length)[:, None] & here[None, :]
+            tl.store(each + at, nothing, mask=inside & summed)
+            tl.store(y + at, nothing, mask=inside & (not summed))
+        tl.debug_barrier()  # or a thread would clear what another has written below
 
-    token = _load_tokens(tokens, WIDE, CHUNK)
-    raw = _load_chunk(delta, token, delta_l, lane, here, EVEN, CHUNK)
-    x = _load_chunk(u, token, u_l, lane, here, EVEN, CHUNK)
+    token = ops.tokens(order, k, steps, first * STEPS + row, flags)
+    raw = ops.rows(delta, token, delta_l, channel, here)
+    x = ops.rows(u, token, u_l, channel, here)
     for i in range(stop - first):
-        chunk = first + i
-        # The next chunk is under way from memory while this one is computed.
-        tokens += tl.where(chunk + 1 < stop, CHUNK, 0)
-        next_token = _load_tokens(tokens, WIDE, CHUNK)
-        next_raw = _load_chunk(delta, next_token, delta_l, lane, here, EVEN, CHUNK)
-        next_x = _load_chunk(u, next_token, u_l, lane, here, EVEN, CHUNK)
+        tile = first + i
+        # The next tile is under way from memory while this one is computed.
+        t = tile * STEPS + row
+        next_token = ops.tokens(order, k, steps, tl.where(tile + 1 < stop, t + STEPS, t), flags)
+        next_raw = ops.rows(delta, next_token, delta_l, channel, here)
+        next_x = ops.rows(u, next_token, u_l, channel, here)
 
-        count = tl.load(counts + chunk)
-        step = _step_sizes(raw, shift, count, SOFTPLUS, CHUNK)
-        drive = _live(_products(step, x, CHUNK), count, CHUNK)
-        out = ()
-        for t in tl.static_range(CHUNK):
-            out = out + (skip * x[t],)
+        live = token >= 0
+        step = raw + shift[None, :]
+        if (flags & SOFTPLUS) != 0:
+            step = ops.softplus(step)
+        step = tl.where(live[:, None], step, 0.0)
+        drive = tl.where(live[:, None], step * x, 0.0)
+        out = skip[None, :] * x
+        ahead = tl.where(save | (i % 2 == 0), state * dim, -state * dim)  # to the next slot
+        at = tl.maximum(token, 0) * B_l
+        for n in range(state):
+            rate = tl.load(A + n * A_n, mask=here, other=0.0) * LOG2_E
+            mask = ops.only_if(tile > 0, channel, dim)
+            h = tl.load(states + n * dim, mask=mask, other=0.0)
+            b = tl.load(B + (at + n * B_n), mask=live, other=0.0).to(tl.float32)
+            c = tl.load(C + (at + n * B_n), mask=live, other=0.0).to(tl.float32)
+            decay = tl.exp2(step * rate[None, :])
+            after = ops.states_after(decay, drive * b[:, None], h)
+            out = tl.fma(after, ops.fill_across(c, CHANNELS), out)
+            h = ops.row_of(after, STEPS - 1)
+            mask = ops.only_if(tile + 1 < stop, channel, dim)
+            tl.store(states + ahead + n * dim, h, mask=mask)
+            tl.store(last + n * dim, h, mask=ops.only_if(tile + 1 == tiles, channel, dim))
 
-        for n in range(STATE):
-            at = n * dim + channel
-            rate = _load(A + at, here, EVEN) * LOG2_E
-            h = _load(states + at, here, EVEN)
-            sums = ()
-            for t in tl.static_range(CHUNK):
-                b, c = _pair(pairs + n * chunks * CHUNK, t)
-                h = tl.fma(tl.exp2(step[t] * rate), h, drive[t] * b)
-                sums = sums + (tl.fma(h, c, out[t]),)
-            out = sums
-            tl.store(states + next_slot + at, h, mask=_only_if(chunk + 1 < stop, lane, width))
-            tl.store(last + at, h, mask=_only_if(chunk + 1 == chunks, lane, width))
-
-        for t in tl.static_range(CHUNK):
-            mask = _only_if(t < count, lane, width)
-            tl.store(y + token[t] * y_l + lane, out[t], mask=mask)
-        states += next_slot
-        pairs += CHUNK
+        at = tl.maximum(token, 0).to(tl.int64)[:, None] * width + channel[None, :]
+        inside = live[:, None] & here[None, :]
+        tl.store(each + at, out, mask=inside & summed)
+        tl.store(y + at, out, mask=inside & (not summed))
+        states += ahead
         token = next_token
         raw = next_raw
         x = next_x
-        tl.debug_barrier()  # the next chunk reads the states written here
+        tl.debug_barrier()  # the next tile reads the states written here
 
 
-@triton.jit(do_not_specialize=INTEGERS)
+@triton.jit
 def backward(
-    dy, u, delta, pairs, A, D, bias, tokens, counts, states, dlast,
-    du, ddelta, dpairs, dA, dD, dbias,
-    dy_b, dy_l, dy_k, u_b, u_l, u_k, delta_b, delta_l, delta_k,
-    blocks, directions, segments, segment_chunks, dim, length, chunks, dpairs_block,
-    STATE: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr, HAS_LAST: tl.constexpr,
-    CHUNK: tl.constexpr, BLOCK: tl.constexpr,
+    dy, u, delta, A, B, C, D, bias, order, states, dlast, du, ddelta, dB, dC, scratch,
+    at_each, at_partial, at_sums, at_carried, partial_block,
+    dy_b, dy_k, u_b, u_k, delta_b, delta_k, B_b, B_k, C_b, C_k,
+    dy_l, u_l, delta_l, B_l, B_n, A_d, A_n,
+    blocks, directions, segments, segment_tiles, dim, state, length, steps, tiles, flags,
+    STEPS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """All gradients; those of A, D and bias per image and segment, those of B and C per block.
+    """du (or each direction's, where they are SUMMED), ddelta, and what `finish` sums.
 
-    With HAS_LAST, dlast [b, k, segment, n, d] is the gradient of the state at the end of each
-    segment; it is overwritten. dA likewise, dD and dbias [b, k, segment, d], dpairs
-    [block, b, k, n, chunks, 2, CHUNK].
+    With ENTERED, dlast [b, k, segment, n, d] is the gradient of the state at the end of each
+    segment. In `scratch`, from at_each, at_partial, at_sums and at_carried on:
+
+        each     (b, l, k, d): du of each direction
+        partial  [block, b, k, n, tile, 2, STEPS]: of dB and dC
+        sums     [b, segment, k, n + 2, d]: of the gradients of A, then D and bias
+        carried  [b, k, segment, 2, 2, n, d]: gradient of the state and sum for A, in turns
+
+    dB and dC are only zeroed here, where a path leaves tokens out.
     """
-    block, k, segment, image = _program(blocks, directions, segments)
-    lane = tl.arange(0, BLOCK)
-    channel = block * BLOCK + lane
-    width = BLOCK if EVEN else dim - block * BLOCK
-    here = lane < width
+    block, k, segment, image = ops.program(blocks, directions, segments)
+    row = tl.arange(0, STEPS)
+    lane = tl.arange(0, CHANNELS)
+    channel = block * CHANNELS + lane
+    here = channel < dim
     pair = image * directions + k
     entry = pair * segments + segment
+    first = segment * segment_tiles
+    stop = tl.minimum(first + segment_tiles, tiles)
+    summed = (flags & SUMMED) != 0
 
-    first = segment * segment_chunks
-    stop = tl.minimum(first + segment_chunks, chunks)
-    states += (pair * chunks + stop - 1) * STATE * dim
-    dlast += entry * STATE * dim
-    dA += entry * STATE * dim
-    dD += entry * dim
-    dbias += entry * dim
-    dy += image * dy_b + k * dy_k + block * BLOCK
-    u += image * u_b + k * u_k + block * BLOCK
-    delta += image * delta_b + k * delta_k + block * BLOCK
-    du += (image * length * directions + k) * dim + block * BLOCK
-    ddelta += (image * length * directions + k) * dim + block * BLOCK
-    du_l = directions * dim
-    pairs += (pair * STATE * chunks + stop - 1) * CHUNK
-    dpairs += block.to(tl.int64) * dpairs_block
-    dpairs += (pair * STATE * chunks + stop - 1) * (2 * CHUNK)
-    tokens += (k * chunks + stop - 1) * CHUNK
-    counts += k * chunks
-    A += k * STATE * dim
-    entered = stop if HAS_LAST else stop - 1  # chunks below have a gradient from the next
+    states += (pair * tiles + stop - 1) * state * dim + channel
+    dlast += entry * state * dim + channel
+    each = scratch + at_each + (image * length * directions + k) * dim
+    partial = scratch + at_partial + block * partial_block + pair * state * tiles * (2 * STEPS)
+    sums = scratch + at_sums + channel
+    sums += ((image * segments + segment) * directions + k) * (state + 2) * dim
+    carried = scratch + at_carried + entry * 4 * state * dim + channel
+    dy += image * dy_b + k * dy_k
+    u += image * u_b + k * u_k
+    delta += image * delta_b + k * delta_k
+    B += image * B_b + k * B_k
+    C += image * C_b + k * C_k
+    A += (k * dim + channel) * A_d
+    width = directions * dim
+    du += (image * length * directions + k) * dim
+    ddelta += (image * length * directions + k) * dim
+    shift = tl.load(bias + k * dim + channel, mask=here & ((flags & BIAS) != 0), other=0.0)
+    skip = tl.load(D + k * dim + channel, mask=here & ((flags & SKIP) != 0), other=0.0)
+    dshift = tl.zeros([CHANNELS], tl.float32)
+    dskip = tl.zeros([CHANNELS], tl.float32)
+
+    if ops.padded(order, k, steps, length, flags):
+        nothing = tl.zeros([STEPS, CHANNELS], tl.float32)
+        corner = (image * length * directions + k) * state
+        for begin in range(0, length, STEPS):
+            token = begin + row
+            at = token.to(tl.int64)[:, None] * width + channel[None, :]
+            inside = (token < length)[:, None] & here[None, :]
+            tl.store(each + at, nothing, mask=inside & summed)
+            tl.store(du + at, nothing, mask=inside & (not summed))
+            tl.store(ddelta + at, nothing, mask=inside)
+            for n in range(state):
+                to = corner + token.to(tl.int64) * (directions * state) + n
+                mask = ops.only_if(block == 0, token, length)
+                tl.store(dB + to, tl.zeros([STEPS], tl.float32), mask=mask)
+                tl.store(dC + to, tl.zeros([STEPS], tl.float32), mask=mask)
+        tl.debug_barrier()  # or a thread would clear what another has written below
 
     for i in range(stop - first):
-        chunk = stop - 1 - i
-        count = tl.load(counts + chunk)
-        token = _load_tokens(tokens, WIDE, CHUNK)
-        raw = _load_chunk(delta, token, delta_l, lane, here, EVEN, CHUNK)
-        x = _load_chunk(u, token, u_l, lane, here, EVEN, CHUNK)
-        dout = _load_chunk(dy, token, dy_l, lane, here, EVEN, CHUNK)
-        shift = _row(bias, k * dim + channel, here, HAS_BIAS, BLOCK)
-        step = _step_sizes(raw, shift, count, SOFTPLUS, CHUNK)
-        drive = _live(_products(step, x, CHUNK), count, CHUNK)
-        dout = _live(dout, count, CHUNK)
-        ddrive = _zeros(CHUNK, BLOCK)
-        dstep = _zeros(CHUNK, BLOCK)
+        tile = stop - 1 - i
+        token = ops.tokens(order, k, steps, tile * STEPS + row, flags)
+        live = token >= 0
+        raw = ops.rows(delta, token, delta_l, channel, here)
+        x = ops.rows(u, token, u_l, channel, here)
+        dout = tl.where(live[:, None], ops.rows(dy, token, dy_l, channel, here), 0.0)
+        step = raw + shift[None, :]
+        if (flags & SOFTPLUS) != 0:
+            step = ops.softplus(step)
+        step = tl.where(live[:, None], step, 0.0)
+        drive = tl.where(live[:, None], step * x, 0.0)
+        ddrive = tl.zeros([STEPS, CHANNELS], tl.float32)
+        dstep = tl.zeros([STEPS, CHANNELS], tl.float32)
+        at = tl.maximum(token, 0) * B_l
+        now = (i % 2) * (2 * state * dim)
+        next_ = 2 * state * dim - now
+        again = ops.only_if(i > 0, channel, dim)
+        more = ops.only_if(tile > first, channel, dim)
+        for n in range(state):
+            a = tl.load(A + n * A_n, mask=here, other=0.0)
+            mask = ops.only_if(tile > 0, channel, dim)
+            h = tl.load(states + n * dim, mask=mask, other=0.0)
+            g = tl.load(carried + now + n * dim, mask=again, other=0.0)
+            mask = ops.only_if((i == 0) & ((flags & ENTERED) != 0), channel, dim)
+            g += tl.load(dlast + n * dim, mask=mask, other=0.0)
+            b = tl.load(B + (at + n * B_n), mask=live, other=0.0).to(tl.float32)
+            decay = tl.exp2(step * (a * LOG2_E)[None, :])
+            drive_b = drive * b[:, None]
+            before = ops.states_before(decay, drive_b, h, False)
+            dc = dout * tl.fma(decay, before, drive_b)
 
-        for n in range(STATE):
-            at = n * dim + channel
-            a = _load(A + at, here, EVEN)
-            rate = a * LOG2_E
-            h = _load(states + at, here, EVEN)
-            g = tl.load(dlast + at, mask=_only_if(chunk < entered, lane, width), other=0.0)
-            decay = ()
-            before = ()
-            dc = ()
-            for t in tl.static_range(CHUNK):
-                b, c = _pair(pairs + n * chunks * CHUNK, t)
-                decay = decay + (tl.exp2(step[t] * rate),)
-                before = before + (h,)
-                h = tl.fma(decay[t], h, drive[t] * b)
-                dc = dc + (dout[t] * h,)
-            dc_sum = _sum_chunk(dc, lane)
-
-            # B and C are loaded again below. With nothing in between, the compiler would keep all
-            # of them in registers, and fewer programs would fit on a multiprocessor.
-            if STATE > 1:
+            # The gradient of the state after each step is that of the output, and what comes from
+            # the step behind it: the "state" before each step of a scan that goes backwards.
+            if STEPS == 8:
+                dc = ops.sum_lanes(dc, lane, 0)
+                # B is loaded again: the compiler would keep all of it in registers otherwise.
                 tl.debug_barrier()
-            da = tl.zeros([BLOCK], tl.float32)
-            db = ()
-            ddrive_n = ()
-            dstep_n = ()
-            for t in tl.static_range(CHUNK - 1, -1, -1):
-                b, c = _pair(pairs + n * chunks * CHUNK, t)
-                g = tl.fma(dout[t], c, g)  # of the state after step t
-                db = (g * drive[t],) + db
-                ddrive_n = (tl.fma(g, b, ddrive[t]),) + ddrive_n
-                g = decay[t] * g  # of the state before it
-                dexponent = g * before[t]  # of delta_t A
-                dstep_n = (tl.fma(dexponent, a, dstep[t]),) + dstep_n
-                da = tl.fma(dexponent, step[t], da)
-            ddrive = ddrive_n
-            dstep = dstep_n
-            tl.store(dlast + at, g, mask=here)
-            # Summed per chunk first: fewer roundings than in one long running sum.
-            total = tl.load(dA + at, mask=_only_if(chunk + 1 < stop, lane, width), other=0.0)
-            tl.store(dA + at, total + da, mask=here)
-            both = _exchange(_sum_chunk(db, lane), dc_sum, lane, 4)
-            tl.store(dpairs + n * chunks * (2 * CHUNK) + lane, both)
+                b = tl.load(B + (at + n * B_n), mask=live, other=0.0).to(tl.float32)
+            else:
+                dc = tl.sum(dc, 1)
+            c = tl.load(C + (at + n * B_n), mask=live, other=0.0).to(tl.float32)
+            add = dout * c[:, None]
+            if STEPS == 8:
+                turned = ops.upside_down(decay)
+                behind = ops.states_before(turned, ops.upside_down(decay * add), g, False)
+                behind = ops.upside_down(behind)
+            else:
+                behind = ops.states_before(decay, decay * add, g, True)
+            dh = add + behind
+            db = dh * drive
+            ddrive = tl.fma(dh, ops.fill_across(b, CHANNELS), ddrive)
+            dh = decay * dh  # now of the state before the step
+            dexponent = dh * before
+            dstep = tl.fma(dexponent, ops.fill_down(a, STEPS), dstep)
+            tl.store(carried + next_ + n * dim, ops.row_of(dh, 0), mask=more)
+
+            total = tl.load(carried + now + (state + n) * dim, mask=again, other=0.0)
+            total += tl.sum(dexponent * step, 0)
+            tl.store(carried + next_ + (state + n) * dim, total, mask=more)
+            done = (tile == first) & ((flags & PARAMETERS) != 0)
+            tl.store(sums + n * dim, total, mask=ops.only_if(done, channel, dim))
+            to = partial + (n * tiles + tile) * (2 * STEPS)
+            if STEPS == 8:
+                both = ops.exchange(ops.sum_lanes(db, lane, 0), dc, lane, 3)
+                both += tl.gather(both, lane ^ 16, 0)
+                tl.store(to + lane, both, mask=lane < 2 * STEPS)
+            else:
+                tl.store(to + row, tl.sum(db, 1))
+                tl.store(to + STEPS + row, dc)
 
         # Loaded again, rather than kept in registers all the while.
-        token = _load_tokens(tokens, WIDE, CHUNK)
-        raw = _load_chunk(delta, token, delta_l, lane, here, EVEN, CHUNK)
-        x = _load_chunk(u, token, u_l, lane, here, EVEN, CHUNK)
-        shift = _row(bias, k * dim + channel, here, HAS_BIAS, BLOCK)
-        skip = _row(D, k * dim + channel, here, HAS_D, BLOCK)
-        dskip = tl.zeros([BLOCK], tl.float32)
-        dshift = tl.zeros([BLOCK], tl.float32)
-        for t in tl.static_range(CHUNK):
-            mask = _only_if(t < count, lane, width)
-            dx = tl.fma(ddrive[t], step[t], dout[t] * skip)
-            tl.store(du + token[t] * du_l + lane, dx, mask=mask)
-            dx = tl.fma(ddrive[t], x[t], dstep[t])
-            if SOFTPLUS:
-                dx *= softplus_slope(raw[t] + shift, step[t])
-            tl.store(ddelta + token[t] * du_l + lane, dx, mask=mask)
-            dshift += tl.where(t < count, dx, 0.0)
-            dskip = tl.fma(dout[t], x[t], dskip)
-        again = _only_if(chunk + 1 < stop, lane, width)
-        if HAS_D:
-            total = tl.load(dD + channel, mask=again, other=0.0)
-            tl.store(dD + channel, total + dskip, mask=here)
-        if HAS_BIAS:
-            total = tl.load(dbias + channel, mask=again, other=0.0)
-            tl.store(dbias + channel, total + dshift, mask=here)
-        states -= STATE * dim
-        pairs -= CHUNK
-        dpairs -= 2 * CHUNK
-        tokens -= CHUNK
-        tl.debug_barrier()  # what is carried in memory is read in the next chunk
+        token = ops.tokens(order, k, steps, tile * STEPS + row, flags)
+        raw = ops.rows(delta, token, delta_l, channel, here)
+        x = ops.rows(u, token, u_l, channel, here)
+        live = token >= 0
+        inside = live[:, None] & here[None, :]
+        at = tl.maximum(token, 0).to(tl.int64)[:, None] * width + channel[None, :]
+        dx = tl.fma(ddrive, step, dout * skip[None, :])
+        tl.store(each + at, dx, mask=inside & summed)
+        tl.store(du + at, dx, mask=inside & (not summed))
+        dx = tl.fma(ddrive, x, dstep)
+        if (flags & SOFTPLUS) != 0:
+            dx *= ops.softplus_slope(raw + shift[None, :], step)
+        tl.store(ddelta + at, dx, mask=inside)
+        dshift += tl.sum(tl.where(live[:, None], dx, 0.0), 0)
+        dskip += tl.sum(tl.where(live[:, None], dout * x, 0.0), 0)
+        states -= state * dim
+        tl.debug_barrier()  # what is carried in memory is read in the next tile
 
-
-@triton.jit(do_not_specialize=INTEGERS)
-def segment_ends(
-    source, delta, pairs, A, bias, tokens, counts, ends, sums,
-    source_b, source_l, source_k, delta_b, delta_l, delta_k,
-    blocks, directions, segments, segment_chunks, dim, chunks,
-    STATE: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr, BACKWARD: tl.constexpr,
-    CHUNK: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """What a segment adds to the state that enters it, and the sum of its step sizes.
-
-    Forward, the source is u, and every segment but the last starts from a state of zero. Backward,
-    the source is the gradient of y, and every segment but the first starts at its end from a
-    gradient of zero. ends [b, k, segments - 1, n, d], sums [b, k, segments - 1, d].
-    """
-    block, k, segment, image = _program(blocks, directions, segments - 1)
-    lane = tl.arange(0, BLOCK)
-    channel = block * BLOCK + lane
-    width = BLOCK if EVEN else dim - block * BLOCK
-    here = lane < width
-    pair = image * directions + k
-    entry = pair * (segments - 1) + segment
-
-    if BACKWARD:
-        segment += 1
-    first = segment * segment_chunks
-    length = tl.minimum(segment_chunks, chunks - first)
-    source += image * source_b + k * source_k + block * BLOCK
-    delta += image * delta_b + k * delta_k + block * BLOCK
-    pairs += pair * STATE * chunks * CHUNK
-    tokens += k * chunks * CHUNK
-    counts += k * chunks
-    ends += entry * STATE * dim
-    A += k * STATE * dim
-    shift = _row(bias, k * dim + channel, here, HAS_BIAS, BLOCK)
-    total = tl.zeros([BLOCK], tl.float32)
-
-    for i in range(length):
-        chunk = first + i
-        inside = chunk > first  # of the segment: there is an earlier end to go on from
-        if BACKWARD:
-            chunk = first + length - 1 - i
-        count = tl.load(counts + chunk)
-        token = _load_tokens(tokens + chunk * CHUNK, WIDE, CHUNK)
-        raw = _load_chunk(delta, token, delta_l, lane, here, EVEN, CHUNK)
-        x = _load_chunk(source, token, source_l, lane, here, EVEN, CHUNK)
-        step = _step_sizes(raw, shift, count, SOFTPLUS, CHUNK)
-        if BACKWARD:
-            drive = _live(x, count, CHUNK)
-        else:
-            drive = _live(_products(step, x, CHUNK), count, CHUNK)
-        for t in tl.static_range(CHUNK):
-            total += step[t]
-
-        for n in range(STATE):
-            at = n * dim + channel
-            rate = _load(A + at, here, EVEN) * LOG2_E
-            h = tl.load(ends + at, mask=_only_if(inside, lane, width), other=0.0)
-            here_pairs = pairs + (n * chunks + chunk) * CHUNK
-            if BACKWARD:
-                for t in tl.static_range(CHUNK - 1, -1, -1):
-                    b, c = _pair(here_pairs, t)
-                    h = tl.exp2(step[t] * rate) * tl.fma(drive[t], c, h)
-            else:
-                for t in tl.static_range(CHUNK):
-                    b, c = _pair(here_pairs, t)
-                    h = tl.fma(tl.exp2(step[t] * rate), h, drive[t] * b)
-            tl.store(ends + at, h, mask=here)
-        tl.debug_barrier()  # the ends written here are read in the next chunk
-    tl.store(sums + entry * dim + channel, total, mask=here)
-
-
-@triton.jit(do_not_specialize=INTEGERS)
-def carry(
-    ends, sums, A, start, slots,
-    directions, segments, dim, slots_of_pair, slots_of_segment,
-    STATE: tl.constexpr, HAS_START: tl.constexpr, BACKWARD: tl.constexpr, AHEAD: tl.constexpr,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The state that enters each segment; backwards, the gradient of the state at its end.
-
-    One program per (image, direction), state and block of channels. `start` [b, k, n, d] enters the
-    first (backwards: the last) segment; without HAS_START that is zero. What enters segment s goes
-    to slot s * slots_of_segment of slots [b, k, slots_of_pair, n, d].
-    """
-    pair = tl.program_id(0).to(tl.int64)
-    n = tl.program_id(1)
-    lane = tl.arange(0, BLOCK)
-    channel = tl.program_id(2) * BLOCK + lane
-    width = dim - tl.program_id(2) * BLOCK
-    here = lane < width
-    at = n * dim + channel
-    rate = tl.load(A + (pair % directions) * STATE * dim + at, mask=here, other=0.0) * LOG2_E
-    h = _row(start, pair * STATE * dim + at, here, HAS_START, BLOCK)
-    for group in range(tl.cdiv(segments, AHEAD)):
-        # AHEAD segments are read at once: waiting for the memory takes longer than all of the work.
-        end = ()
-        total = ()
-        for j in tl.static_range(AHEAD):
-            entry = group * AHEAD + j
-            mask = _only_if(entry + 1 < segments, lane, width)
-            if BACKWARD:
-                entry = segments - 2 - entry
-            entry = pair * (segments - 1) + entry
-            end = end + (tl.load(ends + entry * STATE * dim + at, mask=mask, other=0.0),)
-            total = total + (tl.load(sums + entry * dim + channel, mask=mask, other=0.0),)
-        for j in tl.static_range(AHEAD):
-            segment = group * AHEAD + j
-            mask = _only_if(segment < segments, lane, width)
-            if BACKWARD:
-                segment = segments - 1 - segment
-            slot = pair * slots_of_pair + segment * slots_of_segment
-            tl.store(slots + slot * STATE * dim + at, h, mask=mask)
-            h = tl.fma(tl.exp2(total[j] * rate), h, end[j])
+    mask = ops.only_if((flags & PARAMETERS) != 0, channel, dim)
+    tl.store(sums + state * dim, dskip, mask=mask)
+    tl.store(sums + (state + 1) * dim, dshift, mask=mask)

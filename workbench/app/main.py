@@ -4,6 +4,10 @@ from pathlib import Path
 
 import streamlit as st
 
+from workbench.process import prepare
+
+prepare()  # before torch is imported
+
 from workbench import methods
 from workbench.app import sidebar
 

@@ -4,6 +4,7 @@ Nothing is imported before it is known to be needed: torch and timm take seconds
 """
 
 import difflib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from workbench import check_kernels, methods
 from workbench.files import printable
 from workbench.former import OPTIONS
+from workbench.process import prepare
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -24,6 +26,7 @@ COMMANDS = {
     "evaluate": "accuracy of models on labelled images",
     "figures": "all figures and tables of a paper from one YAML file",
     "show": "print what result files hold, or draw them",
+    "warm": "compile the scan for this GPU ahead",
     "app": "open the app in the browser",
 }
 """Modules of this package with `parser()` and `command(args)`; methods come before them."""
@@ -40,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments or bool(os.environ.get("VSSM_DEBUG"))
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        _prepare_process()
+        check_kernels()
+        prepare()
+        logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
         name, args = parse(arguments)
         if name is None:
             return 0
@@ -125,19 +130,6 @@ def parser(name: str) -> "ArgumentParser":
 
 def _module(name: str) -> Any:
     return import_module(f"{__name__}.{'measure' if name in methods.METHODS else name}")
-
-
-def _prepare_process() -> None:
-    """What a process that measures wants of its environment; no business of a library's."""
-    import logging
-
-    check_kernels()
-    # Threads of OpenMP that go on spinning after each operation take the cores from everything else
-    # on a busy machine (a browser is enough); a short wait costs an idle one little. Read when
-    # torch loads.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
 
 
 def _underscored(arguments: Sequence[str]) -> list[str]:

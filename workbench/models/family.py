@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timm.layers import resample_abs_pos_embed
+import torch
+from timm.layers import resample_abs_pos_embed, trunc_normal_
 from timm.models import build_model_with_cfg, get_pretrained_cfg, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -79,21 +80,6 @@ class Backbone:
         Names that are right already stay; values never change. The form is timm's, `model` unused.
         """
         return dict(state_dict)
-
-    def load_pretrained(self: Any, path: str | Path) -> None:
-        """Load a published file; timm calls it where a configuration says `custom_load`.
-
-        As timm does, it leaves out a classifier of other classes than the model has.
-        """
-        from workbench.weights import clean_keys, load_into, read_state_dict  # built on the models
-
-        own = self.state_dict()
-        state = self.checkpoint_filter_fn(clean_keys(read_state_dict(path)[0]))
-        heads = tuple(f"{name}." for name in names_of(self.classifier_name))
-        other = any(
-            k.startswith(heads) and k in own and own[k].shape != state[k].shape for k in state
-        )
-        load_into(self, {k: v for k, v in state.items() if not (other and k.startswith(heads))})
 
     def fit_positions(self, state: dict[str, Tensor], method: str) -> str | None:
         """Bring the position embedding in a state dict to the model's grid, in place.
@@ -270,8 +256,64 @@ class ScanMixer(nn.Module):
         return nn.Identity()
 
 
-def names_of(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())
+class Network(Backbone, nn.Module):
+    """A network of a family of ours: what timm asks of every model and is the same in all.
+
+    It has `forward_features` and `forward_head`, and `make_head` made its classifier.
+
+    Attributes:
+        num_features: channels before the classifier.
+        undecayed: endings of the names of parameters that are trained without weight decay.
+    """
+
+    num_features: int
+    undecayed: tuple[str, ...] = ()
+
+    def make_head(self, num_classes: int) -> nn.Module:
+        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def get_classifier(self) -> nn.Module:
+        return self.get_submodule(str(self.classifier_name))
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        self.num_classes = num_classes
+        parent, _, name = str(self.classifier_name).rpartition(".")
+        setattr(self.get_submodule(parent), name, self.make_head(num_classes))
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        return {name for name, _ in self.named_parameters() if name.endswith(self.undecayed)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, num_classes) logits."""
+        return self.forward_head(self.forward_features(x))
+
+    def load_pretrained(self, path: str | Path) -> None:
+        """Load a published file; timm calls it where a configuration says `custom_load`.
+
+        As timm does, it leaves out a classifier of other classes than the model has.
+        """
+        from workbench.weights import clean_keys, load_into, read_state_dict  # built on the models
+
+        own = self.state_dict()
+        state = self.checkpoint_filter_fn(clean_keys(read_state_dict(path)[0]))
+        head = [key for key in state if key.startswith(prefixes(self.classifier_name))]
+        if any(key in own and own[key].shape != state[key].shape for key in head):
+            state = {key: value for key, value in state.items() if key not in head}
+        load_into(self, state)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Linear layers as transformers have them: normal weights (0.02, truncated), no bias."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def prefixes(modules: str | Sequence[str] | None) -> tuple[str, ...]:
+    """How the state-dict entries of modules begin."""
+    return tuple(f"{name}." for name in ((modules,) if isinstance(modules, str) else modules or ()))
 
 
 # The register

@@ -7,20 +7,22 @@ licence is non-commercial. State-dict names and shapes are those of the released
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.layers import DropPath, Mlp
 from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
 from workbench.attention import Attention
 from workbench.models.family import (
     Adaptation,
-    Backbone,
+    Network,
     ScanMixer,
     imagenet_cfg,
+    init_linear,
     nano_cfg,
     on_hub,
     register,
@@ -187,7 +189,7 @@ class Level(nn.Module):
         return x if self.downsample is None else self.downsample.reduction(x)
 
 
-class MambaVision(StagesMixin, Backbone, nn.Module):
+class MambaVision(StagesMixin, Network):
     """MambaVision.
 
     Args:
@@ -202,6 +204,7 @@ class MambaVision(StagesMixin, Backbone, nn.Module):
     """
 
     classifier_norm_name = "norm"
+    undecayed = ("A_log", ".D", "dt_proj.bias")
     layout = r"^levels\."
     licence = (
         "Published MambaVision weights: non-commercial use only "
@@ -254,39 +257,18 @@ class MambaVision(StagesMixin, Backbone, nn.Module):
             info = {"num_chs": width, "reduction": 4 * 2**i, "module": f"levels.{i}.blocks"}
             self.feature_info.append({**info, "offset": 0.0})
         self.norm = nn.BatchNorm2d(self.num_features)
-        self.head = self._head(num_classes)
-        self.apply(self._init_weights)
-
-    def _head(self, num_classes: int) -> nn.Module:
-        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
-    @staticmethod
-    def _init_weights(module: nn.Module) -> None:
+        self.head = self.make_head(num_classes)
         # As published, this also resets the step-size projection of every mixer: the steps start
         # at softplus(0) = 0.69, not at Mamba's 0.001 to 0.1.
-        if isinstance(module, nn.Linear):
-            trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        names = ("A_log", ".D", "dt_proj.bias")
-        return {name for name, _ in self.named_parameters() if name.endswith(names)}
-
-    def get_classifier(self) -> nn.Module:
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        self.num_classes = num_classes
-        self.head = self._head(num_classes)
+        self.apply(init_linear)
 
     def adapt(self, to: Adaptation) -> None:
         for level in self.levels if to.windows == "scaled" else ():
             level.window = level.window and max(1, round(level.window * to.factor))
 
     def window(self, layer: str) -> int | None:
-        return self.levels[int(layer.split(".")[1])].window
+        level: Any = self.levels[int(layer.split(".")[1])]
+        return level.window
 
     def stage_tap(self, stage: int | None = None) -> tuple[str, bool]:
         # A stage is no module here; its map is what the next module reads.
@@ -319,10 +301,6 @@ class MambaVision(StagesMixin, Backbone, nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = x.mean(dim=(2, 3))
         return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, 3, h, w) -> (b, num_classes) logits."""
-        return self.forward_head(self.forward_features(x))
 
 
 _L_HEADS = (4, 8, 16, 32)

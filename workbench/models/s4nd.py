@@ -13,7 +13,7 @@ from timm.layers import DropPath, Mlp, trunc_normal_
 from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from workbench.models.family import Adaptation, Backbone, imagenet_cfg, nano_cfg, register
+from workbench.models.family import Adaptation, Network, imagenet_cfg, nano_cfg, register
 from workbench.models.s4nd_layer import S4ND
 from workbench.models.stages import StagesMixin
 
@@ -90,7 +90,7 @@ class ConvDownsample(nn.Module):
         return self.reduction(self.norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-class Network(StagesMixin, Backbone, nn.Module):
+class S4NDNetwork(StagesMixin, Network):
     """What the two networks share: maps (b, h, w, c) between layers, and the way to the classes."""
 
     selective = False
@@ -100,11 +100,8 @@ class Network(StagesMixin, Backbone, nn.Module):
         self.num_features = self.head_hidden_size = num_features
         self.num_classes, self.smallest = num_classes, smallest
         self.norm = nn.LayerNorm(num_features, eps=1e-6)
-        self.head = self._head(num_classes)
+        self.head = self.make_head(num_classes)
         self.feature_info = []
-
-    def _head(self, num_classes: int) -> nn.Module:
-        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     @staticmethod
     def _init_weights(module: nn.Module) -> None:
@@ -121,13 +118,6 @@ class Network(StagesMixin, Backbone, nn.Module):
             if isinstance(module, S4ND)
             for name in module.kernel_parameters()
         }
-
-    def get_classifier(self) -> nn.Module:
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        self.num_classes = num_classes
-        self.head = self._head(num_classes)
 
     def adapt(self, to: Adaptation) -> None:
         for module in self.modules() if to.kernels == "resampled" else ():
@@ -157,12 +147,8 @@ class Network(StagesMixin, Backbone, nn.Module):
                 x = self.after_stage(i, x)
         return x
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, 3, h, w) -> (b, num_classes) logits."""
-        return self.forward_head(self.forward_features(x))
 
-
-class ConvNeXtS4ND(Network):
+class ConvNeXtS4ND(S4NDNetwork):
     """ConvNeXt with every spatial mixing done by S4ND.
 
     Args:
@@ -248,7 +234,7 @@ class ViTBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class ViTS4ND(Network):
+class ViTS4ND(S4NDNetwork):
     """ViT with S4ND in place of attention: no class token, no position embedding, mean pool.
 
     The published model makes a second kernel in each layer that nothing reads; it is left out
@@ -320,7 +306,7 @@ NANO = {
 
 def _cfg(first_conv: str | None = None) -> dict:
     return imagenet_cfg(
-        first_conv=first_conv, classifier=Network.classifier_name, paper_ids="arXiv:2210.06583"
+        first_conv=first_conv, classifier=S4NDNetwork.classifier_name, paper_ids="arXiv:2210.06583"
     )
 
 
@@ -328,7 +314,7 @@ default_cfgs = generate_default_cfgs(
     {
         **{name: _cfg() for name in VARIANTS},  # they begin without a convolution
         "s4nd_vit_base": _cfg("patch_embed.proj"),
-        "s4nd_nano": nano_cfg("s4nd_nano", first_conv=None, classifier=Network.classifier_name),
+        "s4nd_nano": nano_cfg("s4nd_nano", first_conv=None, classifier=S4NDNetwork.classifier_name),
     }
 )
 register(__name__, ConvNeXtS4ND, VARIANTS)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from workbench.models.family import (
     Adaptation,
-    Backbone,
+    Network,
     ScanMixer,
     imagenet_cfg,
     nano_cfg,
@@ -127,7 +127,7 @@ class BidirectionalMixer(ScanMixer):
         self.gate = Gate()
 
     def convolution_before(self, direction: str) -> nn.Module:
-        return self.conv1d_b if direction.endswith("-reversed") else self.conv1d
+        return self.get_submodule("conv1d_b" if direction.endswith("-reversed") else "conv1d")
 
     def convolved(self, x: Tensor) -> Tensor:
         """(b, l, inner) -> (2, b, l, inner): u of the forward and of the backward direction.
@@ -221,7 +221,7 @@ class RotaryEmbedding(nn.Module):
         return torch.cat([tokens[:, :skip], x * self.freqs_cos + turned * self.freqs_sin], dim=1)
 
 
-class Vim(Backbone, nn.Module):
+class Vim(Network):
     """Vision Mamba.
 
     Args:
@@ -239,6 +239,7 @@ class Vim(Backbone, nn.Module):
     layout = r"\.mixer\.A_b_log$"
     licence = "Published Vim weights: Apache-2.0 (hustvl)."
     normed_last = True
+    undecayed = ("A_log", "A_b_log", ".D", ".D_b", "pos_embed", "cls_token", "dt_proj.bias")
 
     def __init__(
         self,
@@ -302,7 +303,7 @@ class Vim(Backbone, nn.Module):
         )
         self.drop_path = DropPath(rates[depth]) if rates[depth] else nn.Identity()
         self.norm_f = norm(embed_dim, eps=1e-5)
-        self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        self.head = self.make_head(num_classes)
         self.reset_parameters()
         offset = (patch_size - 1) / 2
         self.feature_info = [
@@ -340,18 +341,6 @@ class Vim(Backbone, nn.Module):
         for parameter in (self.cls_token, self.pos_embed):
             if parameter is not None:
                 trunc_normal_(parameter, std=0.02)
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        names = ("A_log", "A_b_log", ".D", ".D_b", "pos_embed", "cls_token", "dt_proj.bias")
-        return {name for name, _ in self.named_parameters() if name.endswith(names)}
-
-    def get_classifier(self) -> nn.Module:
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens for an image of height x width pixels."""
@@ -470,10 +459,6 @@ class Vim(Backbone, nn.Module):
             return tokens
         logits = self.head(tokens)
         return logits.amax(dim=1) if self.pool == "max" and logits.ndim == 3 else logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, 3, h, w) -> (b, num_classes) logits."""
-        return self.forward_head(self.forward_features(x))
 
     def forward_intermediates(
         self,

@@ -12,14 +12,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.layers import DropPath, Mlp
 from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
 from workbench.models.family import (
-    Backbone,
+    Network,
     ScanMixer,
     imagenet_cfg,
+    init_linear,
     nano_cfg,
     on_github,
     register,
@@ -262,7 +263,7 @@ def _permute(parameter: Tensor, axis: int, order: tuple[int, ...]) -> None:
     parameter.copy_(torch.cat([parts[i] for i in order], dim=axis))
 
 
-class VMamba(StagesMixin, Backbone, nn.Module):
+class VMamba(StagesMixin, Network):
     """VMamba.
 
     Args:
@@ -281,6 +282,7 @@ class VMamba(StagesMixin, Backbone, nn.Module):
     classifier_norm_name = "classifier.norm"
     layout = r"\.A_logs$"
     licence = "Published VMamba weights: MIT (MzeroMiko)."
+    undecayed = ("A_logs", "Ds", "dt_projs_bias")
 
     def __init__(
         self,
@@ -325,10 +327,10 @@ class VMamba(StagesMixin, Backbone, nn.Module):
                 permute=_to_first(),
                 avgpool=nn.AdaptiveAvgPool2d(1),
                 flatten=nn.Flatten(1),
-                head=self._head(num_classes),
+                head=self.make_head(num_classes),
             )
         )
-        self.apply(self._init_weights)
+        self.apply(init_linear)
         # A cell's centre in the input: a patchifying layer puts it between pixels, a 3x3
         # convolution with padding on the first pixel of its stride.
         offset = 1.5 if stem == "v1" else 0.0
@@ -338,28 +340,6 @@ class VMamba(StagesMixin, Backbone, nn.Module):
             info = {"num_chs": dim, "reduction": stride, "module": f"layers.{i}.blocks"}
             self.feature_info.append({**info, "offset": offset})
             offset += 0.0 if downsample == "v3" else stride / 2
-
-    def _head(self, num_classes: int) -> nn.Module:
-        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
-    @staticmethod
-    def _init_weights(module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        names = ("A_logs", "Ds", "dt_projs_bias")
-        return {name for name, _ in self.named_parameters() if name.endswith(names)}
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier.get_submodule("head")
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        self.num_classes = num_classes
-        self.classifier.head = self._head(num_classes)
 
     @staticmethod
     def checkpoint_filter_fn(
@@ -432,10 +412,6 @@ class VMamba(StagesMixin, Backbone, nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = self.classifier.flatten(self.classifier.avgpool(x.permute(0, 3, 1, 2)))
         return x if pre_logits else self.classifier.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, 3, h, w) -> (b, num_classes) logits."""
-        return self.forward_head(self.forward_features(x))
 
 
 _V0 = {

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from workbench.files import printable
 from workbench.models import REGISTERED, Adaptation, backbone_of
+from workbench.models.family import prefixes
 from workbench.weights.files import fetch_published, find_weights, read_state_dict, sha256
-from workbench.weights.identify import clean_keys, prefixes, renamed, variant_of
+from workbench.weights.identify import clean_keys, renamed, variant_of
 from workbench.weights.matching import match, parts
 from workbench.weights.provenance import Provenance
 from workbench.weights.values import check_values

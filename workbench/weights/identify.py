@@ -3,21 +3,16 @@ fits."""
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from workbench.models.family import REGISTERED, Backbone, names_of, networks
+from workbench.models.family import REGISTERED, Backbone, networks, prefixes
 
-__all__ = ["clean_keys", "prefixes", "variant_of"]
+__all__ = ["clean_keys", "variant_of"]
 
 Shapes = dict[str, tuple[int, ...]]
-
-
-def prefixes(modules: str | Sequence[str] | None) -> tuple[str, ...]:
-    """How the entries of modules begin."""
-    return tuple(f"{name}." for name in names_of(modules))
 
 
 def clean_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -91,7 +91,8 @@ def _protocols(curves: Sequence[Resolution]) -> list[list[Resolution]]:
 
 def _stem(curves: Sequence[Resolution]) -> str:
     protocol = curves[0].meta["object_size"]
-    return "resolution" if protocol == "grows" else f"resolution-{protocol}"
+    usual = protocol == "grows"  # as the papers have it
+    return "resolution" if usual else f"resolution-{protocol}"
 
 
 def report(curve: Resolution) -> str:

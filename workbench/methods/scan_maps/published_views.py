@@ -238,7 +238,7 @@ def class_maps(
     if name not in CLASS_MAPS:
         raise ValueError(f"the maps are {', '.join(CLASS_MAPS)}, not {name!r}")
     path = next((site.path for site in scans(model, (x.shape[-2], x.shape[-1]))), None)
-    tokens = () if path is None else np.flatnonzero(path.order == CLASS_TOKEN)
+    tokens = np.flatnonzero(path.order == CLASS_TOKEN) if path is not None else np.empty(0)
     if path is None or not len(tokens):
         raise ValueError(
             f"{type(model).__name__} has no class token in a scan; choose a query by position"
