@@ -1,6 +1,5 @@
 """Words of earlier versions, understood in choices, in options and in stored results."""
 
-from collections.abc import Mapping
 from typing import Any
 
 CHOICES = {
@@ -8,11 +7,6 @@ CHOICES = {
     "path": "route",  # of a split; a ScanPath is another thing
 }
 OPTIONS = {"transplant_eps_255": "patching_eps_255"}
-
-
-def options_of_today(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of options under the names of today."""
-    return {OPTIONS.get(name, name): value for name, value in given.items()}
 
 
 def renamed(told: Any) -> Any:

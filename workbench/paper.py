@@ -29,6 +29,7 @@ from workbench.figures import paths as path_pictures
 from workbench.figures.files import FORMATS, publish, save_figure, save_text
 from workbench.figures.width import VENUES, scaled
 from workbench.files import printable
+from workbench.former import OPTIONS
 from workbench.paths import gallery
 from workbench.results import Result, content_hash, provenance, safe_name
 from workbench.study import Study, announce
@@ -246,12 +247,10 @@ def _figure(entry: Lined, where: str) -> Figure:
             "draw": _options(figures.of(method).sheets),
         }
     own = typing.get_type_hints(Figure)
+    entry = entry.renamed(OPTIONS)
     _known(entry, ["models", *own, *(name for part in parts.values() for name in part)], where)
-    renamed = {"models": "model"}
-    entry = Lined(
-        {renamed.get(key, key): value for key, value in entry.items()} | {"method": method},
-        lines={renamed.get(key, key): line for key, line in entry.lines.items()},
-    )
+    entry = entry.renamed({"models": "model"})
+    entry["method"] = method
     others: dict[str, dict[str, Any]] = {}
     for part, hints in parts.items():
         given = entry.pop(part, None) or Lined()
@@ -262,6 +261,7 @@ def _figure(entry: Lined, where: str) -> Figure:
             )
         beside = [key for key in hints if key in entry and key not in own]
         given = Lined({key: entry.pop(key) for key in beside}, lines=entry.lines).over(given)
+        given = given.renamed(OPTIONS)
         _known(given, hints, f"{part} of {where}")
         others[part] = {key: _value(given, key, hints[key], where) for key in given}
     figure = dataclasses.replace(_parsed(Figure, entry, where), **others)

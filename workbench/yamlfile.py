@@ -1,7 +1,7 @@
 """YAML files that people write by hand, read strictly and with the lines of their keys."""
 
 import itertools
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,11 @@ class Lined(dict[str, Any]):
     def __init__(self, *args: Any, lines: dict[Any, int] | None = None) -> None:
         super().__init__(*args)
         self.lines = lines or {}
+
+    def renamed(self, names: Mapping[str, str]) -> "Lined":
+        """The same under other names, for the keys that have one."""
+        values = {names.get(key, key): value for key, value in self.items()}
+        return Lined(values, lines={names.get(key, key): n for key, n in self.lines.items()})
 
     def over(self, other: "Lined") -> "Lined":
         """These values in place of, or beside, those of another mapping."""
