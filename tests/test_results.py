@@ -1,6 +1,10 @@
 import dataclasses
 import io
 import json
+import os
+import platform
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -242,3 +246,44 @@ def test_the_content_hash_depends_on_content_only() -> None:
     assert content_hash({"config": Config((3, 2), 0.5), "path": "a/b", "n": 4}) != one
     with pytest.raises(TypeError, match="cannot be written as JSON"):
         content_hash(object())
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_stays(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    host = store.safe_name(platform.node())
+    dead, alive, other = (
+        tmp_path / f".a.npz.{writer}-0123abcd.unfinished"
+        for writer in (f"{host}-{child.pid}", f"{host}-{os.getpid()}", f"elsewhere-{child.pid}")
+    )
+    for left in (dead, alive, other):
+        left.write_bytes(b"half")
+    path = an_erf().save(tmp_path / "a.npz")
+    assert set(tmp_path.iterdir()) == {path, alive, other}
+
+
+@pytest.mark.parametrize("part", ["meta", "checksums"])
+def test_a_number_that_was_changed_is_noticed(tmp_path, part: str) -> None:
+    """An archive that is whole, with other numbers in it."""
+    path = an_erf().save(tmp_path / "a.npz")
+    with np.load(path) as archive:
+        members = dict(archive)
+    meta = json.loads(str(members["meta"]))
+    if part == "meta":
+        meta["numbers"]["area"]["value"] = 99999
+        members["meta"] = np.array(json.dumps(meta))
+    else:
+        members["maps"] = members["maps"] * 2
+    np.savez(path, **members)
+    with pytest.raises(ResultError, match="was changed after it was written"):
+        load(path)
+
+
+def test_a_file_of_the_first_version_is_read_without_checksums(tmp_path) -> None:
+    path = an_erf().save(tmp_path / "a.npz")
+    with np.load(path) as archive:
+        members = dict(archive)
+    meta = json.loads(str(members["meta"]))
+    del meta["checksum"], meta["checksums"]
+    np.savez(path, **{**members, "meta": np.array(json.dumps({**meta, "schema": 1}))})
+    assert load(path).meta == an_erf().meta

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -536,3 +537,33 @@ def test_a_stored_chunk_keeps_the_order_of_its_constants(tmp_path: Path) -> None
     found = runner._read_chunk(tmp_path / "0.npz")
     assert found and found.partial and found.partial.arrays == partial.arrays
     assert json.dumps(found.partial.constants) == json.dumps(partial.constants)
+
+
+def test_another_run_may_finish_and_take_the_chunks_away(model, folder, tmp_path) -> None:
+    """Two runs of one command at once: the first to end removes what both keep their chunks in."""
+    alone = run(MeanMethod(), model, folder, Config(), preprocessing=SMALL)
+    out = tmp_path / "out"
+    method = MeanMethod(before=lambda _: shutil.rmtree(out / ".chunks", ignore_errors=True))
+    result = run(method, model, folder, Config(), preprocessing=SMALL, out=out)
+    assert np.array_equal(result.means, alone.means)
+    assert [path.suffix for path in out.iterdir()] == [".npz"]
+
+
+def test_chunks_of_a_run_that_was_killed_after_its_result_go(model, folder, tmp_path) -> None:
+    run(MeanMethod(), model, folder, Config(), preprocessing=SMALL, out=tmp_path / "out")
+    (file,) = (tmp_path / "out").glob("*.npz")
+    left = tmp_path / "out" / ".chunks" / file.stem.rpartition("-")[2]
+    left.mkdir(parents=True)
+    (left / "00000.npz").write_bytes(b"left")
+    run(MeanMethod(), model, folder, Config(), preprocessing=SMALL, out=tmp_path / "out")
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_refusal_in_combine_leaves_no_folder(model, folder, tmp_path) -> None:
+    class Refuses(MeanMethod):
+        def combine(self, measured, config, meta):
+            raise ValueError("not together")
+
+    with pytest.raises(ValueError, match="not together"):
+        run(Refuses(), model, folder, Config(), preprocessing=SMALL, out=tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())

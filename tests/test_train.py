@@ -5,13 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from workbench.cli import main
 from workbench.images import open_images
-from workbench.train import TrainConfig, Trainer, crops, learning_rate, optimizer_of, read_data
+from workbench.train import (
+    TrainConfig,
+    Trainer,
+    _in_order,
+    crops,
+    learning_rate,
+    optimizer_of,
+    read_data,
+)
 from workbench.weights import create_model
 
 QUICK = {"size": 32, "load_size": 40, "batch_size": 16, "lr": 2e-3, "snapshots": (0, 1)}
@@ -122,3 +132,31 @@ def test_train_and_evaluate_from_the_command_line(folder, tmp_path, capsys) -> N
     Image.new("RGB", (40, 40)).save(tmp_path / "plain" / "one.png")
     assert main([*evaluate[:3], "--data", str(tmp_path / "plain")]) == 2
     assert "no labels" in capsys.readouterr().err
+
+
+def test_a_folder_knows_its_model_and_a_damaged_checkpoint_is_named(folder, tmp_path) -> None:
+    begun = trainer(folder, tmp_path, epochs=2)
+    begun.run(stop_at=1)
+    other = create_model("resnet_nano", "random", num_classes=2)
+    with pytest.raises(ValueError, match="belongs to another model"):
+        Trainer(other, begun.data, begun.config, tmp_path)
+    begun.checkpoint.write_bytes(begun.checkpoint.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"is damaged .*; remove it to begin anew"):
+        trainer(folder, tmp_path, epochs=2)
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"epochs": -1}, {"warmup": 2}, {"size": 0}])
+def test_a_value_outside_its_range_is_a_sentence(wrong) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(wrong))} is .*; give"):
+        TrainConfig(**wrong)
+
+
+def test_the_bytes_of_the_weights_do_not_depend_on_the_process(tmp_path) -> None:
+    """safetensors writes its metadata in an order that each process draws."""
+    told = {name: name * 3 for name in ("recipe", "steps", "data", "start", "more", "last")}
+    first = _in_order(safetensors.torch.save({"a": torch.arange(3.0)}, told))
+    (tmp_path / "a.safetensors").write_bytes(first)
+    with safetensors.safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert file.metadata() == told and file.get_tensor("a").tolist() == [0, 1, 2]
+    places = [first.index(f'"{name}"'.encode()) for name in sorted(told)]
+    assert places == sorted(places)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from workbench.images import Images, Preprocessing, preprocessing_for
@@ -172,6 +172,17 @@ def outline(model: nn.Module) -> str:
     return content_hash([type(model).__name__, shapes])
 
 
+def _in_order(file: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library writes it in a random order."""
+    length = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + length])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # as the format asks, so that numbers begin at whole words
+    return len(text).to_bytes(8, "little") + text + file[8 + length :]
+
+
 class Trainer:
     """Trains a model step by step and keeps everything needed to go on in `out`.
 
@@ -270,7 +281,7 @@ class Trainer:
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.cpu().contiguous() for k, v in self.average.items()}
         with atomic_write(path) as unfinished:
-            save_file(tensors, unfinished, metadata=metadata)
+            unfinished.write_bytes(_in_order(save(tensors, metadata)))
         return path
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
