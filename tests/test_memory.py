@@ -8,31 +8,34 @@ import pytest
 
 from workbench import memory
 
-PAGES = """
-import resource, torch
+HELD = """
+import ctypes
 from workbench.memory import keep_freed_memory
 if {keep}: assert keep_freed_memory()
-def work(): return [torch.ones(1 << 22) for _ in range(8)]
-work()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10): work()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+libc = ctypes.CDLL(None)
+class Info(ctypes.Structure):  # of glibc's malloc.h
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    ).split()]
+libc.mallinfo2.restype, libc.malloc.restype = Info, ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+libc.free(libc.malloc(ctypes.c_size_t(1 << 24)))
+print(libc.mallinfo2().fordblks)
 """
 
 
-def new_pages(keep: bool) -> int:
-    """How many pages a process asks for while it takes and frees the same memory ten times."""
+def still_held(keep: bool) -> int:
+    """Bytes of freed memory that a process holds on to after it had 16 MB and let them go."""
     environment = {name: v for name, v in os.environ.items() if name not in memory._SETTINGS}
-    command = [sys.executable, "-c", PAGES.format(keep=keep)]
+    command = [sys.executable, "-c", HELD.format(keep=keep)]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return int(found.stdout)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone has the settings")
-def test_the_same_memory_serves_again() -> None:
-    given_back = new_pages(keep=False)
-    assert given_back > 10_000
-    assert new_pages(keep=True) < given_back / 5  # now and then one round of the ten is new
+def test_freed_memory_stays_with_the_process() -> None:
+    assert still_held(keep=False) < 1 << 23
+    assert still_held(keep=True) >= 1 << 24
 
 
 @pytest.mark.parametrize("name", memory._SETTINGS)
