@@ -86,9 +86,24 @@ def test_bad_deep_link_falls_back(app):
     app.query_params.update(
         model="nonsense", image="none.jpg", size="65", stage="9", position="1.5,x", split="all"
     )
+    app.query_params.update(stge="2", seed="3", second="none", training="TRUE")
     fine(app.run())
+    said = " ".join(warning.value for warning in app.warning)
+    for words in (
+        "model = nonsense, which cannot be chosen here; it is vmamba_nano now",
+        "image = none.jpg",
+        "size = 65",
+        "stage = 9",
+        "position = 1.5,x",
+        "split = all",
+        "stge = 2, and there is no such choice here",
+    ):
+        assert words in said
+    assert len(app.warning) == 7
     assert app.selectbox(key="model").value == "vmamba_nano"
     assert app.session_state["place"] is None
+    app.button_group(key="stage").set_value("1").run()
+    assert len(app.warning) == 6
     assert not {"model", "image", "size", "stage", "position", "split"} & set(app.query_params)
 
 

@@ -11,7 +11,6 @@ from workbench.app.files import files, show_command
 from workbench.app.measure import command, measure, measure_once
 from workbench.app.place import place, remember
 from workbench.app.sidebar import Choice
-from workbench.former import CHOICES
 from workbench.images import Images, open_images
 
 RANDOM = ":material/info: Random (untrained) weights: the map shows the architecture, not training."
@@ -29,8 +28,6 @@ def controls(choice: Choice) -> tuple[list[Panel], str]:
         stage = st.segmented_control(
             "Stage", numbers, default=numbers[-1], required=True, key="stage", bind="query-params"
         )
-        if st.query_params.get("split") in CHOICES:  # a link of an earlier version
-            st.query_params["split"] = CHOICES[st.query_params["split"]]
         split = st.segmented_control(
             "Split by",
             ["none", "direction", "route"],

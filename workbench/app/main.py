@@ -9,7 +9,7 @@ from workbench.process import prepare
 prepare()  # before torch is imported
 
 from workbench import methods
-from workbench.app import sidebar
+from workbench.app import link, sidebar
 
 st.set_page_config(page_title="vssm-workbench", layout="wide")
 # Streamlit's own margins push the pictures out of sight.
@@ -25,5 +25,6 @@ pages += [
     st.Page(PAGES / "gallery.py", title="Gallery", url_path="gallery"),
 ]
 page = st.navigation(pages)
-sidebar.draw()
-page.run()
+with link.checked():
+    sidebar.draw()
+    page.run()

@@ -11,6 +11,7 @@ def place() -> Place | None:
         st.session_state["place"] = _read(st.query_params.get("position", ""))
     found = st.session_state["place"]
     text = f"{found[0]:.4f},{found[1]:.4f}" if found else None
+    st.session_state["position"] = text
     if text is None:
         st.query_params.pop("position", None)
     elif st.query_params.get("position") != text:

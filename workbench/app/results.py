@@ -45,7 +45,7 @@ def choose(entries: Sequence[Entry]) -> list[Entry]:
     """The table; the rows that are chosen are in the URL."""
     names = [entry.name for entry in entries]
     linked = dict.fromkeys(st.query_params.get_all("result"))
-    asked = [name for name in linked if name in names]
+    asked = st.session_state["result"] = [name for name in linked if name in names]
     if not asked and isinstance(entries[0].source, results_list.UploadedFile):
         asked = names[:1]  # who drops a file wants to see it
     rows = [names.index(name) for name in asked]

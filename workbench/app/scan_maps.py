@@ -53,7 +53,6 @@ def controls(choice: Choice, images: Images, names: list[str]) -> ScanMapsConfig
             value=numbers[len(numbers) // 2],
             key="layer",
             bind="query-params",
-            format_func=lambda number: f"{number}: {names[int(number)].removeprefix('model.')}",
             width=320,
         )
         view = st.selectbox("View", list(VIEWS), key="view", bind="query-params", width=170)
@@ -73,7 +72,7 @@ def controls(choice: Choice, images: Images, names: list[str]) -> ScanMapsConfig
             disabled=view not in ("alpha", "contribution"),
             help="Count the skip connection D, at the query itself.",
         )
-    st.caption(VIEWS[view])
+    st.caption(f"Layer {layer} is {session.plain(names[int(layer)])}. {VIEWS[view]}")
     with_D = bool(skip) and view in ("alpha", "contribution")
     query, at = "centre", place()
     if at is not None:

@@ -51,7 +51,6 @@ def controls(names: dict[int, str]) -> tuple[float, int, str | None, str]:
             numbers[len(numbers) // 2],
             key="layer",
             bind="query-params",
-            format_func=lambda number: f"{number}: {names[int(number)].removeprefix('model.')}",
             width=300,
         )
         scope = st.segmented_control(
@@ -63,6 +62,7 @@ def controls(names: dict[int, str]) -> tuple[float, int, str | None, str]:
             bind="query-params",
         )
     name = names[int(layer)]
+    st.caption(f"Layer {layer} is {session.plain(name)}.")
     return float(eps), int(steps), None if scope == "all layers" else name, name
 
 

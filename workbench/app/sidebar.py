@@ -1,6 +1,5 @@
 """The sidebar, the same on every page: a model, its weights, an image, all in the URL."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +8,6 @@ import timm
 
 from workbench.app import repository
 from workbench.app.session import Spec, plain, sentences, weights_folder
-from workbench.files import printable
 from workbench.images import SAMPLES, SUFFIXES, BadImage, Images, open_images
 from workbench.models import REGISTERED, networks
 from workbench.weights.files import PATTERNS
@@ -74,13 +72,11 @@ def choose_model(
 ) -> tuple[str, str]:
     """Two select boxes, their values in the URL; ("none", "") when the choice is "none"."""
     first = key == "model"
-    check_link(key, [*names, *map(_described, names)], "model")
     name = st.selectbox(
         label, names, key=key, bind="query-params", width=width, format_func=_described
     )
     if name == "none":
         return name, ""
-    check_link("weights" if first else f"{key}_weights", weights_offered(name), "weights")
     weights = st.selectbox(
         "Weights" if first else "Its weights",
         weights_offered(name),
@@ -92,15 +88,6 @@ def choose_model(
         width=width,
     )
     return name, weights
-
-
-def check_link(key: str, options: Sequence[str], what: str) -> None:
-    """Say of a value in the link that there is no such choice; Streamlit takes the first then."""
-    asked = st.query_params.get(key)
-    if asked is not None and asked not in options:
-        st.warning(
-            f"The link asks for the {what} {plain(printable(asked, 100))}, which is not here."
-        )
 
 
 def _described(name: str) -> str:
@@ -134,8 +121,6 @@ def draw() -> None:
                 "that is usual.",
             )
         samples = open_images("samples").names
-        check_link("image", [*samples, UPLOAD], "image")
-        check_link("size", SIZES, "size")
         image = st.selectbox("Image", [*samples, UPLOAD], key="image", bind="query-params")
         images = _upload() if image == UPLOAD else open_images([SAMPLES / image])
         size = st.selectbox(
