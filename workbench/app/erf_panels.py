@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from workbench.app import overlay, session
+from workbench.app import cells, erf_measure, overlay, session
 from workbench.app.click_map import Place, click_map
 from workbench.app.session import Spec
 from workbench.figures.label import label
@@ -13,6 +13,8 @@ from workbench.images import Images
 from workbench.methods.erf.figure import with_interval
 from workbench.results import Erf
 
+UNIT = "gradient / its maximum (scale: {})"
+MOVE = "Move the mouse, click, or use the arrow keys."
 HINT = "Click anywhere on the photograph: the receptive field of that place appears here."
 MEANING = {
     "r50": "area of the smallest square around the unit that holds half of the map",
@@ -42,19 +44,25 @@ def pictures(
 ) -> None:
     """The photograph to click on, and the map or where it will be."""
     spec, stage = panel
-    st.markdown(f"**{spec.model}**  \n:small[{spec.label}, stage {stage}, {spec.size} px]")
     picture = session.preprocessing(spec).picture(images.load(0))
+    grid = erf_measure.grid(spec, stage)
+    hovered = cells.offered(spec, stage, images.fingerprint, picture, grid)
+    st.markdown(f"**{spec.model}**  \n:small[{spec.label}, stage {stage}, {spec.size} px]")
     if result is None:
         click_map(
             key,
             on_place,
             photo=overlay.data_url(picture),
             photo_alt=f"{images.names[0]} as the model sees it",
-            below="Click, or use the arrow keys.",
+            below=MOVE,
             hint=HINT,
+            bar=overlay.bar("x ** 0.25"),
+            unit=UNIT.format("x ** 0.25"),
+            step=(1 / grid.cells[0], 1 / grid.cells[1]),
+            cells=hovered,
         )
         return
-    photo, heat = overlay.pictures(result, picture)
+    veil, heat = overlay.pictures(result)
     (rows, columns), (row, column) = result.meta["cells"], result.meta["cell"]
     y, x = result.meta["centre"]
     used, transform = result.meta["images_used"], result.meta["display"]
@@ -62,15 +70,17 @@ def pictures(
     click_map(
         key,
         on_place,
-        photo=photo,
+        photo=overlay.data_url(picture),
+        veil=veil,
         photo_alt=f"{images.names[0]} with the receptive field over it",
         map=heat,
         map_alt=f"Receptive field of {spec.model}, {spec.label}, stage {stage}",
         bar=overlay.bar(transform),
-        unit=f"gradient / its maximum (scale: {transform})",
-        below=f"{mean}Cell {row}, {column} of {rows} x {columns}. Click, or use the arrow keys.",
+        unit=UNIT.format(transform),
+        below=f"{mean}Cell {row}, {column} of {rows} x {columns}. {MOVE}",
         centre=((y + 0.5) / spec.size, (x + 0.5) / spec.size),
         step=(1 / rows, 1 / columns),
+        cells=hovered,
     )
 
 

@@ -17,8 +17,9 @@ import streamlit as st
 from starlette.datastructures import URL
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 LOCAL = ("localhost", "127.0.0.1")
@@ -74,7 +75,17 @@ def make(address: str, port: int, token: str | None) -> st.App:
     if token is not None:
         # cookies do not tell ports apart
         middleware.append(Middleware(AskForToken, token=token, cookie=f"vssm-token-{port}"))
-    return st.App(Path(__file__).with_name("main.py"), middleware=middleware)
+    return st.App(
+        Path(__file__).with_name("main.py"),
+        routes=[Route("/_cells/{key}", _cells)],
+        middleware=middleware,
+    )
+
+
+def _cells(request: Request) -> Response:
+    from workbench.app import cells  # the page has imported it; the server starts without torch
+
+    return cells.answer(request)
 
 
 def new_token() -> str:
