@@ -27,7 +27,7 @@ from workbench.runner import frozen_eval
 
 PASS = 0.25  # seconds that a pass may take: a click waits for one
 AWAY = 5.0  # seconds without a question after which nothing more is measured
-LONGEST = 120.0  # seconds for a stage; where it takes longer, maps come by a click alone
+LONGEST = 300.0  # seconds for a stage; where it takes longer, maps come by a click alone
 KEPT = 24  # stages of models on images, of at most 10 MB each
 
 

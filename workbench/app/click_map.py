@@ -28,7 +28,6 @@ _HTML = """
   <figure>
     <div class="frame">
       <img class="map" tabindex="0"><canvas class="map" role="img"></canvas><i class="mark"></i>
-      <div class="hint"></div>
     </div>
     <figcaption>
       <div class="bar"></div><div class="ticks"></div><div class="unit"></div>
@@ -55,10 +54,6 @@ i { position: absolute; pointer-events: none; box-sizing: border-box; }
   background: linear-gradient(white, white) 50% / 100% 1px no-repeat,
     linear-gradient(white, white) 50% / 1px 100% no-repeat; filter: drop-shadow(0 0 1px black); }
 .waiting { opacity: .5; }
-.hint { position: absolute; inset: 0; display: flex; align-items: center; text-align: center;
-  justify-content: center; padding: 1rem; color: var(--st-text-color); font-size: .9rem;
-  border: 1px dashed color-mix(in srgb, var(--st-text-color) 30%, transparent); border-radius: 4px;
-  box-sizing: border-box; }
 [hidden] { display: none !important; }
 figcaption { color: color-mix(in srgb, var(--st-text-color) 75%, transparent); font-size: .8rem;
   margin-top: .4rem; line-height: 1.35; }
@@ -83,13 +78,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const fade = () => { for (const one of [veil, sheets[0]]) one.style.opacity = range.value; };
   range.oninput = () => { localStorage.setItem("vssm-veil", range.value); fade(); };
   fade();
-  map.hidden = !data.map;
-  one(".hint").textContent = data.hint;
   one(".unit").textContent = data.unit;
-  if (data.map) {
-    map.src = data.map;
-    map.alt = data.map_alt;
-  }
+  map.src = data.map;
+  map.alt = data.map_alt;
   one(".bar").style.background = `linear-gradient(to right, ${data.bar.stops.join(",")})`;
   one(".ticks").replaceChildren(...data.bar.ticks.map(([text, place]) => {
     const tick = document.createElement("span");
@@ -119,7 +110,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
     });
     if (told.cells.length) known.side = told.side;
     known.left = told.left;
-    if (!at) hover(null);
     one(".pair").dataset.left = told.left;
     setTimeout(ask, 200);
   };
@@ -143,24 +133,16 @@ export default function ({ data, parentElement, setTriggerValue }) {
     });
     return best;
   };
-  let at = null;
-  const hover = (over) => {
-    at = over;
-    if (!over && !place && known.cells.length)  // a first picture, of the cell in the middle
-      over = known.cells[0].map((cell, i) =>
-        (data.cells.offset[i] + cell * data.cells.stride[i] + 0.5) / data.cells.size[i]);
-    draw(over);
-  };
-  const draw = (at) => {
+  const hover = (at) => {
     const shows = Boolean(at && data.cells && known.maps.length);
     for (const sheet of sheets) sheet.hidden = !shows;
     veil.hidden = shows || !data.veil;
     photo.classList.toggle("pale", shows || Boolean(data.veil));  // its colours are no heat
-    one(".hint").hidden = shows || Boolean(data.map);
     one(".below").textContent = data.below;
-    show(false, shows ? at : place);
-    if (!shows) return;
+    if (!shows) return show(false);
     const number = nearest(under(at)), values = known.maps[number], [height, width] = known.side;
+    show(false, known.cells[number].map((cell, i) =>
+      (data.cells.offset[i] + cell * data.cells.stride[i] + 0.5) / data.cells.size[i]));
     sheets.forEach((sheet, which) => {
       if (sheet.width !== width) [sheet.width, sheet.height] = [width, height];
       const picture = new ImageData(width, height), table = tables[which];
@@ -179,12 +161,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   let place = data.centre;
   const marks = parentElement.querySelectorAll(".mark"), cell = one(".cell");
   const show = (waiting, at = place) => {
-    for (const mark of [...marks, cell]) {
-      mark.hidden = !at;
-      mark.classList.toggle("waiting", waiting);
-    }
-    marks[1].hidden = !at || !(data.map || at !== place);
-    if (!at) return;
+    for (const mark of [...marks, cell]) mark.classList.toggle("waiting", waiting);
     for (const mark of marks) {
       mark.style.top = `${100 * at[0]}%`;
       mark.style.left = `${100 * at[1]}%`;
@@ -214,7 +191,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       const move = moves[event.key];
       if (!move || event.ctrlKey || event.altKey || event.metaKey) return;
       event.preventDefault();
-      const [row, column] = place ?? [0.5, 0.5];
+      const [row, column] = place;
       go(row + move[0] * data.step[0], column + move[1] * data.step[1]);
     };
   }
@@ -236,25 +213,24 @@ def click_map(
     photo: str,
     photo_alt: str,
     veil: str | None = None,
-    map: str | None = None,
-    map_alt: str = "",
+    map: str,
+    map_alt: str,
     bar: dict,
     unit: str,
-    below: str = "",
-    hint: str = "",
-    centre: Place | None = None,
-    step: Place = (0.1, 0.1),
+    below: str,
+    centre: Place,
+    step: Place,
     cells: dict | None = None,
 ) -> None:
     """Show the pair and call `on_place` with the place of a click or an arrow key.
 
     Args:
-        photo, map: the `src` of the two pictures; without a map its pane shows `hint`.
+        photo, map: the `src` of the two pictures.
         veil: the `src` of a picture that can be faded in over the photograph.
         photo_alt, map_alt: what they show, in words.
         bar, unit: colour bar of the maps (see `overlay.bar`) and what their values are.
         below: a line under the photograph.
-        centre: where the cross is; None for no cross.
+        centre: where the cross is.
         step: size of a cell, and how far an arrow key goes.
         cells: what `workbench.app.cells.offered` gives, for a map that follows the mouse.
     """
@@ -276,7 +252,6 @@ def click_map(
             "bar": bar,
             "unit": unit,
             "below": below,
-            "hint": hint,
             "centre": centre,
             "step": step,
             "cells": cells,

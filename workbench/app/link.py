@@ -20,10 +20,7 @@ def checked() -> Iterator[None]:
     """
     first = "link" not in st.session_state
     if first:
-        for key, value in st.query_params.items():  # the link of an earlier version
-            if value in CHOICES:
-                st.query_params[key] = CHOICES[value]
-        st.session_state["link"] = {key: st.query_params.get_all(key) for key in st.query_params}
+        st.session_state["link"] = _asked()
     place, drawn = st.container(), False
     try:
         yield
@@ -38,6 +35,18 @@ def checked() -> Iterator[None]:
     for key, taken, text in st.session_state.get("refused", ()):
         if st.session_state.get(key) == taken:
             place.warning(plain(text))
+
+
+def _asked() -> dict[str, list[str]]:
+    """What the link says, that of an earlier version in the words of today."""
+    said = {key: st.query_params.get_all(key) for key in st.query_params}
+    asked = {key: [CHOICES.get(value, value) for value in values] for key, values in said.items()}
+    for key in [key for key in asked if asked[key] != said[key]]:
+        st.session_state[key] = asked[key][0]
+    second, weights = asked.pop("second", ["none"])[0], asked.pop("second_weights", [""])[0]
+    if second != "none":
+        asked["beside"] = st.session_state["beside"] = [f"{second}: {weights}".removesuffix(": ")]
+    return asked
 
 
 def _refusal(key: str, asked: Sequence[str], drawn: bool) -> str | None:
