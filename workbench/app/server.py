@@ -10,6 +10,9 @@ import hmac
 import os
 import secrets
 import socket
+import threading
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
@@ -21,6 +24,8 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from workbench.process import prepare
 
 LOCAL = ("localhost", "127.0.0.1")
 TOKEN = "VSSM_TOKEN"
@@ -92,6 +97,11 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
+def _warm_up() -> None:
+    with suppress(ImportError):
+        import_module("kernels.cpu").warm_up()
+
+
 def main() -> None:
     """Serve until it is stopped."""
     parser = argparse.ArgumentParser(prog="python -m workbench.app.server")
@@ -99,6 +109,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8501)
     given = parser.parse_args()
     token = os.environ.pop(TOKEN, None)
+    prepare()  # before torch is imported
+    for module in ("measure", "overlay"):  # now, so that no page waits for torch and timm
+        import_module(f"workbench.app.{module}")
+    threading.Thread(target=_warm_up, daemon=True).start()
     make(given.address, given.port, token).run(
         config={
             "server.address": given.address,
