@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from workbench import erf
+from workbench.images import open_images, preprocessing_for
+from workbench.methods.erf import interactive
 from workbench.results import load
+from workbench.runner import run
+from workbench.weights import create_model
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
@@ -151,7 +156,7 @@ def test_the_field_follows_the_mouse(visit):
     """Over either picture, in less than a frame, and a click keeps what is seen."""
     tab = visit("size=64&model=resnet_nano&weights=random&stage=3")
     tab.wait_for_selector(".pair[data-left='0']")
-    sync_api.expect(tab.get_by_text("Cell 2, 2 of 4 x 4. A click keeps it.")).to_be_visible()
+    sync_api.expect(tab.get_by_text("Cell 2, 2 of 4 x 4. Move")).to_be_visible()
     sheet = tab.locator("canvas.map")
     seen = {}
     for row, column in ((0.1, 0.9), (0.6, 0.3)):
@@ -174,6 +179,33 @@ def test_the_field_follows_the_mouse(visit):
     sync_api.expect(tab.get_by_text("Cell 2, 1 of 4 x 4. Move the mouse, click")).to_be_visible()
     sync_api.expect(sheet).to_be_hidden()
     sync_api.expect(field(tab)).to_be_visible()
+
+
+def test_a_page_of_its_own_needs_no_server(browser, tmp_path):
+    model = create_model("resnet_nano", "random")
+    config = erf.Config(stage=3, resamples=10)
+    facts = {"model": "resnet_nano", "weights": "random", "weights_label": "random", "licence": ""}
+    images, size = open_images("samples", 1), preprocessing_for(model, 64)
+    result = run(erf, model, images, config, preprocessing=size, facts=facts)
+    file = tmp_path / "page.html"
+    file.write_text(interactive.page([result, result], [model, model]))
+    assert file.stat().st_size < 5e6
+    tab, errors = browser.new_page(), []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto(file.as_uri())
+    tab.wait_for_selector(".pair[data-left='0']")
+    photos = tab.locator("img.photo")
+    box = photos.first.bounding_box()
+    photos.first.hover(position={"x": 0.9 * box["width"], "y": 0.1 * box["height"]})
+    for i in (0, 1):  # both panels follow
+        sync_api.expect(tab.locator("#panel-0, #panel-1").nth(i)).to_contain_text(
+            "Cell 0, 3 of 4 x 4"
+        )
+    photos.first.click(position={"x": 0.1 * box["width"], "y": 0.9 * box["height"]})
+    tab.mouse.move(1, 1)
+    sync_api.expect(tab.locator("#panel-1")).to_contain_text("Cell 3, 0 of 4 x 4")
+    assert errors == []
+    tab.close()
 
 
 def test_deep_link_opens_what_was_shared(visit):

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from workbench.app import cells, erf_measure, overlay, session
+from workbench.app import cells, erf_measure, session
 from workbench.app.click_map import Place, click_map
 from workbench.app.session import Spec, plain
+from workbench.figures import overlay
 from workbench.figures.label import label
 from workbench.images import Images
 from workbench.methods.erf.figure import with_interval
