@@ -230,18 +230,24 @@ def test_two_tabs_keep_their_own_places(visit):
     assert field(one).get_attribute("src") != field(two).get_attribute("src")
 
 
+def export(tab, name: str):
+    """Click on a file of the export menu; gives the download."""
+    button = tab.get_by_role("button", name=name)
+    if not button.is_visible():
+        tab.get_by_role("button", name="Export").first.click()
+    with tab.expect_download() as found:
+        button.click()
+    return found.value
+
+
 def test_downloads_are_files_that_open(visit, tmp_path):
     tab = visit("size=64&position=0.5,0.5")
     cell(tab, 2, 2)
-    with tab.expect_download() as data:
-        tab.get_by_role("button", name="Data (NPZ)").click()
-    data.value.save_as(tmp_path / "erf.npz")
+    export(tab, "Data (NPZ)").save_as(tmp_path / "erf.npz")
     with np.load(tmp_path / "erf.npz") as arrays:
         assert arrays["map"].shape == (64, 64)
         assert arrays["map"].sum() == pytest.approx(1)
-    with tab.expect_download() as figure:
-        tab.get_by_role("button", name="Figure (PDF)").click()
-    figure.value.save_as(tmp_path / "erf.pdf")
+    export(tab, "Figure (PDF)").save_as(tmp_path / "erf.pdf")
     assert (tmp_path / "erf.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -279,9 +285,7 @@ def test_resolution_measures_point_by_point_and_keeps_them(visit, tmp_path):
     name = "Divergence (nats) against image size, of resnet_nano"
     chart = tab.get_by_label(name, exact=True)
     sync_api.expect(chart).to_be_visible()
-    with tab.expect_download() as data:
-        tab.get_by_role("button", name="Data (NPZ)").click()
-    data.value.save_as(tmp_path / "resolution.npz")
+    export(tab, "Data (NPZ)").save_as(tmp_path / "resolution.npz")
     with np.load(tmp_path / "resolution.npz") as arrays:
         assert arrays["sizes"].tolist() == [32, 64]
     tab.get_by_text("constant", exact=True).click()
@@ -327,14 +331,10 @@ def test_results_opens_stored_and_dropped_files(visit, tmp_path):
     both = "vim_nano, end of training, vim_nano, epoch 0"
     sync_api.expect(figure(tab, both)).to_be_visible()
     assert tab.url.count("result=") == 2
-    with tab.expect_download() as picture:
-        tab.get_by_role("button", name="Figure (PNG)").click()
-    picture.value.save_as(tmp_path / "erf.png")
+    export(tab, "Figure (PNG)").save_as(tmp_path / "erf.png")
     with Image.open(tmp_path / "erf.png") as opened:
         assert opened.format == "PNG" and opened.width > 500
-    with tab.expect_download() as data:
-        tab.get_by_role("button", name="Data of vim_nano, epoch 0 (NPZ)").click()
-    data.value.save_as(tmp_path / "erf.npz")
+    export(tab, "Data of vim_nano, epoch 0 (NPZ)").save_as(tmp_path / "erf.npz")
     given, stored = load(tmp_path / "erf.npz"), load(EXAMPLES / "training" / STORED[1])
     assert given.meta == stored.meta and given.map.tobytes() == stored.map.tobytes()
 
