@@ -193,15 +193,15 @@ def test_nothing_to_read_says_what_would_be(tmp_path: Path) -> None:
         (tmp_path, "holds no image"),
         (tmp_path / "gone", "There is nothing at"),
         ([], "list of images is empty"),
-        ([tmp_path / "gone.png"], "There is no file"),
+        ([tmp_path / "gone.png"], "There is nothing at"),
         ("", "path of the images is empty"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             open_images(source)
         assert all(suffix in str(caught.value) for suffix in SUFFIXES)
     for source, message in (
-        (17, "cannot come from int"),
-        ([3], "Image 1 of the list is int"),
+        (17, "int is no picture"),
+        ([3], "int is no picture"),
         ([("a.png", "text")], "a.png comes with str"),
         ("a" * 5000, "cannot be opened"),
     ):

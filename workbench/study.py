@@ -155,13 +155,11 @@ class Study:
     ) -> Callable[[], Result]:
         """Look at the input of one model, and give what measures it."""
         from workbench import distributed
-        from workbench.images import preprocessing_for
-        from workbench.runner import joined, parts, tqdm_progress
+        from workbench.runner import joined, parts, prepared_for, tqdm_progress
         from workbench.weights import facts_of
 
         facts = facts_of(model)
-        preprocessing = preprocessing_for(model, self.size or method.own_size(config))
-        preprocessing = method.prepared(preprocessing, config)
+        preprocessing = prepared_for(method, model, images, config, self.size)
         coming = parts(
             method,
             model,

@@ -86,10 +86,10 @@ def save_text(text: str, path: Path) -> Path:
     return path
 
 
-def figure_bytes(figure: Figure, suffix: str) -> bytes:
+def figure_bytes(figure: Figure, suffix: str, dpi: float | None = None) -> bytes:
     """The figure as the bytes of a `pdf`, `png` or `svg` file."""
     buffer = BytesIO()
     # The style also holds what applies on saving: resolution, fonts, and the salt of SVG ids.
     with matplotlib.style.context(STYLE):
-        figure.savefig(buffer, format=suffix, metadata=_METADATA[suffix])
+        figure.savefig(buffer, format=suffix, dpi=dpi, metadata=_METADATA[suffix])
     return buffer.getvalue()

@@ -16,6 +16,7 @@ from workbench.figures.cells import csv_text, interval, latex_cell, latex_tabula
 from workbench.figures.colours import COLOURS, MARKERS
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
+from workbench.figures.several import each
 from workbench.results import Robustness
 
 Style = dict[str, Any]
@@ -81,6 +82,7 @@ def report(result: Robustness) -> str:
     return "\n".join(map(str.rstrip, lines))
 
 
+@each
 def draw(result: Robustness) -> Figure:
     """Top-1 accuracy of one model under everything it was put to, a panel for each group.
 

@@ -13,6 +13,7 @@ from workbench.figures.cells import csv_text
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
 from workbench.figures.numbers import first_cells
+from workbench.figures.several import each
 from workbench.results import ScanMaps
 
 COLOURS, SIGNED = "magma", "RdBu_r"
@@ -156,6 +157,7 @@ def _colour_bar(figure: Figure, image, axes, label: str, scaled: bool, signed: b
     bar.set_ticks(ticks, labels=names)
 
 
+@each
 def draw(
     result: ScanMaps, quantities: Sequence[str] = ("row", "column"), title: bool = True
 ) -> Figure:
@@ -237,6 +239,7 @@ def _has(result: ScanMaps, site: dict, quantity: str) -> bool:
     return bool(np.isfinite(result.map(site["name"], quantity)).any())
 
 
+@each
 def draw_statistics(result: ScanMaps) -> Figure:
     """Step size, |B|, |C|, memory horizon and output of every direction, as maps.
 
