@@ -36,8 +36,9 @@ def test_erf_writes_results_figures_and_a_caption_and_prints_numbers(tmp_path, c
         assert result.maps.shape == (3, 64, 64)
         assert result.map.sum() == pytest.approx(1)
     for suffix, start in ((".pdf", b"%PDF"), (".png", b"\x89PNG"), (".svg", b"<?xml")):
-        assert (tmp_path / f"erf{suffix}").read_bytes().startswith(start)
-    assert "3 images" in (tmp_path / "erf.txt").read_text()
+        (figure,) = tmp_path.glob(f"erf-vmamba_nano-vim_nano-*{suffix}")
+        assert figure.read_bytes().startswith(start)
+    assert "3 images" in figure.with_suffix(".txt").read_text()
     assert not list(tmp_path.rglob("*.unfinished"))
 
 
@@ -47,6 +48,16 @@ def test_the_same_command_gives_the_same_bytes(tmp_path, capsys) -> None:
     first = {p.name: p.read_bytes() for p in (tmp_path / "one").iterdir() if p.is_file()}
     second = {p.name: p.read_bytes() for p in (tmp_path / "two").iterdir() if p.is_file()}
     assert len(first) == 11 and first == second
+
+
+def test_no_file_of_one_run_is_written_over_by_another(tmp_path, capsys) -> None:
+    assert erf(tmp_path, "--split", "direction", "--resamples", "0") == 0
+    first = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    assert erf(tmp_path, "--stage", "2", "--resamples", "0") == 0
+    more = {p: p.read_bytes() for p in tmp_path.iterdir() if p not in first}
+    assert all(p.read_bytes() == content for p, content in first.items())
+    assert len(more) == 7 and len({p.stem.rpartition("-")[2] for p in more}) == 2
+    assert {p.name.partition("-")[0] for p in (*first, *more)} == {"erf"}
 
 
 def test_before_and_after_training_stand_in_two_rows(tmp_path, capsys) -> None:
@@ -81,7 +92,7 @@ def test_show_prints_what_a_result_holds(tmp_path, capsys) -> None:
     assert main(["show", str(result), "--out", str(tmp_path / "again")]) == 0
     text = capsys.readouterr().out
     assert "A50" in text and "% of image" in text and "torch" in text
-    assert (tmp_path / "again" / "erf.png").is_file()
+    assert list((tmp_path / "again").glob("erf-vmamba_nano-*.png"))
 
 
 def scan_maps(out: Path, *more: str, model: str = "vmamba_nano") -> int:
@@ -99,8 +110,9 @@ def test_scan_maps_writes_results_and_figures_and_prints_numbers(tmp_path, capsy
         result = load(tmp_path / row["result"])
         site = row["sites"][0]
         assert result.map(site["name"], "row").shape == tuple(site["cells"])
-        assert (tmp_path / f"scan-maps-{row['model']}.pdf").read_bytes().startswith(b"%PDF")
-        assert (tmp_path / f"scan-statistics-{row['model']}.png").exists()
+        (figure,) = tmp_path.glob(f"scan-maps-{row['model']}-*.pdf")
+        assert figure.read_bytes().startswith(b"%PDF")
+        assert list(tmp_path.glob(f"scan-statistics-{row['model']}-*.png"))
     first = str(tmp_path / rows[0]["result"])
     assert main(["show", first, "--out", str(tmp_path / "shown")]) == 0
     assert "row-reversed" in capsys.readouterr().out
@@ -114,7 +126,7 @@ def test_attribution_writes_figure_and_numbers(tmp_path, capsys) -> None:
     (row,) = json.loads(capsys.readouterr().out)
     assert 0 <= row["numbers"]["deletion/integrated-gradients"]["value"] <= 1
     assert load(tmp_path / row["result"]).maps.shape == (2, 64, 64)
-    assert (tmp_path / "attribution-integrated-gradients-vim_nano.svg").exists()
+    assert list(tmp_path.glob("attribution-integrated-gradients-vim_nano-*.svg"))
     assert main(["show", str(tmp_path / row["result"])]) == 0
     assert "insertion/random" in capsys.readouterr().out
 
@@ -146,10 +158,9 @@ def test_sensitivity_reports_its_views_and_claims(tmp_path, capsys) -> None:
     found = load(file)
     assert set(found.meta["views"]) == {"gradient", "patching", "bounds"}
     assert found.meta["views"]["bounds"]["exceeded"] == 0
-    assert (tmp_path / "sensitivity-mambavision_nano.png").read_bytes().startswith(b"\x89PNG")
-    assert (
-        "mambavision_nano,patching,all B,recovered," in (tmp_path / "sensitivity.csv").read_text()
-    )
+    assert list(tmp_path.glob("sensitivity-mambavision_nano-*.png"))
+    (table,) = tmp_path.glob("sensitivity-*.csv")
+    assert "mambavision_nano,patching,all B,recovered," in table.read_text()
     assert main(["show", str(file)]) == 0
     assert text.strip() in capsys.readouterr().out
 
@@ -179,7 +190,8 @@ def test_robustness_counts_what_predictions_withstand(tmp_path, capsys) -> None:
     assert "attack/pgd/4" in text and "view/horizontal-flip" in text
     (file,) = tmp_path.glob("*.npz")
     assert load(file).predictions.shape[1] == 3
-    assert "\\begin{tabular}" in (tmp_path / "robustness.tex").read_text()
+    (table,) = tmp_path.glob("robustness-resnet_nano-*.tex")
+    assert "\\begin{tabular}" in table.read_text()
     assert main([*command, "--eps-255", "0.01"]) == 2
     assert "eps_255=2.55" in capsys.readouterr().err
 

@@ -178,7 +178,7 @@ def test_two_runs_give_the_same_bytes(model: nn.Module, folder: Path, tmp_path: 
         run(MeanMethod(), model, folder, Config(), preprocessing=SMALL, out=tmp_path / name)
         assert len(stored(tmp_path / name)) == 1
         files.append(next((tmp_path / name).iterdir()))
-    assert files[0].name == files[1].name and files[0].name.startswith("Sequential-")
+    assert files[0].name == files[1].name and files[0].name.startswith("means-Sequential-")
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
@@ -188,7 +188,7 @@ def test_a_stored_result_is_returned_without_measuring(
     out, method = tmp_path / "out", MeanMethod()
     arguments: dict = {"preprocessing": SMALL, "out": out, "facts": {"model": "hf-hub:me/tiny"}}
     first = run(method, model, folder, Config(), **arguments)
-    assert stored(out) == [f"hf-hub-me-tiny-{first.meta['hash']}.npz"]
+    assert stored(out) == [f"means-hf-hub-me-tiny-{first.meta['hash']}.npz"]
     notes: list = []
     again = run(
         method, model, folder, Config(), progress=lambda *all: notes.append(all), **arguments
@@ -283,7 +283,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert notes[0][2] == "Read from an earlier run." and notes[2][2] is None
     assert result.meta["skipped"] == {"1.png": "is not an image that can be read"}
     whole = run(MeanMethod(), model, folder, Config(), preprocessing=SMALL, out=tmp_path / "b")
-    assert stored(out) == stored(tmp_path / "b") == [f"Sequential-{whole.meta['hash']}.npz"]
+    assert stored(out) == stored(tmp_path / "b") == [f"means-Sequential-{whole.meta['hash']}.npz"]
     names = stored(out)
     assert (out / names[0]).read_bytes() == (tmp_path / "b" / names[0]).read_bytes()
 

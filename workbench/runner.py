@@ -41,10 +41,10 @@ from workbench.results import (
     ResultError,
     canonical_json,
     content_hash,
+    file_name,
     load,
     load_arrays,
     provenance,
-    safe_name,
     save_arrays,
 )
 from workbench.trace import scans
@@ -119,7 +119,7 @@ def run(
     preprocessing: by default the model's own, or what the method's protocol asks for.
     out: a folder. Finished chunks are kept below it until the run is complete, so that an
         interrupted run goes on where it stopped; the result is written to
-        `<kind>-<model>-<hash8>.npz`, and an existing file of that name is returned without
+        `<method>-<model>-<hash8>.npz`, and an existing file of that name is returned without
         measuring.
     device: where to run, by default where the model is.
     progress: called as it goes on; True for a bar.
@@ -292,7 +292,7 @@ def _run(
     report = progress if progress and distributed.rank() == 0 else _silent
     store = file = None
     if out is not None:
-        file = Path(out) / f"{safe_name(str(facts['model']))}-{hash8}.npz"
+        file = Path(out) / file_name(method.name, str(facts["model"]), hash8)
         store = Path(out) / ".chunks" / hash8
     stored = distributed.broadcast(lambda: _begin(file, store, force))
     if stored is not None:

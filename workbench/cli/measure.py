@@ -15,7 +15,7 @@ from workbench import figures, methods
 from workbench.cli.options import add_fields, add_option, read_fields
 from workbench.fields import read_option
 from workbench.memory import keep_freed_memory
-from workbench.results import Result, safe_name
+from workbench.results import Result, file_name
 from workbench.study import Study
 
 
@@ -47,7 +47,7 @@ def command(name: str, args: Namespace) -> int:
     results = study.run(method, config, **compared)
     if distributed.rank() > 0:
         return 0
-    files = figures.files.publish(results, study.out, **shown)
+    files = figures.files.publish(results, study.out, hashed=True, **shown)
     if args.json:
         print(json.dumps([summary(result) for result in results], indent=2))
     else:
@@ -60,7 +60,8 @@ def command(name: str, args: Namespace) -> int:
 def summary(result: Result) -> dict[str, Any]:
     """What `--json` prints of a result: all that its file says in words, and the file's name."""
     meta = result.meta
-    file = f"{safe_name(meta['model'])}-{meta['hash']}.npz" if "hash" in meta else None
+    hashed = "hash" in meta
+    file = file_name(meta["method"], meta["model"], meta["hash"]) if hashed else None
     return {**meta, "result": file}
 
 

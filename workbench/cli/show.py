@@ -40,7 +40,7 @@ def command(args: Namespace) -> int:
                 print(f"{file}  {result.kind}  {label(result)}")
         else:
             _print(results)
-        written = figures.files.publish(results, Path(args.out)) if args.out else []
+        written = figures.files.publish(results, Path(args.out), hashed=True) if args.out else []
     if written:
         print("wrote " + ", ".join(map(str, written)), file=sys.stderr)
     return 0

@@ -284,6 +284,11 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "model"
 
 
+def file_name(method: str, model: str, hash8: str) -> str:
+    """The file that a run writes its result to."""
+    return f"{method}-{safe_name(model)}-{hash8}.npz"
+
+
 def _array_fields(cls: type[Result]) -> dict[str, bool]:
     """Names of the array fields, each with whether it must be there."""
     return {

@@ -24,7 +24,7 @@ def sheets(results: Sequence[Attribution]) -> Iterator[Sheet]:
     for result in results:
         method = result.meta["config"]["method"]
         stem = f"attribution-{method}-{result.meta['model']}"
-        yield Sheet(stem, partial(draw, result), caption(result))
+        yield Sheet(stem, partial(draw, result), caption(result), [result])
 
 
 def tables(results: Sequence[Attribution]) -> dict[str, str]:

@@ -69,7 +69,7 @@ def sheets(curves: Sequence[Resolution], published: tuple[Published, ...] = ()) 
     for group in _protocols(curves):
         _check(group, published)
         drawn = partial(draw, group, published)
-        yield Sheet(_stem(group), drawn, caption(group, published))
+        yield Sheet(_stem(group), drawn, caption(group, published), group)
 
 
 def tables(curves: Sequence[Resolution]) -> dict[str, str]:

@@ -52,7 +52,9 @@ _SHARES: dict[str, Style] = {"accuracy": _DOT, "agreement": {**_DOT, "mfc": "whi
 def sheets(results: Sequence[Robustness]) -> Iterator[Sheet]:
     """A figure for each model."""
     for result in results:
-        yield Sheet(f"robustness-{result.meta['model']}", partial(draw, result), caption(result))
+        yield Sheet(
+            f"robustness-{result.meta['model']}", partial(draw, result), caption(result), [result]
+        )
 
 
 def tables(results: Sequence[Robustness]) -> dict[str, str]:

@@ -36,10 +36,10 @@ def sheets(results: Sequence[ScanMaps]) -> Iterator[Sheet]:
     """For each model the maps of its directions, and those of the scans' coefficients."""
     for result in results:
         model = result.meta["model"]
-        yield Sheet(f"scan-maps-{model}", partial(draw, result), caption(result))
+        yield Sheet(f"scan-maps-{model}", partial(draw, result), caption(result), [result])
         if has_scans(result):
             statistics = partial(draw_statistics, result)
-            yield Sheet(f"scan-statistics-{model}", statistics, caption(result))
+            yield Sheet(f"scan-statistics-{model}", statistics, caption(result), [result])
 
 
 def tables(results: Sequence[ScanMaps]) -> dict[str, str]:

@@ -40,9 +40,9 @@ def sheets(results: Sequence[Sensitivity]) -> Iterator[Sheet]:
     """A figure for each model, and one of single layers and directions where they were measured."""
     for result in results:
         stem = f"sensitivity-{result.meta['model']}"
-        yield Sheet(stem, partial(draw, result), caption(result))
+        yield Sheet(stem, partial(draw, result), caption(result), [result])
         if has_narrow(result):
-            yield Sheet(f"{stem}-narrow", partial(draw_narrow, result), caption(result))
+            yield Sheet(f"{stem}-narrow", partial(draw_narrow, result), caption(result), [result])
     if any(len(sizes) > 1 for sizes in _families(results).values()):
         yield Sheet("sensitivity-sizes", partial(draw_sizes, results), caption_sizes(results))
 
