@@ -35,7 +35,7 @@ def test_commands_of_the_documents_parse(document, command):
 
 def test_commands_are_found_and_wrong_ones_are_refused():
     assert len(COMMANDS) >= 25
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="there is no option --quickly"):
         parse(["erf", "--model", "vim_nano", "--quickly"])
 
 

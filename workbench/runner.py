@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, get_type_hints
@@ -19,7 +19,7 @@ from typing import Any, get_type_hints
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from workbench import distributed, methods
 from workbench.devices import usable
@@ -160,15 +160,15 @@ def run(
     else:  # it may have been trained since it was made, so that its file says too little
         made = isinstance(getattr(model, "provenance", None), Provenance)
         known = {**facts_of(model), "state_sha256": _state_hash(model)} if made else {}
-    if progress is True:
-        progress = tqdm_progress(method.name)
-    found = list(
-        parts(
-            method, model, images, config, size=size, preprocessing=preprocessing, out=out,
-            device=device, progress=progress or None, facts=known if facts is None else facts,
-            force=force, labelled=labelled,
-        )
-    )  # fmt: skip
+    bar = Bar(method.name)
+    with closing(bar):
+        found = list(
+            parts(
+                method, model, images, config, size=size, preprocessing=preprocessing, out=out,
+                device=device, progress=bar if progress is True else progress or None,
+                facts=known if facts is None else facts, force=force, labelled=labelled,
+            )
+        )  # fmt: skip
     return joined(method, found, config, out)
 
 
@@ -385,7 +385,7 @@ def _measure(
                 work.keep_small(chunk.batch)
                 chunks[number] = chunk
                 done += len(parts[number])
-                report(done, total, "Read from an earlier run.")
+    report(done, total, f"{done} of {total} images are from an earlier run." if done else None)
     missing = distributed.broadcast(lambda: [n for n in range(len(parts)) if n not in chunks])
     mine = missing[distributed.rank() :: distributed.count()]
     for number, pictures in zip(mine, _prefetch(work.read, [parts[n] for n in mine]), strict=True):
@@ -408,22 +408,29 @@ def _prefetch(function: Callable[[range], Any], items: Sequence[range]) -> Itera
                 yield found
 
 
-def tqdm_progress(description: str) -> Progress:
-    """A progress bar on standard error, with notes above it."""
-    bar: tqdm | None = None
+class Bar:
+    """A progress bar on standard error or in a notebook, with notes above it; to be closed where an
+    error may leave it unfinished.
+    """
 
-    def report(done: int, total: int, note: str | None) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = tqdm(total=total, desc=description, unit="image", file=sys.stderr)
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.bar: tqdm | None = None
+
+    def __call__(self, done: int, total: int, note: str | None) -> None:
+        if self.bar is None:  # what is done already was there before
+            options = {"desc": self.description, "unit": "image", "file": sys.stderr}
+            self.bar = tqdm(total=total, initial=done, **options)
         if note:
             tqdm.write(note, file=sys.stderr)
-        bar.update(done - bar.n)
+        self.bar.update(done - self.bar.n)
         if done >= total:
-            bar.close()
-            bar = None
+            self.close()
 
-    return report
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
 
 
 class _Work:

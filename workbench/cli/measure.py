@@ -4,7 +4,8 @@ import dataclasses
 import inspect
 import json
 import sys
-from collections.abc import Callable
+import webbrowser
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def parser(name: str) -> ArgumentParser:
     made = ArgumentParser(prog=f"vssm {name}", description=methods.METHODS[name] + ".")
     made.add_argument("--config", action="config", help="a YAML file with these options")
     made.add_argument("--json", action="store_true", help="print JSON")
+    made.add_argument("--open", action="store_true", help="show the first figure")
     add_fields(made, Study, out=Path("out"), before_after=method.before_after)
     add_fields(made, method.Config, skip={field.name for field in dataclasses.fields(Study)})
     for function in (method.compare, drawn.sheets):
@@ -53,8 +55,16 @@ def command(name: str, args: Namespace) -> int:
     else:
         for result in results:
             print("\n" + drawn.report(result))
-    print("wrote " + ", ".join(map(str, files)), file=sys.stderr)
+    told(files, args.open)
     return 0
+
+
+def told(files: Sequence[Path], shown: bool = False) -> None:
+    """Say what was written, and show the first picture where that is asked for."""
+    print("wrote " + ", ".join(map(str, files)), file=sys.stderr)
+    picture = next((file for file in files if file.suffix == ".png"), None)
+    if shown and picture:
+        webbrowser.open(picture.resolve().as_uri())
 
 
 def summary(result: Result) -> dict[str, Any]:

@@ -223,7 +223,7 @@ class Method(Protocol):
         Args:
             labelled: count right answers; else the images may have labels, but none are asked for.
         """
-        return iter([run(self, model, images, config, preprocessing=preprocessing)])
+        yield run(self, model, images, config, preprocessing=preprocessing)
 
     def told(self, parts: Sequence[Any], config: Any) -> str | None:
         """A line about the last of `parts`, for those who wait; None for nothing to say."""
