@@ -1,7 +1,9 @@
 """The recipes of the documentation run, and its commands have the options that they use."""
 
+import ast
 import contextlib
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -71,3 +73,25 @@ def test_recipes_run_in_order(document, least, monkeypatch, tmp_path):
     assert moved and float(moved[1]) > 0
     sites = next(value for block, value in printed.items() if "site.layer" in block)
     assert len(sites.splitlines()) == 24
+
+
+def test_the_notebooks_run(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    shown = {}
+    for file in sorted((ROOT / "examples").glob("*.ipynb")):
+        assert file.stat().st_size < 200_000
+        names: dict = {}
+        for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                *lines, last = ast.parse("".join(cell["source"])).body
+                exec(compile(ast.Module(lines, []), file.name, "exec"), names)
+                assert isinstance(last, ast.Expr)
+                shown[file.name] = eval(
+                    compile(ast.Expression(last.value), file.name, "eval"), names
+                )
+        names.clear()
+    assert set(shown) == {"first_look.ipynb", "my_own_network.ipynb", "a_papers_figure.ipynb"}
+    assert len(shown["first_look.ipynb"]) == 4  # a horizon for each direction
+    rows, moved = shown["my_own_network.ipynb"]
+    assert rows == 19 and moved > 0
+    assert {file.name for file in (tmp_path / "figure").iterdir()} >= {"erf.pdf", "erf.tex"}
