@@ -39,13 +39,13 @@ def parser(name: str) -> ArgumentParser:
 
 def command(name: str, args: Namespace) -> int:
     """Measure, write figures and tables, print the numbers."""
-    from workbench import distributed
-
-    keep_freed_memory()
     method, drawn = methods.get(name), figures.of(name)
     study = read_fields(args, Study)
     config = read_fields(args, method.Config)
     compared, shown = (_read(args, function) for function in (method.compare, drawn.sheets))
+    from workbench import distributed  # torch, once it is known that something is measured
+
+    keep_freed_memory()
     results = study.run(method, config, **compared)
     if distributed.rank() > 0:
         return 0
