@@ -1,5 +1,7 @@
 """One call from a model and images, however they come; results that show themselves."""
 
+import dataclasses
+import inspect
 import re
 
 import numpy as np
@@ -10,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import workbench
+from workbench import methods
 from workbench.images import Preprocessing, open_images
 from workbench.weights.create import weights_of
 
@@ -144,6 +147,19 @@ def test_a_wrong_keyword_is_one_sentence(given, error, words, net) -> None:
         workbench.erf(net, "samples", limit=1, **given)
     with pytest.raises(ValueError, match="Study"):
         workbench.erf([net], "samples")
+
+
+def test_fields_and_arguments_are_told_apart(net) -> None:
+    passed = {
+        name
+        for name, parameter in inspect.signature(workbench.run).parameters.items()
+        if parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
+    }
+    for name in methods.METHODS:
+        assert not passed & {field.name for field in dataclasses.fields(methods.get(name).Config)}
+    options = {"method": "saliency", "target": 3, "faithfulness": False, "progress": None}
+    found = workbench.attribution("vim_nano", limit=1, size="32", pretrained=True, **options)
+    assert found.meta["config"]["target"] == "3" and found.maps.shape == (1, 32, 32)
 
 
 def test_a_result_shows_itself(net, tmp_path) -> None:

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from workbench import distributed, methods
 from workbench.devices import usable
-from workbench.fields import checked
+from workbench.fields import checked, read_size
 from workbench.images import (
     BadImage,
     Batch,
@@ -90,10 +90,12 @@ class _Read:
 def run(
     method: Method | str,
     model: nn.Module | str,
+    /,
     images: Images | Any = "samples",
     config: Any = None,
     *,
     weights: str | PurePath | None = None,
+    pretrained: bool | None = None,
     size: int | tuple[int, int] | None = None,
     limit: int | None = None,
     values: str | None = None,
@@ -113,7 +115,8 @@ def run(
     images: an `Images`, or anything that `open_images` takes.
     config: the method's frozen dataclass, its defaults without one; its field `chunk`, if any, sets
         the images in a chunk.
-    weights: of a model by its name, see `create_model`; "auto" by default, as on the command line.
+    weights, pretrained: of a model by its name, see `create_model`; by default "auto", as on the
+        command line.
     size: of the images in pixels, by default the model's own, or that of tensors.
     limit, values: as of `open_images`.
     preprocessing: by default the model's own, or what the method's protocol asks for.
@@ -139,6 +142,7 @@ def run(
     """
     method = methods.get(method) if isinstance(method, str) else method
     config = configured(method, config, fields)
+    size = None if size is None else read_size(size)
     if device is not None:
         device = usable(device)
     if not isinstance(images, Images):
@@ -148,14 +152,15 @@ def run(
     if isinstance(model, str):
         seed = getattr(config, "seed", 0)
         built_for = size or method.own_size(config) or images.size
-        model = create_model(model, weights or "auto", seed=seed, img_size=built_for)
+        weights = "auto" if weights is None and pretrained is None else weights
+        model = create_model(model, weights, pretrained=pretrained, seed=seed, img_size=built_for)
         known = facts_of(model)
     elif not isinstance(model, nn.Module):
         raise ValueError(
             f"a model is a module or the name of one, not {type(model).__name__}; several models "
             "are a workbench.Study(model=[...])"
         )
-    elif weights is not None:
+    elif weights is not None or pretrained is not None:
         raise ValueError("weights go with the name of a model; this module has its own")
     else:  # it may have been trained since it was made, so that its file says too little
         made = isinstance(getattr(model, "provenance", None), Provenance)

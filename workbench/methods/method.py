@@ -174,7 +174,12 @@ class Method(Protocol):
     before_after: ClassVar[bool] = False
 
     def __call__(
-        self, model: nn.Module | str, images: Any = "samples", config: Any = None, **options: Any
+        self,
+        model: nn.Module | str,
+        /,
+        images: Any = "samples",
+        config: Any = None,
+        **options: Any,
     ) -> Result:
         """Measure one model: `workbench.run` with a progress bar. Fields of `Config` and arguments
         of `run`, such as `weights`, `size` and `limit`, are keywords.
