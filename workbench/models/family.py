@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from timm.layers import resample_abs_pos_embed, trunc_normal_
-from timm.models import build_model_with_cfg, get_pretrained_cfg, register_model
+from timm.models import build_model_with_cfg, checkpoint, get_pretrained_cfg, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -235,6 +235,22 @@ def backbone_of(model: nn.Module) -> Backbone:
     return model if isinstance(model, Backbone) else _Plain(model)
 
 
+class CheckpointedBlock(nn.Module):
+    """A block of a network of ours.
+
+    Attributes:
+        grad_checkpointing: whether what is inside is computed again for the backward pass, and not
+            kept until then (see timm's `set_grad_checkpointing`).
+    """
+
+    grad_checkpointing = False
+
+    def __call__(self, *args):
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return checkpoint(super().__call__, *args)
+        return super().__call__(*args)
+
+
 class ScanMixer(nn.Module):
     """The module around a `SelectiveScan`, its attribute `scan`.
 
@@ -279,6 +295,12 @@ class Network(Backbone, nn.Module):
         self.num_classes = num_classes
         parent, _, name = str(self.classifier_name).rpartition(".")
         setattr(self.get_submodule(parent), name, self.make_head(num_classes))
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        for module in self.modules():
+            if isinstance(module, CheckpointedBlock):
+                module.grad_checkpointing = enable
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
