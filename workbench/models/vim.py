@@ -417,11 +417,6 @@ class Vim(Network):
             tokens = tokens + self._positions(grid)
         return self.pos_drop(tokens), grid
 
-    def token_map(self, tokens: Tensor, size: tuple[int, int]) -> Tensor | None:
-        grid = self.grid(*size)
-        fits = tokens.shape[1] == math.prod(grid) + (self.class_token is not None)
-        return self.tokens_to_map(tokens, grid) if fits else None
-
     def block_output(self, module: str, output: Any) -> Any:
         return sum(output) if isinstance(self.get_submodule(module), Block) else output
 
