@@ -6,6 +6,8 @@ image is 32 x 48 pixels and the maps have as many channels as columns, so that s
 """
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -446,6 +448,11 @@ def on_meta() -> nn.Module:
         return Net(nn.Identity())
 
 
+class AlwaysTraining(nn.BatchNorm2d):
+    def train(self, mode: bool = True) -> "AlwaysTraining":
+        return super().train(True)
+
+
 class Pair(Net):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:  # pyright: ignore
         return self.embed(x) - self.embed(y)
@@ -463,9 +470,20 @@ class Pair(Net):
         (on_meta, "meta device"),
         (lambda: nn.Conv2d(1, 4, 8, 8), "images of 1 channels"),
         (lambda: nn.Conv2d(4, 4, 8, 8), "images of 4 channels"),
+        (lambda: Net(AlwaysTraining(6)), "stays in training mode"),
         (lambda: Pair(nn.Identity()), r"inputs\(image\)"),
     ],
 )
 def test_what_cannot_be_measured_is_said_in_a_sentence(make, sentence) -> None:
     with pytest.raises(ValueError, match=sentence):
         measured(make().eval())
+
+
+def test_what_is_known_of_a_model_does_not_keep_it() -> None:
+    model = Net(Call(last)).eval()
+    feature_map(model, torch.zeros(1, 3, *SIZE))
+    feature_map(model, torch.zeros(1, 3, *SIZE), layer="arrange")
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None

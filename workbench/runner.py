@@ -540,6 +540,7 @@ def _frozen_eval(model: nn.Module, device: torch.device) -> Iterator[None]:
     try:
         model.to(device)
         model.eval()
+        _check_eval(model)
         model.requires_grad_(False)
         yield
     finally:
@@ -548,6 +549,16 @@ def _frozen_eval(model: nn.Module, device: torch.device) -> Iterator[None]:
         for module, mode in training.items():
             module.training = mode
         model.to(home)
+
+
+def _check_eval(model: nn.Module) -> None:
+    """Raises ValueError for a model that stays in training mode."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise ValueError(
+                f"{name} of {type(model).__name__} stays in training mode after eval(), where the "
+                "images of a batch change each other: let eval() reach it"
+            )
 
 
 def _measurable(model: nn.Module) -> nn.Module:
