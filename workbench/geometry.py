@@ -83,7 +83,7 @@ def feature_map(
         ValueError: for a stage or layer that the model does not have (naming the nearest), and for
             a layer whose output is not a map.
     """
-    model = bare(model)
+    model, x = bare(model), x.clone()  # a model may begin by changing its input in place
     if layer is not None:
         return _layer_map(model, x, *layer.partition(":")[::2], stage)
     inner = inner_backbone(model, x)

@@ -66,9 +66,9 @@ def gradient(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, di
 
 def _gradient(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, Tensor, dict]:
     """The score, its gradient (zero where it has none), and where the unit lies."""
-    x = x.detach().clone().requires_grad_()
+    x = x.detach().clone().requires_grad_()  # the clone of one of inference mode is none
     with torch.enable_grad():
-        score, place = _score(model, x.clone(), config)  # a model may change its input in place
+        score, place = _score(model, x, config)
         found = None
         if score.requires_grad:
             (found,) = torch.autograd.grad(score, x, allow_unused=True)
