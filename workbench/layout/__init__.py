@@ -75,12 +75,12 @@ def _layout_of(
             )
         maps = [maps[number - 1]]
     if not maps:
-        refused = next((r for r in found if isinstance(r, Refused) and r.open), None)
+        refused = next((r for r in found if isinstance(r, Refused) and r.maybe), None)
         refused = refused or next((r for r in found if isinstance(r, Refused)), None)
         reason = f": {refused.reason}" if refused else ""
         option = (
             f"name its axes, such as --layer {layer}:bhwc or {layer}:blc, or choose another layer"
-            if refused and refused.open and axes is None
+            if refused and refused.axes and axes is None
             else "choose a stage or another layer"
         )
         size = f"{x.shape[-2]} x {x.shape[-1]}"
@@ -117,7 +117,7 @@ def _watched_maps(model: nn.Module, x: Tensor) -> list[tuple[str, Layout]]:
         for leaf in range(len(shapes)):
             layout = passes.layout(name, leaf)
             if isinstance(layout, Refused):
-                unknown = name or unknown or "" if layout.open else unknown
+                unknown = name or unknown or "" if layout.maybe else unknown
             elif min(layout.grid) > 1:
                 unknown = None
                 last.pop(layout.grid, None)

@@ -11,10 +11,16 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Refused:
-    """Why an output is no map, or none that is known; `open` where naming its axes would help."""
+    """Why an output is no map, or none that is known.
+
+    Attributes:
+        maybe: whether it may be one.
+        axes: whether it would help to name its axes.
+    """
 
     reason: str
-    open: bool = False
+    maybe: bool = False
+    axes: bool = False
 
 
 @dataclass(frozen=True, eq=False)

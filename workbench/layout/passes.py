@@ -153,8 +153,10 @@ class Passes:
         if len(found) == 1:
             return found[0]
         if found or len(shape) == 4:
-            return Refused("its shape alone does not tell rows, columns and channels apart", True)
-        return Refused("its tokens are in no order over the image that is known", True)
+            reason = "its shape alone does not tell rows, columns and channels apart"
+            return Refused(reason, maybe=True, axes=True)
+        several = len(options) > 1
+        return Refused("its tokens are in no order over the image that is known", True, several)
 
     def _grid_of_tokens(
         self, name: str, leaf: int, shape: Shape, batch: int, axis: int
