@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from PIL import Image
 from timm.data.config import resolve_model_data_config
@@ -210,6 +211,16 @@ def _before_inner(model: nn.Module, given: tuple[int, int] | None) -> Preprocess
 
 
 _INSIDE = "the model normalises by itself, and gradients are those to its own input"
+
+
+def normalisation_of(model: nn.Module | str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and std of a model, or of one by its name; ImageNet's where it says none."""
+    model = bare(model) if isinstance(model, nn.Module) else model
+    cfg: Any = getattr(model, "pretrained_cfg", None)
+    if isinstance(model, str) and timm.is_model(model):
+        cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=True)
+        cfg = cfg and cfg.to_dict()
+    return (cfg.get("mean", _MEAN), cfg.get("std", _STD)) if cfg else (_MEAN, _STD)
 
 
 def _channels(model: nn.Module) -> int:
