@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, get_type_hints
@@ -22,7 +22,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from workbench import distributed, methods
-from workbench.devices import usable
+from workbench.devices import frozen_eval, home_of, usable
 from workbench.fields import checked, read_size
 from workbench.images import (
     BadImage,
@@ -35,7 +35,6 @@ from workbench.images import (
 )
 from workbench.memory import out_of_memory
 from workbench.methods.method import Method, Partial
-from workbench.models import bare
 from workbench.paths import BIDIRECTIONAL, CROSS
 from workbench.results import (
     Result,
@@ -281,7 +280,7 @@ def _run(
     force: bool = False,
 ) -> Result:
     """One run over images."""
-    home = _home(model)
+    home = home_of(model)
     where = usable(device) if device is not None else home.device
     facts = _complete(facts, model)
     identity = {
@@ -626,78 +625,6 @@ def _alone(model: nn.Module) -> threading.RLock:
     """
     with _LOCKS_LOCK:
         return _LOCKS.setdefault(model, threading.RLock())
-
-
-@contextmanager
-def frozen_eval(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model on `device`, in eval mode, parameters without gradient; afterwards as before."""
-    home = _home(model).device
-    training = {module: module.training for module in model.modules()}
-    gradient = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
-        model.to(device)
-        model.eval()
-        _check_eval(model)
-        model.requires_grad_(False)
-        yield
-    finally:
-        for parameter, wanted in gradient.items():
-            parameter.requires_grad_(wanted)
-        for module, mode in training.items():
-            module.training = mode
-        model.to(home)
-
-
-def _check_eval(model: nn.Module) -> None:
-    """Raises ValueError for a model that stays in training mode."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
-            raise ValueError(
-                f"{name} of {type(model).__name__} stays in training mode after eval(), where the "
-                "images of a batch change each other: let eval() reach it"
-            )
-
-
-def _measurable(model: nn.Module) -> nn.Module:
-    """The model without the wrappers that only say how it runs.
-
-    Raises:
-        ValueError: for one that cannot be looked into, or that has no weights.
-    """
-    model = bare(model)
-    kind = type(model).__name__
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise ValueError(
-            f"{kind} holds TorchScript, whose layers cannot be looked into: give the "
-            "torch.nn.Module that it was made from"
-        )
-    try:
-        inspect.signature(model.forward).bind(None)
-    except TypeError:
-        raise ValueError(
-            f"{kind} takes something else than one batch of images: wrap it in a module that makes "
-            "its arguments of one, or say how by inputs(image) in an adapter (docs/your-model.md)"
-        ) from None
-    tensors = (*model.parameters(), *model.buffers())
-    if any(tensor.is_meta for tensor in tensors):
-        raise ValueError(
-            f"{kind} has parameters without values (on the meta device): build it on a device, or "
-            "give it weights first"
-        )
-    if any(tensor.is_inference() for tensor in tensors):
-        raise ValueError(
-            f"{kind} was built or loaded in torch.inference_mode, so that no gradient can pass its "
-            "parameters: build it outside"
-        )
-    return model
-
-
-def _home(model: nn.Module) -> torch.Tensor:
-    """A floating-point tensor of the model, for its device and dtype."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_floating_point():
-            return tensor
-    return torch.zeros(0)
 
 
 def _complete(facts: Mapping[str, Any] | None, model: nn.Module) -> dict[str, Any]:
