@@ -98,8 +98,9 @@ def test_hooks_are_registered_in_one_place() -> None:
 
 
 def test_figures_draw_results_and_compute_nothing() -> None:
-    allowed = {"numpy", "matplotlib", "workbench"}
+    allowed = {"numpy", "matplotlib", "PIL", "workbench"}
     allowed |= {
+        "base64",
         "collections",
         "contextlib",
         "csv",

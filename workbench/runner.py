@@ -627,6 +627,40 @@ def _alone(model: nn.Module) -> threading.RLock:
         return _LOCKS.setdefault(model, threading.RLock())
 
 
+def _measurable(model: nn.Module) -> nn.Module:
+    """The model without the wrappers that only say how it runs.
+
+    Raises:
+        ValueError: for one that cannot be looked into, or that has no weights.
+    """
+    model = bare(model)
+    kind = type(model).__name__
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError(
+            f"{kind} holds TorchScript, whose layers cannot be looked into: give the "
+            "torch.nn.Module that it was made from"
+        )
+    try:
+        inspect.signature(model.forward).bind(None)
+    except TypeError:
+        raise ValueError(
+            f"{kind} takes something else than one batch of images: wrap it in a module that makes "
+            "its arguments of one, or say how by inputs(image) in an adapter (docs/your-model.md)"
+        ) from None
+    tensors = (*model.parameters(), *model.buffers())
+    if any(tensor.is_meta for tensor in tensors):
+        raise ValueError(
+            f"{kind} has parameters without values (on the meta device): build it on a device, or "
+            "give it weights first"
+        )
+    if any(tensor.is_inference() for tensor in tensors):
+        raise ValueError(
+            f"{kind} was built or loaded in torch.inference_mode, so that no gradient can pass its "
+            "parameters: build it outside"
+        )
+    return model
+
+
 def _complete(facts: Mapping[str, Any] | None, model: nn.Module) -> dict[str, Any]:
     complete = dict(facts or {})
     cfg = getattr(model, "pretrained_cfg", None) or {}
