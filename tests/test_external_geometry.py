@@ -329,11 +329,6 @@ def test_inputs_and_scores_of_an_adapter():
         plain.scores(SimpleNamespace())
 
 
-def test_a_model_without_a_scan_is_an_error():
-    with pytest.raises(ValueError, match="calls no selective scan"):
-        learned(nn.Sequential(nn.Conv2d(3, 4, 3)))
-
-
 def test_names_on_small_grids_follow_larger_ones():
     one = np.zeros(1, dtype=np.int64)
     assert direction_names([one, one], (1, 1)) == ("row", "row#2")

@@ -48,19 +48,19 @@ class RMSNorm(nn.Module):
 
 
 class GatedRMSNorm(RMSNorm):
-    """The same with a gate z: times SiLU(z), after the norm or before it."""
+    """The same with a gate z: times SiLU(z), after the norm or before it; over groups of
+    `group_size` neighbouring channels."""
 
     def __init__(self, hidden_size, eps=1e-5, group_size=None, norm_before_gate=True, **kwargs):
-        if group_size not in (None, hidden_size):
-            raise ValueError(
-                "the stand-in for the gated RMSNorm has one group; set group_size=None"
-            )
         super().__init__(hidden_size, eps, **kwargs)
+        self.groups = (-1, group_size or hidden_size)
         self.norm_before_gate = norm_before_gate
 
     def forward(self, x, z=None):
-        if z is None:
-            return super().forward(x)
-        if self.norm_before_gate:
-            return super().forward(x) * F.silu(z)
-        return super().forward(x * F.silu(z))
+        gate = None if z is None else F.silu(z)
+        if gate is not None and not self.norm_before_gate:
+            x = x * gate
+        weight = self.weight.unflatten(0, self.groups)
+        y = rms_norm_fn(x.unflatten(-1, self.groups), torch.ones_like(weight[0]), eps=self.eps)
+        y = (y * weight).flatten(-2)
+        return y * gate if gate is not None and self.norm_before_gate else y

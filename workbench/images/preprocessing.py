@@ -149,6 +149,7 @@ def preprocessing_for(model: nn.Module, size: int | tuple[int, int] | None = Non
     and a note that says so.
     """
     given = (size, size) if isinstance(size, int) else size
+    given = given or getattr(model, "native_size", None)
     if (channels := _channels(model)) != 3:
         raise ValueError(
             f"{type(model).__name__} takes images of {channels} channels, and every image is read "
