@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kernels import softplus
 from workbench.external.native import convolve
-from workbench.external.norms import GatedRMSNorm
+from workbench.external.norms import GatedRMSNorm, gated_rms_norm
 from workbench.external.sites import scan
 
 _NO_LIMIT = (0.0, float("inf"))
@@ -60,7 +60,7 @@ def mamba_chunk_scan_combined(
         A.repeat_interleave(p)[:, None].expand(-1, B.shape[-1]),
         B.permute(0, 2, 3, 1),
         C.permute(0, 2, 3, 1),
-        D if D is None else D.flatten() if D.ndim == 2 else D.repeat_interleave(p),
+        D if D is None else D.view(heads, -1).expand(-1, p).flatten(),
         z if z is None else channels(z),
         return_last_state=return_final_states,
     )
@@ -83,7 +83,7 @@ def mamba_split_conv1d_scan_combined(
             "states; call it so"
         )
     heads = len(D)
-    p = D.shape[1] if D.ndim == 2 else headdim
+    p = headdim or D.shape[1]
     mixed = len(conv1d_weight)  # x, B and C
     z, xBC, dt = zxbcdt.split([heads * p, mixed, heads], dim=-1)
     xBC = convolve(xBC.transpose(1, 2), conv1d_weight, conv1d_bias, activation in ("silu", "swish"))
@@ -96,9 +96,7 @@ def mamba_split_conv1d_scan_combined(
         dt_softplus=True, dt_limit=dt_limit,
     ).flatten(2)  # fmt: skip
     if rmsnorm_weight is not None:
-        y = y if norm_before_gate else y * F.silu(z)
-        y = F.rms_norm(y, y.shape[-1:], rmsnorm_weight, rmsnorm_eps)
-        y = y * F.silu(z) if norm_before_gate else y
+        y = gated_rms_norm(y, rmsnorm_weight, z, ngroups, rmsnorm_eps, norm_before_gate)
     return y if outproj_weight is None else F.linear(y, outproj_weight, outproj_bias)
 
 
@@ -145,8 +143,7 @@ class Mamba2(nn.Module):
                 f"{unknown[0]!r}; leave it out"
             )
         super().__init__()
-        self.d_state, self.headdim, self.ngroups = d_state, headdim, ngroups
-        self.dt_limit, self.chunk_size = dt_limit, chunk_size
+        self.headdim, self.ngroups, self.dt_limit = headdim, ngroups, dt_limit
         self.norm_before_gate = norm_before_gate
         inner = int(expand * d_model)
         if inner % headdim:
@@ -175,19 +172,13 @@ class Mamba2(nn.Module):
         self.out_proj = nn.Linear(inner, d_model, bias=bias, **made)
 
     def forward(self, u: Tensor, *_: object, **__: object) -> Tensor:
-        heads, p = len(self.A_log), self.headdim
-        mixed = self.conv1d.in_channels
-        z, xBC, dt = self.in_proj(u).split([heads * p, mixed, heads], dim=-1)
-        xBC = F.silu(self.conv1d(xBC.transpose(1, 2))[..., : u.shape[1]]).transpose(1, 2)
-        x, B, C = xBC.split([heads * p, *2 * [self.ngroups * self.d_state]], dim=-1)
-        by_group = (self.ngroups, self.d_state)
-        y = mamba_chunk_scan_combined(
-            x.unflatten(2, (heads, p)), dt, -self.A_log.float().exp(), B.unflatten(2, by_group),
-            C.unflatten(2, by_group), D=self.D if len(self.D) == heads else self.D.view(heads, p),
-            z=z.unflatten(2, (heads, p)) if self.norm is None else None, dt_bias=self.dt_bias,
-            dt_softplus=True, dt_limit=self.dt_limit,
-        ).flatten(2)  # fmt: skip
-        return self.out_proj(y if self.norm is None else self.norm(y, z))
+        return mamba_split_conv1d_scan_combined(
+            self.in_proj(u), self.conv1d.weight.squeeze(1), self.conv1d.bias, self.dt_bias,
+            -self.A_log.float().exp(), self.D.view(len(self.A_log), -1), None,
+            dt_limit=self.dt_limit, rmsnorm_weight=None if self.norm is None else self.norm.weight,
+            rmsnorm_eps=1e-5, outproj_weight=self.out_proj.weight, outproj_bias=self.out_proj.bias,
+            headdim=self.headdim, ngroups=self.ngroups, norm_before_gate=self.norm_before_gate,
+        )  # fmt: skip
 
 
 class Mamba2Simple(Mamba2):
