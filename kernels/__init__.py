@@ -102,7 +102,7 @@ def selective_scan(
     """
     check(u, delta, A, B, C, D, z, delta_bias)
     tensors = [x for x in (u, delta, A, B, C, D, delta_bias) if x is not None]
-    dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
+    dtype = functools.reduce(torch.promote_types, {x.dtype for x in tensors}, torch.float32)
     module = _backend_of(backend, u.device, dtype, _beyond_kernels(tensors))
     if B.ndim == 3:
         B = B.unsqueeze(1)
@@ -161,7 +161,7 @@ def cross_selective_scan(
     """
     check_cross(u, delta, A, B, C, D, delta_bias, paths)
     tensors = [x for x in (u, delta, A, B, C, D, delta_bias) if x is not None]
-    dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
+    dtype = functools.reduce(torch.promote_types, {x.dtype for x in tensors}, torch.float32)
     module = _backend_of(backend, u.device, dtype, _beyond_kernels(tensors))
     given = _cast(module, dtype, u, delta, A, B, C, D, delta_bias)
     order = paths.to(torch.int32)

@@ -125,15 +125,17 @@ def cell(tab, row: int, column: int, grid: str = "4 x 4") -> None:
     sync_api.expect(text).to_be_visible(timeout=PATIENCE)
 
 
-def click(tab, row: float, column: float) -> None:
+def place_in(tab, row: float, column: float) -> dict:
     box = photograph(tab).bounding_box()
-    place = {"x": box["width"] * column, "y": box["height"] * row}
-    photograph(tab).click(position=place)
+    return {"x": box["width"] * column, "y": box["height"] * row}
+
+
+def click(tab, row: float, column: float) -> None:
+    photograph(tab).click(position=place_in(tab, row, column))
 
 
 def test_click_and_arrow_key_change_the_map(visit):
     tab = visit("size=64")
-    sync_api.expect(tab.get_by_text("Click anywhere on the photograph")).to_be_visible()
     click(tab, 0.1, 0.9)
     cell(tab, 0, 3)
     first = field(tab).get_attribute("src")
@@ -143,6 +145,35 @@ def test_click_and_arrow_key_change_the_map(visit):
     assert re.search(r"position=0\.(59|60)\d+%2C0\.(29|30)\d+", tab.url)
     photograph(tab).press("ArrowUp")
     cell(tab, 1, 1)
+
+
+def test_the_field_follows_the_mouse(visit):
+    """Over either picture, in less than a frame, and a click keeps what is seen."""
+    tab = visit("size=64&model=resnet_nano&weights=random&stage=3")
+    tab.wait_for_selector(".pair[data-left='0']")
+    sync_api.expect(tab.get_by_text("Cell 2, 2 of 4 x 4. A click keeps it.")).to_be_visible()
+    sheet = tab.locator("canvas.map")
+    seen = {}
+    for row, column in ((0.1, 0.9), (0.6, 0.3)):
+        photograph(tab).hover(position=place_in(tab, row, column))
+        tab.get_by_text(f"Cell {int(4 * row)}, {int(4 * column)} of 4 x 4.").wait_for()
+        seen[row] = sheet.evaluate("(one) => one.toDataURL()")
+    assert seen[0.1] != seen[0.6]
+    took = photograph(tab).evaluate(
+        """(photo) => {
+          const box = photo.getBoundingClientRect(), started = performance.now();
+          for (let i = 0; i < 100; i++)
+            photo.parentElement.dispatchEvent(new PointerEvent("pointermove",
+              { clientX: box.left + box.width * i / 100, clientY: box.top + 1, bubbles: true }));
+          return (performance.now() - started) / 100;
+        }"""
+    )
+    assert took < 16  # ms
+    click(tab, 0.6, 0.3)
+    tab.mouse.move(5, 5)
+    sync_api.expect(tab.get_by_text("Cell 2, 1 of 4 x 4. Move the mouse, click")).to_be_visible()
+    sync_api.expect(sheet).to_be_hidden()
+    sync_api.expect(field(tab)).to_be_visible()
 
 
 def test_deep_link_opens_what_was_shared(visit):
@@ -156,7 +187,6 @@ def test_bad_deep_link_falls_back(visit):
     tab = visit("size=65&model=nonsense&stage=7&position=here")
     sync_api.expect(tab.get_by_role("combobox", name="Model").first).to_have_value("vmamba_nano")
     tab.wait_for_function("!location.search.includes('nonsense')")
-    sync_api.expect(tab.get_by_text("Click anywhere on the photograph")).to_be_visible()
 
 
 def test_two_tabs_keep_their_own_places(visit):

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import interpreted
@@ -99,14 +100,19 @@ def test_there_are_few_variants():
 def test_somebody_is_told_while_kernels_compile(monkeypatch):
     told, seen = [], []
     monkeypatch.setattr(compiling, "PATIENCE", 0.0)
-    monkeypatch.setattr(compiling, "build", lambda variant, target: seen.append(variant))
+
+    def build(variant, target):
+        time.sleep(0.1)
+        seen.append(variant)
+
+    monkeypatch.setattr(compiling, "build", build)
     compiling.on_progress(lambda done, total: told.append((done, total)))
     try:
         compiling.build_all(of_group("tall", "fp32"), None)
     finally:
         compiling.on_progress(None)
     assert len(seen) == 3
-    assert not told or told[-1] == (3, 3)
+    assert told[0][0] < 3 and told[-1] == (3, 3)
 
 
 def test_the_line_that_tells(capsys):

@@ -1,5 +1,7 @@
 """`vssm warm` compiles the list of variants, and says in a sentence when it cannot."""
 
+import time
+
 import pytest
 import torch
 
@@ -53,3 +55,35 @@ def test_what_is_in_the_way_is_one_sentence(gpu, monkeypatch):
     monkeypatch.setattr(compiling, "ready", ready)
     with pytest.raises(ValueError, match=r"the GPU scan cannot run here \(no C compiler\)"):
         run()
+
+
+def test_the_page_tells_while_kernels_compile(gpu, monkeypatch):
+    """The bar moves; on a machine without a GPU nothing is drawn."""
+    from workbench.app import session
+
+    said = []
+
+    class Bar:
+        def progress(self, share, text):
+            said.append((share, text))
+
+        def empty(self):
+            said.append("gone")
+
+    monkeypatch.setattr(session.st, "empty", Bar)
+    monkeypatch.setattr(compiling, "ready", lambda *key: None)
+    monkeypatch.setattr(compiling, "PATIENCE", 0.0)
+    monkeypatch.setattr(compiling, "build", lambda variant, target: time.sleep(0.01))
+    monkeypatch.setenv("VSSM_DEVICE", "cpu")
+    session.warm_up()
+    assert said == []
+    monkeypatch.delenv("VSSM_DEVICE")
+    try:
+        session.warm_up()
+    finally:
+        session._warm_gpu.clear()
+    total = len(compiling.variants(["fp32"]))
+    told = f"Compiling the scan for this GPU, once: {total} of {total}"
+    assert said[-2:] == [(1.0, told), "gone"]
+    assert len(said) > 3
+    assert compiling._listener is compiling._print

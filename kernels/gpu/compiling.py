@@ -160,6 +160,8 @@ def warm(device: torch.device, dtypes: Iterable[str]) -> int:
     Raises:
         Unusable: when one of them does not run on this GPU.
     """
+    if device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
     dtypes = tuple(dtypes)
     made = list(variants(dtypes).values())
     build_all(made, target_of(device.index))

@@ -1,6 +1,8 @@
 """A photograph and its map, both of which report the place that is clicked.
 
-A place is (row, column) in fractions of the image, so that it means the same on every grid.
+A place is (row, column) in fractions of the image, so that it means the same on every grid. Where
+all cells of a stage are measured (`workbench.app.cells`), the map follows the mouse, in all pairs
+of the page at once, and a click keeps it.
 """
 
 from collections.abc import Callable
@@ -8,19 +10,24 @@ from collections.abc import Callable
 import streamlit as st
 from streamlit.components.v2 import component
 
+from workbench.app import overlay
+
 Place = tuple[float, float]
 
 _HTML = """
 <div class="pair">
   <figure>
     <div class="frame">
-      <img class="photo" tabindex="0"><i class="cell"></i><i class="mark"></i>
+      <img class="photo" tabindex="0"><img class="veil" alt=""><canvas class="veil"></canvas>
+      <i class="cell"></i><i class="mark"></i>
     </div>
-    <figcaption class="below"></figcaption>
+    <figcaption><span class="below"></span>
+      <label>Map over the photograph <input type="range" min="0" max="1" step="0.05"></label>
+    </figcaption>
   </figure>
   <figure>
     <div class="frame">
-      <img class="map" tabindex="0"><i class="mark"></i><div class="hint"></div>
+      <img class="map" tabindex="0"><canvas class="map" role="img"></canvas><i class="mark"></i>
     </div>
     <figcaption>
       <div class="bar"></div><div class="ticks"></div><div class="unit"></div>
@@ -34,8 +41,12 @@ _CSS = """
 figure { margin: 0; flex: 1 1 12rem; max-width: 30rem; min-width: 0; }
 .frame { position: relative; aspect-ratio: 1; overflow: hidden; border-radius: 4px;
   background: var(--st-secondary-background-color); }
-img { width: 100%; height: 100%; display: block; cursor: crosshair; border-radius: 4px; }
+img, canvas { width: 100%; height: 100%; display: block; cursor: crosshair; border-radius: 4px; }
+.frame > .veil, canvas { position: absolute; inset: 0; pointer-events: none; }
+.pale { filter: saturate(.5); }
 img.map { image-rendering: pixelated; }
+label { display: flex; align-items: center; gap: .5rem; }
+input { accent-color: var(--st-primary-color); flex: 1; max-width: 10rem; }
 img:focus-visible { outline: 3px solid var(--st-primary-color); outline-offset: -3px; }
 i { position: absolute; pointer-events: none; box-sizing: border-box; }
 .cell { border: 1px dashed white; box-shadow: 0 0 0 1px rgb(0 0 0 / .5); }
@@ -43,10 +54,6 @@ i { position: absolute; pointer-events: none; box-sizing: border-box; }
   background: linear-gradient(white, white) 50% / 100% 1px no-repeat,
     linear-gradient(white, white) 50% / 1px 100% no-repeat; filter: drop-shadow(0 0 1px black); }
 .waiting { opacity: .5; }
-.hint { position: absolute; inset: 0; display: flex; align-items: center; text-align: center;
-  justify-content: center; padding: 1rem; color: var(--st-text-color); font-size: .9rem;
-  border: 1px dashed color-mix(in srgb, var(--st-text-color) 30%, transparent); border-radius: 4px;
-  box-sizing: border-box; }
 [hidden] { display: none !important; }
 figcaption { color: color-mix(in srgb, var(--st-text-color) 75%, transparent); font-size: .8rem;
   margin-top: .4rem; line-height: 1.35; }
@@ -60,41 +67,107 @@ figcaption { color: color-mix(in srgb, var(--st-text-color) 75%, transparent); f
 _JS = """
 export default function ({ data, parentElement, setTriggerValue }) {
   const one = (name) => parentElement.querySelector(name);
-  const photo = one(".photo"), map = one(".map");
+  const photo = one(".photo"), map = one(".map"), veil = one("img.veil"), range = one("input");
+  const sheets = [one("canvas.veil"), one("canvas.map")];
   photo.src = data.photo;
   photo.alt = data.photo_alt;
-  map.hidden = one(".bar").hidden = !data.map;
-  one(".hint").hidden = Boolean(data.map);
-  one(".hint").textContent = data.hint;
-  one(".below").textContent = data.below;
-  one(".unit").textContent = data.map ? data.unit : "";
-  if (data.map) {
-    map.src = data.map;
-    map.alt = data.map_alt;
-    one(".bar").style.background = `linear-gradient(to right, ${data.bar.stops.join(",")})`;
-  }
-  one(".ticks").replaceChildren(...(data.map ? data.bar.ticks : []).map(([text, place]) => {
+  veil.hidden = !data.veil;
+  if (data.veil) veil.src = data.veil;
+  range.value = localStorage.getItem("vssm-veil") ?? 0.7;
+  range.parentElement.hidden = !data.veil && !data.cells;
+  const fade = () => { for (const one of [veil, sheets[0]]) one.style.opacity = range.value; };
+  range.oninput = () => { localStorage.setItem("vssm-veil", range.value); fade(); };
+  fade();
+  one(".unit").textContent = data.unit;
+  map.src = data.map;
+  map.alt = data.map_alt;
+  one(".bar").style.background = `linear-gradient(to right, ${data.bar.stops.join(",")})`;
+  one(".ticks").replaceChildren(...data.bar.ticks.map(([text, place]) => {
     const tick = document.createElement("span");
     tick.textContent = text;
     tick.style.left = `${100 * place}%`;
     return tick;
   }));
 
+  // What is measured of the cells, kept from one drawing of the page to the next.
+  if (parentElement.known?.key !== data.cells?.key)
+    parentElement.known = { key: data.cells?.key, cells: [], maps: [], largest: [], left: 1 };
+  const known = parentElement.known;
+  let mounted = true;
+  const ask = async () => {
+    if (!mounted || !known.key || !known.left || parentElement.known !== known) return;
+    const answer = await fetch(`/_cells/${known.key}?have=${known.cells.length}`).catch(() => null);
+    if (!answer?.ok || !mounted) return;  // then a click measures
+    const body = new Uint8Array(await answer.arrayBuffer());
+    const end = body.indexOf(10);
+    const told = JSON.parse(new TextDecoder().decode(body.subarray(0, end)));
+    const [height, width] = told.side;
+    told.cells.forEach((cell, i) => {
+      const start = end + 1 + i * height * width;
+      known.cells.push(cell);
+      known.largest.push(told.largest[i]);
+      known.maps.push(body.subarray(start, start + height * width));
+    });
+    if (told.cells.length) known.side = told.side;
+    known.left = told.left;
+    one(".pair").dataset.left = told.left;
+    setTimeout(ask, 200);
+  };
+  ask();
+
+  const shades = atob(data.colours);  // red, green, blue of 256 values
+  const shade = (value, opacity) => (opacity << 24 | shades.charCodeAt(3 * value + 2) << 16
+    | shades.charCodeAt(3 * value + 1) << 8 | shades.charCodeAt(3 * value)) >>> 0;
+  const tables = [(value) => value, () => 255].map((opacity) =>
+    Uint32Array.from({ length: 256 }, (_, value) => shade(value, opacity(value))));
+  const under = ([row, column]) => [row, column].map((part, i) => {
+    const { size, stride, offset, cells } = data.cells;
+    const cell = Math.round((part * size[i] - 0.5 - offset[i]) / stride[i] - 1e-9);
+    return Math.min(Math.max(cell, 0), cells[i] - 1);
+  });
+  const nearest = (cell) => {
+    let best = 0, least = Infinity;
+    known.cells.forEach(([row, column], i) => {
+      const far = (row - cell[0]) ** 2 + (column - cell[1]) ** 2;
+      if (far < least) [best, least] = [i, far];
+    });
+    return best;
+  };
+  const hover = (at) => {
+    const shows = Boolean(at && data.cells && known.maps.length);
+    for (const sheet of sheets) sheet.hidden = !shows;
+    veil.hidden = shows || !data.veil;
+    photo.classList.toggle("pale", shows || Boolean(data.veil));  // its colours are no heat
+    one(".below").textContent = data.below;
+    if (!shows) return show(false);
+    const number = nearest(under(at)), values = known.maps[number], [height, width] = known.side;
+    show(false, known.cells[number].map((cell, i) =>
+      (data.cells.offset[i] + cell * data.cells.stride[i] + 0.5) / data.cells.size[i]));
+    sheets.forEach((sheet, which) => {
+      if (sheet.width !== width) [sheet.width, sheet.height] = [width, height];
+      const picture = new ImageData(width, height), table = tables[which];
+      const pixels = new Uint32Array(picture.data.buffer);
+      for (let i = 0; i < values.length; i++) pixels[i] = table[values[i]];
+      sheet.getContext("2d").putImageData(picture, 0, 0);
+    });
+    const [row, column] = known.cells[number], [rows, columns] = data.cells.cells;
+    sheets[1].setAttribute("aria-label", `Receptive field under the mouse: ${row}, ${column}`);
+    const rest = known.left ? `${known.cells.length} measured so far.` : "A click keeps it.";
+    one(".below").textContent = `Cell ${row}, ${column} of ${rows} x ${columns}. ${rest}`;
+  };
+  const heard = (event) => hover(event.detail);
+  window.addEventListener("vssm-hover", heard);
+
   let place = data.centre;
   const marks = parentElement.querySelectorAll(".mark"), cell = one(".cell");
-  const show = (waiting) => {
-    for (const mark of [...marks, cell]) {
-      mark.hidden = !place;
-      mark.classList.toggle("waiting", waiting);
-    }
-    marks[1].hidden = !place || !data.map;
-    if (!place) return;
+  const show = (waiting, at = place) => {
+    for (const mark of [...marks, cell]) mark.classList.toggle("waiting", waiting);
     for (const mark of marks) {
-      mark.style.top = `${100 * place[0]}%`;
-      mark.style.left = `${100 * place[1]}%`;
+      mark.style.top = `${100 * at[0]}%`;
+      mark.style.left = `${100 * at[1]}%`;
     }
-    cell.style.top = `${100 * (place[0] - data.step[0] / 2)}%`;
-    cell.style.left = `${100 * (place[1] - data.step[1] / 2)}%`;
+    cell.style.top = `${100 * (at[0] - data.step[0] / 2)}%`;
+    cell.style.left = `${100 * (at[1] - data.step[1] / 2)}%`;
     cell.style.height = `${100 * data.step[0]}%`;
     cell.style.width = `${100 * data.step[1]}%`;
   };
@@ -106,19 +179,27 @@ export default function ({ data, parentElement, setTriggerValue }) {
   };
   const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   for (const img of [photo, map]) {
-    img.onclick = (event) => {
+    const over = (event) => {
       const box = img.getBoundingClientRect();
-      go((event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width);
+      return [(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width];
     };
+    const tell = (at) => window.dispatchEvent(new CustomEvent("vssm-hover", { detail: at }));
+    img.parentElement.onpointermove = (event) => tell(over(event));
+    img.parentElement.onpointerleave = () => tell(null);
+    img.parentElement.onclick = (event) => go(...over(event));
     img.onkeydown = (event) => {
       const move = moves[event.key];
       if (!move || event.ctrlKey || event.altKey || event.metaKey) return;
       event.preventDefault();
-      const [row, column] = place ?? [0.5, 0.5];
+      const [row, column] = place;
       go(row + move[0] * data.step[0], column + move[1] * data.step[1]);
     };
   }
-  show(false);
+  hover(null);
+  return () => {
+    mounted = false;
+    window.removeEventListener("vssm-hover", heard);
+  };
 }
 """
 
@@ -131,24 +212,27 @@ def click_map(
     *,
     photo: str,
     photo_alt: str,
-    map: str | None = None,
-    map_alt: str = "",
-    bar: dict | None = None,
-    unit: str = "",
-    below: str = "",
-    hint: str = "",
-    centre: Place | None = None,
-    step: Place = (0.1, 0.1),
+    veil: str | None = None,
+    map: str,
+    map_alt: str,
+    bar: dict,
+    unit: str,
+    below: str,
+    centre: Place,
+    step: Place,
+    cells: dict | None = None,
 ) -> None:
     """Show the pair and call `on_place` with the place of a click or an arrow key.
 
     Args:
-        photo, map: the `src` of the two pictures; without a map its pane shows `hint`.
+        photo, map: the `src` of the two pictures.
+        veil: the `src` of a picture that can be faded in over the photograph.
         photo_alt, map_alt: what they show, in words.
-        bar, unit: colour bar of the map (see `overlay.bar`) and what its values are.
+        bar, unit: colour bar of the maps (see `overlay.bar`) and what their values are.
         below: a line under the photograph.
-        centre: where the cross is; None for no cross.
+        centre: where the cross is.
         step: size of a cell, and how far an arrow key goes.
+        cells: what `workbench.app.cells.offered` gives, for a map that follows the mouse.
     """
 
     def report() -> None:
@@ -162,13 +246,15 @@ def click_map(
         data={
             "photo": photo,
             "photo_alt": photo_alt,
+            "veil": veil,
             "map": map,
             "map_alt": map_alt,
             "bar": bar,
             "unit": unit,
             "below": below,
-            "hint": hint,
             "centre": centre,
             "step": step,
+            "cells": cells,
+            "colours": overlay.table(),
         },
     )

@@ -32,6 +32,7 @@ def measure(
             config,
             preprocessing=session.preprocessing(spec),
             facts=session.facts(spec),
+            device=session.device(),
             progress=progress,
         )
 

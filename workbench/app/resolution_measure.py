@@ -103,9 +103,15 @@ def _sweep(
     loaded = session.load(spec)
     with loaded.lock:
         model = copy.deepcopy(loaded.model)  # a sweep takes long; others' clicks need not wait
-    facts = session.facts(spec)
     for step in parts(
-        resolution.method, model, images, config, out=folder, progress=progress, facts=facts
+        resolution.method,
+        model,
+        images,
+        config,
+        out=folder,
+        device=session.device(),
+        progress=progress,
+        facts=session.facts(spec),
     ):
         if step.field is not None:  # the mean map is shown, those of the images fill the memory
             step = replace(step, field=replace(step.field, maps=step.field.maps[:0]))

@@ -12,12 +12,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
+import torch
 from torch import nn
 
 from workbench import external, places
@@ -31,6 +33,7 @@ from workbench.results import Result
 from workbench.results import load as read_result
 from workbench.weights import create_model, facts_of
 
+COMPILING = "Compiling the scan for this GPU, once: %d of %d"
 DRAWING = threading.Lock()
 """Held while a figure is drawn: matplotlib's settings belong to the whole process."""
 
@@ -178,15 +181,41 @@ def each_pass(model: nn.Module, report: Callable[[int], None]) -> AbstractContex
     return hooks([model], before=lambda *_: report(next(numbers)))
 
 
-@st.cache_resource(show_spinner="Preparing the scan; the first time takes up to 15 seconds ...")
+def device() -> torch.device:
+    """Where models are measured: as the app was started, else on a GPU if there is one."""
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(os.environ.get("VSSM_DEVICE") or automatic)
+
+
 def warm_up() -> None:
     """Get the process ready: freed memory is kept, and the scan compiled before the first map."""
     keep_freed_memory()
+    _warm_cpu()
+    if device().type == "cuda":
+        place = st.empty()
+        _warm_gpu(lambda done, total: place.progress(done / total, COMPILING % (done, total)))
+        place.empty()
+
+
+@st.cache_resource(show_spinner="Preparing the scan; the first time takes up to 15 seconds ...")
+def _warm_cpu() -> None:
+    with suppress(ImportError):
+        import_module("kernels.cpu").warm_up()
+
+
+@st.cache_resource(show_spinner=False)
+def _warm_gpu(_tell: Callable[[int, int], object]) -> None:
     try:
-        from kernels import cpu
-    except ImportError:
+        compiling = import_module("kernels.gpu.compiling")
+    except ImportError:  # the scan says why when it is asked
         return
-    getattr(cpu, "warm_up", lambda: None)()
+    compiling.on_progress(_tell)
+    try:
+        compiling.warm(device(), ["fp32"])
+    except compiling.Unusable:
+        return
+    finally:
+        compiling.on_progress(None)
 
 
 def result_file(result: Result) -> bytes:

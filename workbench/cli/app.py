@@ -31,7 +31,9 @@ def parser() -> ArgumentParser:
     )
     made.add_argument("--weights", default=None, help="folder with checkpoints to choose from")
     made.add_argument("--results", default=None, help="folder with result files to show")
-    add_fields(made, Study, skip={field.name for field in fields(Study)} - {"repo", "adapter"})
+    add_fields(
+        made, Study, skip={field.name for field in fields(Study)} - {"repo", "adapter", "device"}
+    )
     made.add_argument("--headless", action="store_true", help="do not open a browser window")
     return made
 
@@ -45,6 +47,10 @@ def command(args: Namespace) -> int:
             if not Path(folder).is_dir():
                 raise ValueError(f"--{option} {folder} is not a folder")
             environment[variable] = str(Path(folder).resolve())
+    if args.device is not None:
+        from workbench.devices import usable
+
+        environment["VSSM_DEVICE"] = str(usable(args.device))
     if args.repo is not None or args.adapter is not None:
         Study(repo=args.repo, adapter=args.adapter).check_models()
         environment["VSSM_REPO"] = str(Path(args.repo).resolve())

@@ -29,9 +29,6 @@ def command(args: Namespace) -> int:
         raise ValueError("no GPU is usable here, so there is nothing to compile for")
     from kernels.gpu import compiling
 
-    device = torch.device(
-        "cuda", torch.cuda.current_device() if device.index is None else device.index
-    )
     start = time.perf_counter()
     try:
         count = compiling.warm(device, [DTYPES[name] for name in wanted])
