@@ -341,7 +341,7 @@ def test_the_block_of_heads_is_its_parts(normed, before):
 
 def test_cross_scans_follow_their_paths_and_merge_is_the_transpose():
     x, y = torch.randn(2, 3, 4, 5), torch.randn(2, 4, 3, 4, 5)
-    paths = [scan_path(name, 4, 5).order for name in CROSS_PATHS]
+    paths = [scan_path(name, 4, 5).order.tolist() for name in CROSS_PATHS]
     scanned = torch.stack([x.flatten(2)[..., path] for path in paths], dim=1)
     assert torch.equal(cross.CrossScan.apply(x), scanned)
     each = torch.stack([y[:, k].flatten(2)[..., path] for k, path in enumerate(paths)], dim=1)

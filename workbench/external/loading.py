@@ -137,7 +137,8 @@ class _Start:
                 )  # fmt: skip
             line = f"{self.folder.name}: {call}, by images of {_pixels(found.native_size)}"
             if others:
-                names = ", ".join(dict.fromkeys(other.name for other in others[:3]))
+                first = [o.label if o.name == candidate.name else o.name for o in others[:3]]
+                names = ", ".join(dict.fromkeys(first))
                 line += f"; one of {len(others) + 1} models, --model NAME takes another: {names}"
                 line += " ..." if others[3:] else ""
             return self._finished(found, candidate.name, bool(own), line)
