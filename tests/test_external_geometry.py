@@ -329,6 +329,12 @@ def test_inputs_and_scores_of_an_adapter():
         plain.scores(SimpleNamespace())
 
 
+def test_a_linear_layer_may_go_over_the_first_axis_of_maps():
+    for shape, axis in (((1, 6, 5, 5), 1), ((1, 5, 5, 6), 3), ((1, 6, 5), None)):
+        found = find_tokens(nn.Sequential(nn.Linear(6, 4)), (torch.randn(shape),), {})
+        assert (found.channels if isinstance(found, Tokens) else None) == axis
+
+
 def test_names_on_small_grids_follow_larger_ones():
     one = np.zeros(1, dtype=np.int64)
     assert direction_names([one, one], (1, 1)) == ("row", "row#2")
