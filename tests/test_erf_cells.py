@@ -16,16 +16,17 @@ from workbench.methods.erf.measure import gradient, size_of
 from workbench.weights import create_model
 
 
+@pytest.mark.parametrize("protocol", [{}, {"score": "relu", "measure": "square"}])
 @pytest.mark.parametrize("name", ["vmamba_nano", "vim_nano", "mambavision_nano", "resnet_nano"])
-def test_they_are_the_fields_of_single_measurements(name):
+def test_they_are_the_fields_of_single_measurements(name, protocol):
     model = create_model(name, "random").eval().requires_grad_(False)
     x = torch.randn(1, 3, 64, 64)
     stage = len(stages(model)) - 1 or 1
     cells = [(0, 0), (1, 3), (3, 1)]
-    together = fields(model, x, stage, cells)
+    together = fields(model, x, ErfConfig(stage=stage, **protocol), cells)
     for (row, column), found in zip(cells, together, strict=True):
-        config = ErfConfig(stage=stage, position=f"{row},{column}")
-        alone = size_of(gradient(model, x, config)[0], "abs")[0]
+        config = ErfConfig(stage=stage, position=f"{row},{column}", **protocol)
+        alone = size_of(gradient(model, x, config)[0], config.measure)[0]
         assert alone.max() > 0
         assert (found - alone).abs().max() <= 2e-6 * alone.max()
 

@@ -14,7 +14,7 @@ from workbench.external.directions import direction_names
 from workbench.external.mamba import selective_scan_fn
 from workbench.external.probe import probe
 from workbench.external.sites import watching
-from workbench.external.tokens import find_tokens
+from workbench.external.tokens import Tokens, find_tokens
 from workbench.paths import CLASS_TOKEN, PADDING, scan_path
 
 DIM = 8

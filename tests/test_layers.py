@@ -30,6 +30,7 @@ LAYERS = (
         "workbench.statistics",
         "workbench.hooks",
         "workbench.former",
+        "workbench.position",
     ),
     ("workbench.scan", "workbench.attention"),
     # A model reads its own published file, with what is built on the models.

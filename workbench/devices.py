@@ -13,10 +13,10 @@ def usable(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         if device.type == "meta":
             raise ValueError("it holds no numbers")
-        torch.empty(1, device=device)
+        torch.empty(1, dtype=torch.float64, device=device)
     except Exception as error:  # of other types for every kind of device
         raise ValueError(
             f'device is "{name}", which cannot be used here; use "cpu", or "cuda" where there is a '
-            "GPU."
+            "GPU (mps has no float64, in which maps are added up)."
         ) from error
     return device

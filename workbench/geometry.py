@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from workbench.hooks import hooks, outputs, stop_after
 from workbench.models import backbone_of
+from workbench.position import read_position
 
 MOVING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
@@ -242,21 +243,12 @@ def resolve_position(position: str, grid: Grid, size: tuple[int, int]) -> tuple[
     Raises:
         ValueError: when it cannot be read or lies outside the map.
     """
-    if position in ("centre", "center"):
+    place = read_position(position)
+    if place is None:
         return grid.nearest(((size[0] - 1) / 2, (size[1] - 1) / 2))
-    try:
-        first, second = (text.strip() for text in position.split(","))
-        if "." in position:
-            fractions = (float(first), float(second))
-            if not all(0 <= f <= 1 for f in fractions):
-                raise ValueError
-            return grid.nearest((fractions[0] * size[0] - 0.5, fractions[1] * size[1] - 0.5))
-        cell = (int(first), int(second))
-    except ValueError:
-        raise ValueError(
-            f"position {position!r} is not understood: give centre, a cell such as 3,3 or "
-            "fractions of the image such as 0.5,0.5"
-        ) from None
+    if isinstance(place[0], float):
+        return grid.nearest((place[0] * size[0] - 0.5, place[1] * size[1] - 0.5))
+    cell = int(place[0]), int(place[1])
     if not all(0 <= c < n for c, n in zip(cell, grid.cells, strict=True)):
         raise ValueError(
             f"position {position} lies outside the map of {grid.cells[0]} x {grid.cells[1]} cells "

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +70,11 @@ class Study:
             ValueError: when something of the input does not fit, in a sentence.
         """
         from workbench import distributed
+        from workbench.devices import usable
 
         distributed.join()
+        if self.device is not None:
+            usable(self.device)
         config = method.Config() if config is None else config
         images = self.open_images()
         size = self.size or method.own_size(config)
@@ -157,13 +161,12 @@ class Study:
     ) -> Callable[[], Result]:
         """Look at the input of one model, and give what measures it."""
         from workbench import distributed
-        from workbench.images import preprocessing_for
-        from workbench.runner import joined, parts, tqdm_progress
+        from workbench.runner import Bar, joined, parts, prepared_for
         from workbench.weights import facts_of
 
         facts = facts_of(model)
-        preprocessing = preprocessing_for(model, self.size or method.own_size(config))
-        preprocessing = method.prepared(preprocessing, config)
+        preprocessing = prepared_for(method, model, images, config, self.size)
+        bar = Bar(facts["model"])
         coming = parts(
             method,
             model,
@@ -174,7 +177,7 @@ class Study:
             labelled=self.data is not None,
             facts=facts,
             device=self.device or distributed.device(),
-            progress=tqdm_progress(facts["model"]),
+            progress=bar,
             force=self.force,
         )
 
@@ -186,10 +189,11 @@ class Study:
             if facts["licence"]:
                 announce(f"  licence of the weights: {facts['licence']}")
             found = []
-            for part in coming:
-                found.append(part)
-                if line := method.told(found, config):
-                    announce(line)
+            with closing(bar):
+                for part in coming:
+                    found.append(part)
+                    if line := method.told(found, config):
+                        announce(line)
             result = joined(method, found, config, self.out)
             for image, reason in result.meta["skipped"].items():
                 announce(f"  left out: {printable(image)} {printable(reason)}")

@@ -22,6 +22,7 @@ from workbench.app import session
 from workbench.app.repository import beside_the_model
 from workbench.app.session import Spec
 from workbench.geometry import Grid
+from workbench.methods.erf import ErfConfig
 from workbench.methods.erf.cells import coarse_first, fields, small
 from workbench.runner import frozen_eval
 
@@ -39,7 +40,7 @@ def _measured(
     loaded, device = session.load(spec), session.device()
     x = session.preprocessing(spec).tensor(picture[None]).to(device)
     with loaded.lock, frozen_eval(loaded.model, device):
-        return small(fields(loaded.model, x, stage, cells))
+        return small(fields(loaded.model, x, ErfConfig(stage=stage), cells))
 
 
 @dataclass

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from workbench.app import cells, erf_measure, overlay, session
+from workbench.app import cells, erf_measure, session
 from workbench.app.click_map import Place, click_map
 from workbench.app.session import Spec, plain
+from workbench.figures import overlay
 from workbench.figures.label import label
 from workbench.images import Images
 from workbench.methods.erf.figure import with_interval
@@ -16,6 +17,7 @@ from workbench.results import Erf
 
 SHARP = 448  # pixels; photographs are shown so whatever the model sees
 MOVE = "Move the mouse, click, or use the arrow keys."
+HEADLINES = 5
 MEANING = {
     "r50": "area of the smallest square around the unit that holds half of the map",
     "A50": "area of the smallest set of pixels, wherever they lie, that holds half of the map",
@@ -103,16 +105,22 @@ def routes(result: Erf) -> None:
 
 
 def numbers(results: Sequence[Erf]) -> None:
-    """The numbers of all maps, with intervals where there are several images."""
-    table = {"number": [name.replace("_", " ") for name in MEANING]}
+    """The first numbers of all maps, with intervals where there are several images; all below."""
+    st.table(
+        _table(results, list(MEANING)[:HEADLINES]),
+        hide_index=True,
+        border="horizontal",
+        alt="Numbers of the receptive field",
+    )
+    with st.expander("All numbers, and what they say"):
+        table = _table(results, list(MEANING)) | {"what it says": list(MEANING.values())}
+        st.table(table, hide_index=True, border="horizontal", alt="All numbers")
+
+
+def _table(results: Sequence[Erf], names: list[str]) -> dict[str, list[str]]:
+    table = {"number": [name.replace("_", " ") for name in names]}
     for i, result in enumerate(results):
         title = label(result)
         title = f"{title} ({i + 1})" if title in table else title
-        table[title] = [with_interval(result, name) for name in MEANING]
-    alone = len(results) == 1  # otherwise there is no room for sentences
-    if alone:
-        table["what it says"] = list(MEANING.values())
-    st.table(table, hide_index=True, border="horizontal", alt="Numbers of the receptive field")
-    if not alone:
-        with st.expander("What the numbers say"):
-            st.table(MEANING, hide_header=True, border="horizontal", alt="What the numbers say")
+        table[title] = [with_interval(result, name) for name in names]
+    return table

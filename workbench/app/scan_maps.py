@@ -3,13 +3,14 @@
 import numpy as np
 import streamlit as st
 
-from workbench.app import overlay, scan_maps_measure, session, sidebar
+from workbench.app import scan_maps_measure, session, sidebar
 from workbench.app.click_map import click_map
 from workbench.app.files import files
 from workbench.app.measure import command, measure_once
 from workbench.app.place import place, remember
 from workbench.app.scan_walk import scan_walk
 from workbench.app.sidebar import Choice
+from workbench.figures import overlay
 from workbench.images import Images
 from workbench.methods.scan_maps import ScanMapsConfig
 from workbench.methods.scan_maps.figure import (

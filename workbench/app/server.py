@@ -110,8 +110,8 @@ def main() -> None:
     given = parser.parse_args()
     token = os.environ.pop(TOKEN, None)
     prepare()  # before torch is imported
-    for module in ("measure", "overlay"):  # now, so that no page waits for torch and timm
-        import_module(f"workbench.app.{module}")
+    for module in ("app.measure", "figures.overlay"):  # now: no page waits for torch and timm
+        import_module(f"workbench.{module}")
     threading.Thread(target=_warm_up, daemon=True).start()
     make(given.address, given.port, token).run(
         config={

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from PIL import Image
 from timm.data.config import resolve_model_data_config
@@ -170,6 +171,15 @@ def preprocessing_for(model: nn.Module, size: int | tuple[int, int] | None = Non
         mean=tuple(cfg["mean"]),
         std=tuple(cfg["std"]),
     )
+
+
+def normalisation_of(model: nn.Module | str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and std of a model, or of one by its name; ImageNet's where it says none."""
+    cfg: Any = getattr(model, "pretrained_cfg", None)
+    if isinstance(model, str) and timm.is_model(model):
+        cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=True)
+        cfg = cfg and cfg.to_dict()
+    return (cfg.get("mean", _MEAN), cfg.get("std", _STD)) if cfg else (_MEAN, _STD)
 
 
 def _channels(model: nn.Module) -> int:

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.geometry import feature_map
-from workbench.methods.erf.measure import size_of
+from workbench.methods.erf.config import ErfConfig
+from workbench.methods.erf.measure import protocol, size_of
 
 __all__ = ["coarse_first", "fields", "small"]
 
@@ -24,24 +25,27 @@ def coarse_first(rows: int, columns: int) -> list[tuple[int, int]]:
     return sorted(every, key=coarseness, reverse=True)
 
 
-def fields(model: nn.Module, x: Tensor, stage: int, cells: Sequence[tuple[int, int]]) -> Tensor:
-    """The maps that `erf` measures one by one with its default protocol.
+def fields(
+    model: nn.Module, x: Tensor, config: ErfConfig, cells: Sequence[tuple[int, int]]
+) -> Tensor:
+    """The maps that `erf` measures one by one.
 
     Args:
         x: (1, 3, h, w), preprocessed.
-        stage: 1, 2, ...
-        cells: m of the stage, (row, column).
+        config: what is measured where, but for its position.
+        cells: m of the map, (row, column).
 
     Returns:
-        (m, h, w): the sum over colours of the gradient's absolute value at every pixel.
+        (m, h, w): the size of the gradient at every pixel.
     """
+    config = protocol(config, model)
     x = x.expand(len(cells), -1, -1, -1).detach().clone().requires_grad_()
     with torch.enable_grad():
-        features = feature_map(model, x, stage)
+        features = feature_map(model, x, config.stage, config.layer, config.norm)
         rows, columns = torch.tensor(cells, device=features.device).T
-        score = features[torch.arange(len(cells), device=features.device), :, rows, columns].sum()
-        (found,) = torch.autograd.grad(score, x)
-    return size_of(found, "abs")
+        units = features[torch.arange(len(cells), device=features.device), :, rows, columns]
+        (found,) = torch.autograd.grad((units.relu() if config.score == "relu" else units).sum(), x)
+    return size_of(found, config.measure).abs()
 
 
 def small(maps: Tensor, most: int = 112) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from workbench.methods.method import BootstrapConfig
+from workbench.position import read_position
 
 if TYPE_CHECKING:
     from workbench.images import Preprocessing
@@ -44,7 +45,9 @@ class ErfConfig(BootstrapConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least(chunk=1)
+        self.at_least(chunk=1, stage=1)
+        if self.position != "legacy":
+            read_position(self.position)
 
 
 @dataclass(frozen=True)
