@@ -36,7 +36,7 @@ LAYERS = (
     # A model reads its own published file, with what is built on the models.
     ("workbench.models", "workbench.weights", "workbench.images"),
     ("workbench.trace",),
-    ("workbench.geometry", "workbench.external"),
+    ("workbench.layout", "workbench.geometry", "workbench.external"),
     ("workbench.mixing",),
     ("workbench.attacks", "workbench.perturbations"),
     ("workbench.methods", "workbench.figures", "workbench.fields"),

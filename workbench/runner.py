@@ -35,6 +35,7 @@ from workbench.images import (
 )
 from workbench.memory import out_of_memory
 from workbench.methods.method import Method, Partial
+from workbench.models import bare
 from workbench.paths import BIDIRECTIONAL, CROSS
 from workbench.results import (
     Result,
@@ -231,6 +232,7 @@ def parts(
         ValueError: at the call, when something of the input does not fit.
     """
     images = images if isinstance(images, Images) else open_images(images)
+    model = _measurable(model)
     if preprocessing is None:
         preprocessing = prepared_for(method, model, images, config, size)
 
@@ -310,7 +312,7 @@ def _run(
 
     def share() -> dict[int, _Chunk]:
         try:
-            with _alone(model), frozen_eval(model, where):
+            with torch.inference_mode(False), _alone(model), frozen_eval(model, where):
                 return _measure(work, parts, store, report)
         finally:
             if store:
@@ -635,6 +637,7 @@ def frozen_eval(model: nn.Module, device: torch.device) -> Iterator[None]:
     try:
         model.to(device)
         model.eval()
+        _check_eval(model)
         model.requires_grad_(False)
         yield
     finally:
@@ -643,6 +646,50 @@ def frozen_eval(model: nn.Module, device: torch.device) -> Iterator[None]:
         for module, mode in training.items():
             module.training = mode
         model.to(home)
+
+
+def _check_eval(model: nn.Module) -> None:
+    """Raises ValueError for a model that stays in training mode."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise ValueError(
+                f"{name} of {type(model).__name__} stays in training mode after eval(), where the "
+                "images of a batch change each other: let eval() reach it"
+            )
+
+
+def _measurable(model: nn.Module) -> nn.Module:
+    """The model without the wrappers that only say how it runs.
+
+    Raises:
+        ValueError: for one that cannot be looked into, or that has no weights.
+    """
+    model = bare(model)
+    kind = type(model).__name__
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError(
+            f"{kind} holds TorchScript, whose layers cannot be looked into: give the "
+            "torch.nn.Module that it was made from"
+        )
+    try:
+        inspect.signature(model.forward).bind(None)
+    except TypeError:
+        raise ValueError(
+            f"{kind} takes something else than one batch of images: wrap it in a module that makes "
+            "its arguments of one, or say how by inputs(image) in an adapter (docs/your-model.md)"
+        ) from None
+    tensors = (*model.parameters(), *model.buffers())
+    if any(tensor.is_meta for tensor in tensors):
+        raise ValueError(
+            f"{kind} has parameters without values (on the meta device): build it on a device, or "
+            "give it weights first"
+        )
+    if any(tensor.is_inference() for tensor in tensors):
+        raise ValueError(
+            f"{kind} was built or loaded in torch.inference_mode, so that no gradient can pass its "
+            "parameters: build it outside"
+        )
+    return model
 
 
 def _home(model: nn.Module) -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.files import printable
-from workbench.models import REGISTERED, Adaptation, backbone_of
+from workbench.models import REGISTERED, Adaptation, backbone_of, bare
 from workbench.models.family import prefixes
 from workbench.weights.files import fetch_published, find_weights, read_state_dict, sha256
 from workbench.weights.identify import clean_keys, renamed, variant_of
@@ -390,7 +390,7 @@ def _from_factory(name: str, kwargs: dict) -> nn.Module:
         raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} returned a {type(model).__name__}, not a torch.nn.Module")
-    return model
+    return bare(model)
 
 
 def _user_module(place: str) -> ModuleType:

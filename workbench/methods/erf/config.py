@@ -16,7 +16,8 @@ class ErfConfig(BootstrapConfig):
 
     Attributes:
         stage: the stage whose output is looked at, 1 to 4 (the last by default).
-        layer: the path of any module instead of a stage, such as layers.2.blocks.1.
+        layer: the path of any module instead of a stage, such as layers.2.blocks.1; with the axes
+            of its output where they cannot be told, as in layers.2:bhwc or layers.2:blc.
         position: the output unit: centre, a cell such as 3,3, or fractions such as 0.5,0.5.
         score: what is differentiated: the sum of the unit's channels (sum) or of their positive
             parts (relu).
