@@ -24,7 +24,7 @@ class Study:
     """What is measured, and where: the same words in the library, on the command line and in YAML.
 
     Attributes:
-        model: one or many names, see `vssm models`.
+        model: one or many names, see `vssm models`; of a repository's models VSSM, or vmamba:VSSM.
         weights: for each model, or one for all: a file, a folder, hf-hub:owner/name, official,
             random, or auto: what ships with the project, else random.
         entry: which of the dictionaries in a checkpoint, such as model_ema, or ema.state_dict.
@@ -37,8 +37,8 @@ class Study:
         out: folder for results and figures.
         device: cpu, cuda, cuda:1; a GPU if there is one.
         force: measure again what is stored.
-        repo: a folder whose code runs with your rights, and gives a model.
-        adapter: a file that makes its model; docs/your-model.md.
+        repo: a clone whose code runs with your rights; its models are found, or named by model.
+        adapter: a file that makes its model where it cannot be found; docs/your-model.md.
     """
 
     model: tuple[str, ...] = ()
@@ -123,20 +123,20 @@ class Study:
 
     def _models(self) -> tuple[tuple[str, ...], "Callable[..., nn.Module]"]:
         """The models' names, and what builds one from name, weights, seed and img_size."""
-        if (self.repo is None) != (self.adapter is None):
-            raise ValueError("--repo and --adapter go together: the folder, and a file with make()")
-        if bool(self.model) == (self.repo is not None):
+        if self.adapter is not None and (self.repo is None or self.model):
             raise ValueError(
-                "give models by --model, or one of a repository by --repo and --adapter"
+                "--adapter makes the model of a repository: give --repo with it, and no --model"
             )
-        if self.repo is None or self.adapter is None:
+        if not self.model and self.repo is None:
+            raise ValueError("give models by --model, or a repository by --repo")
+        if self.repo is None:
             from workbench.weights import create_model
 
             return self.model, create_model
         from workbench import external
 
         external.check(self.repo, self.adapter)
-        return (Path(self.repo).resolve().name,), self._external
+        return self.model or (Path(self.repo).resolve().name,), self._external
 
     def _external(
         self,
@@ -150,9 +150,11 @@ class Study:
         from workbench import external
 
         given = None if weights in ("auto", "random") else weights
+        assert self.repo is not None
         return external.load(
-            self.repo, self.adapter, size=img_size or 224, weights=given, entry=entry, seed=seed
-        )
+            self.repo, self.adapter, model=name if self.model else None, size=img_size,
+            weights=given, entry=entry, seed=seed, tell=announce,
+        )  # fmt: skip
 
     def _start(
         self, method: Method, model: "nn.Module", images: "Images", config: Any

@@ -155,6 +155,7 @@ def preprocessing_for(model: nn.Module, size: int | tuple[int, int] | None = Non
     """
     model = bare(model)
     given = (size, size) if isinstance(size, int) else size
+    given = given or getattr(model, "native_size", None)
     if (channels := _channels(model)) != 3:
         raise ValueError(
             f"{type(model).__name__} takes images of {channels} channels, and every image is read "
