@@ -4,6 +4,6 @@ are installed; everything else is in pyproject.toml."""
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["kernels*", "workbench*", "analyses*"]), "workbench.samples"],
+    packages=[*find_packages(include=["workbench*", "analyses*"]), "workbench.samples"],
     package_dir={"workbench.samples": "samples"},
 )

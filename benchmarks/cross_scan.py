@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import cross_selective_scan, selective_scan, softplus
+from workbench.kernels import cross_selective_scan, selective_scan, softplus
 from workbench.paths import CROSS, scan_path
 from workbench.scan import cross_merge, cross_scan, to_scan_order
 

@@ -38,7 +38,7 @@ import torch.nn.functional as F
 from processor import processor
 from torch import Tensor
 
-from kernels import selective_scan
+from workbench.kernels import selective_scan
 
 try:
     from mambapy.pscan import pscan

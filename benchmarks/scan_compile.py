@@ -51,8 +51,8 @@ def measure(architectures: tuple[int, ...]) -> dict:
     import triton
     from triton.backends.compiler import GPUTarget
 
-    from kernels.gpu import compiling
-    from kernels.gpu.variants import of_group, variants
+    from workbench.kernels.gpu import compiling
+    from workbench.kernels.gpu.variants import of_group, variants
 
     found = {}
     compiling.build(variants()["carry, segments, fp32"], GPUTarget("cuda", 75, 32))  # imports

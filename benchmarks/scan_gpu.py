@@ -188,7 +188,7 @@ def mamba_ssm() -> Callable | None:
 
 
 def ours(u, delta, A, B, C, D, delta_bias) -> Tensor:
-    from kernels.gpu import backend
+    from workbench.kernels.gpu import backend
 
     return backend.selective_scan(u, delta, A, B, C, D, delta_bias, True)[0]
 
@@ -201,7 +201,7 @@ def four_paths(side: int) -> Tensor:
 
 
 def fused(order: Tensor) -> Callable:
-    from kernels.gpu import backend
+    from workbench.kernels.gpu import backend
 
     def scan(u, delta, A, B, C, D, delta_bias):
         return backend.cross_selective_scan(u, delta, A, B, C, D, delta_bias, True, order, True)

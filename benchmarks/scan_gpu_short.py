@@ -45,7 +45,7 @@ def cold_compilation() -> dict[str, float]:
         "y.sum().backward(); torch.cuda.synchronize()"
     )
     warm = (
-        "import torch\nfrom kernels.gpu import compiling\n"
+        "import torch\nfrom workbench.kernels.gpu import compiling\n"
         "compiling.warm(torch.device('cuda', 0), ('fp32', 'bf16'))"
     )
     found = {}
@@ -64,8 +64,8 @@ def largest_error() -> float:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from interpreted import cross, draw, errors, wide
 
-    from kernels import reference
-    from kernels.gpu import backend
+    from workbench.kernels import reference
+    from workbench.kernels.gpu import backend
 
     worst = 0.0
     for shape in ((1, 300, 4, 40, 1), (2, 130, 2, 24, 16), (80, 100, 4, 40, 3), (1, 9000, 2, 8, 8)):

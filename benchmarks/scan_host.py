@@ -30,11 +30,11 @@ def silence() -> None:
     import triton
 
     try:
-        from kernels.gpu import compiling
+        from workbench.kernels.gpu import compiling
     except ImportError:  # a checkout whose kernels Triton launched
         triton.JITFunction.__getitem__ = lambda self, grid: lambda *args, **kwargs: None
     else:
-        from kernels.gpu import plan
+        from workbench.kernels.gpu import plan
 
         compiling.ready = plan.compiling.ready = lambda *args: None
         compiling.runner = plan.compiling.runner = lambda *args: lambda *tensors: None
@@ -49,12 +49,12 @@ def measure() -> dict[str, float]:
 
     torch.set_num_threads(1)
     silence()
-    import kernels
+    from workbench import kernels
 
     try:
-        from kernels.gpu import backend
+        from workbench.kernels.gpu import backend
     except ImportError:  # an older checkout
-        from kernels import triton_scan as backend
+        from workbench.kernels import triton_scan as backend
 
     b, length, k, d, n = SHAPE.values()
     u, delta = torch.zeros(b, length, d), torch.zeros(b, length, k, d)

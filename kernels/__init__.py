@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from kernels import reference
-from kernels.checks import check, check_cross, check_softplus
+from workbench.kernels import reference
+from workbench.kernels.checks import check, check_cross, check_softplus
 
 __all__ = ["available_backends", "cross_selective_scan", "selective_scan", "softplus"]
 
@@ -22,7 +22,7 @@ __all__ = ["available_backends", "cross_selective_scan", "selective_scan", "soft
 def _import(name: str):
     """Return the backend of a folder, or None where what it is built on does not import."""
     try:
-        return importlib.import_module(f"kernels.{name}").backend
+        return importlib.import_module(f"workbench.kernels.{name}").backend
     except ImportError:
         return None
 
@@ -32,7 +32,7 @@ def _import_triton():
     if not torch.cuda.is_available():
         return None
     try:
-        return importlib.import_module("kernels.gpu").backend
+        return importlib.import_module("workbench.kernels.gpu").backend
     except ImportError as error:
         warnings.warn(
             f"scans on the GPU take the reference, many times slower: {error}",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
-from kernels import flops, reference
+from workbench.kernels import flops, reference
 
 __all__ = ["Backend", "Operation"]
 

@@ -106,8 +106,8 @@ def errors(result, expected) -> dict[str, float]:
 
 
 def cross_errors(args, order, **kwargs):
-    from kernels import reference
-    from kernels.gpu import backend
+    from workbench.kernels import reference
+    from workbench.kernels.gpu import backend
 
     return errors(
         cross(backend, args, order, **kwargs), cross(reference, wide(args), order, **kwargs)
@@ -115,8 +115,8 @@ def cross_errors(args, order, **kwargs):
 
 
 def sequence_errors(args, **kwargs):
-    from kernels import reference
-    from kernels.gpu import backend
+    from workbench.kernels import reference
+    from workbench.kernels.gpu import backend
 
     return errors(sequences(backend, args, **kwargs), sequences(reference, wide(args), **kwargs))
 
@@ -127,7 +127,7 @@ def tiles(kind: str):
 
     The tall one is made small, for the interpreter adds up element by element.
     """
-    from kernels.gpu import plan, variants
+    from workbench.kernels.gpu import plan, variants
 
     few, wanted, shortest = {
         "tall": (10**9, plan.WANTED, plan.SHORTEST),
@@ -253,8 +253,8 @@ def steps_far_from_zero():
 
 
 def half(dtype):
-    from kernels import reference
-    from kernels.gpu import backend
+    from workbench.kernels import reference
+    from workbench.kernels.gpu import backend
 
     args, order = draw(1, 6, 2, 3, 2)
     args = {k: x.to(dtype) if k in ("u", "delta", "B", "C") else x for k, x in args.items()}
@@ -285,8 +285,8 @@ def float16_inputs():
 
 @case
 def inputs_of_different_dtypes_are_read_in_float32():
-    from kernels import reference
-    from kernels.gpu import backend
+    from workbench.kernels import reference
+    from workbench.kernels.gpu import backend
 
     args, order = draw(1, 6, 2, 3, 2)
     args["u"] = args["u"].bfloat16()
@@ -299,8 +299,8 @@ def inputs_of_different_dtypes_are_read_in_float32():
 
 @case
 def softplus_and_its_derivatives():
-    from kernels import reference
-    from kernels.gpu import backend
+    from workbench.kernels import reference
+    from workbench.kernels.gpu import backend
 
     extremes = [-100.0, -87.0, -30.0, -10.0, -1e-3, 0.0, 1e-6, 1.0, 19.0, 30.0, 1e4, 1e30]
     x = torch.tensor(extremes).reshape(1, 2, 6)
@@ -334,7 +334,7 @@ def softplus_and_its_derivatives():
 
 @case
 def strided_inputs_give_the_same_bits():
-    from kernels.gpu import backend
+    from workbench.kernels.gpu import backend
 
     args, order = draw(1, 6, 2, 3, 2)
     expected = cross(backend, args, order)
@@ -354,7 +354,7 @@ def strided_inputs_give_the_same_bits():
 
 @case
 def without_gradients_the_output_has_the_same_bits():
-    from kernels.gpu import backend
+    from workbench.kernels.gpu import backend
 
     args = draw_sequences(1, 1, 2, 2, 35)
     found = {}
@@ -373,7 +373,7 @@ def without_gradients_the_output_has_the_same_bits():
 
 @case
 def unvisited_tokens_stay_zero():
-    from kernels.gpu import backend
+    from workbench.kernels.gpu import backend
 
     args, order = draw(1, 9, 2, 2, 1, shared=False)
     order[0, -2:] = -1
@@ -395,8 +395,8 @@ def unvisited_tokens_stay_zero():
 
 @case
 def nan_goes_no_further_than_in_the_definition():
-    from kernels import reference
-    from kernels.gpu import backend
+    from workbench.kernels import reference
+    from workbench.kernels.gpu import backend
 
     found = {}
     for name in ("u", "delta", "C"):
@@ -410,7 +410,7 @@ def nan_goes_no_further_than_in_the_definition():
 
 @case
 def an_empty_batch():
-    from kernels.gpu import backend
+    from workbench.kernels.gpu import backend
 
     args, order = draw(0, 5, 2, 3, 2)
     result = cross(backend, args, order)
@@ -422,8 +422,8 @@ def an_empty_batch():
 
 @case
 def derivatives_of_derivatives():
-    from kernels import reference
-    from kernels.gpu import backend
+    from workbench.kernels import reference
+    from workbench.kernels.gpu import backend
 
     args, order = draw(1, 3, 2, 2, 1)
 
@@ -453,7 +453,7 @@ def operators_pass_the_checks_of_torch_library():
 
 @case
 def it_compiles_without_a_graph_break():
-    from kernels.gpu import backend
+    from workbench.kernels.gpu import backend
 
     args, order = draw(1, 3, 2, 1, 1)
 
@@ -476,7 +476,7 @@ def it_compiles_without_a_graph_break():
 
 @case
 def flops_and_fake_tensors():
-    from kernels.gpu import backend
+    from workbench.kernels.gpu import backend
 
     args, order = draw(2, 7, 2, 3, 2)
     order = order[:, :5].contiguous()
@@ -501,8 +501,8 @@ def flops_and_fake_tensors():
 
 @case
 def what_does_not_run_is_taken_over_by_the_definition():
-    from kernels import reference
-    from kernels.gpu import backend, compiling, fallback, plan, softplus
+    from workbench.kernels import reference
+    from workbench.kernels.gpu import backend, compiling, fallback, plan, softplus
 
     args, order = draw(1, 6, 2, 3, 2)
     sequence = draw_sequences(1, 1, 2, 2, 5)
@@ -535,7 +535,7 @@ def what_does_not_run_is_taken_over_by_the_definition():
 
 @case
 def a_gradient_that_nobody_needs_is_not_made():
-    from kernels.gpu import backend
+    from workbench.kernels.gpu import backend
 
     args, order = draw(1, 6, 2, 3, 2)
     expected = cross(backend, args, order)
@@ -553,7 +553,7 @@ def a_gradient_that_nobody_needs_is_not_made():
 @case
 def scans_are_composed_in_any_order():
     """The scan across threads takes an associative function for granted."""
-    from kernels.gpu import arithmetic
+    from workbench.kernels.gpu import arithmetic
 
     generator = torch.Generator().manual_seed(0)
     first, second, third = torch.rand(3, 4, 5, generator=generator, dtype=torch.float64)

@@ -6,7 +6,7 @@ from rounding import assert_within_rounding
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import available_backends, cross_selective_scan, reference, selective_scan
+from workbench.kernels import available_backends, cross_selective_scan, reference, selective_scan
 from workbench.paths import CROSS, scan_path
 
 needs_cpu = pytest.mark.skipif("cpu" not in available_backends(), reason="numba does not import")

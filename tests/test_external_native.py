@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kernels import selective_scan
 from workbench.external import cross, mamba, native, norms, ssd
+from workbench.kernels import selective_scan
 from workbench.paths import CROSS as CROSS_PATHS
 from workbench.paths import scan_path
 

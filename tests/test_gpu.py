@@ -4,14 +4,14 @@ import pytest
 import torch
 from interpreted import cross, draw, draw_sequences, errors, sequences, wide
 
-from kernels import reference
+from workbench.kernels import reference
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
 ]
 if torch.cuda.is_available():
-    from kernels.gpu import backend, plan
+    from workbench.kernels.gpu import backend, plan
 
 FLOAT32 = 2e-6
 HALF = 1e-2

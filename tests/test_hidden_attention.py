@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels import selective_scan
+from workbench.kernels import selective_scan
 from workbench.mixing.hidden_attention import HiddenAttention, hidden_attention
 from workbench.mixing.layers import Direction, find_layers, scan_layers
 from workbench.paths import scan_path

@@ -1,6 +1,7 @@
 """Beside other distributions, and away from the repository."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,21 +9,43 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def test_another_distribution_called_kernels_is_named(tmp_path: Path) -> None:
-    """Hugging Face's `kernels` is common beside transformers."""
+def test_another_distribution_called_kernels_lives_beside_ours(tmp_path: Path) -> None:
+    """Hugging Face's `kernels`, which transformers imports, whichever is imported first."""
     (tmp_path / "kernels").mkdir()
-    (tmp_path / "kernels" / "__init__.py").write_text("def get_kernel(name): ...\n")
+    (tmp_path / "kernels" / "__init__.py").write_text("def get_kernel(name): return name\n")
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    code = "import sys; from workbench.cli import main; sys.exit(main(['models']))"
+    ours = "from workbench.kernels import softplus; import torch; softplus(torch.zeros(1, 2, 3))"
+    theirs = "from kernels import get_kernel; get_kernel('x')"
+    for code in (f"{ours}\n{theirs}", f"{theirs}\n{ours}"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_scan_is_found_where_links_are_not_kept(tmp_path: Path) -> None:
+    """A checkout on Windows has a small file in the place of the link."""
+    skipped = shutil.ignore_patterns("__pycache__", "kernels")
+    shutil.copytree(ROOT / "workbench", tmp_path / "workbench", ignore=skipped)
+    (tmp_path / "workbench" / "kernels").write_text("../kernels")
+    (tmp_path / "kernels").symlink_to(ROOT / "kernels")
+    code = "import workbench.kernels as k, workbench; print(k.__file__, workbench.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
     )
-    assert "another distribution's package" in done.stderr and "Traceback" not in done.stderr
-    assert done.returncode == 2
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [
+        str(tmp_path / "kernels" / "__init__.py"),
+        str(tmp_path / "workbench" / "__init__.py"),
+    ]
 
 
 def test_samples_are_found_by_name_from_any_folder(tmp_path: Path, monkeypatch) -> None:

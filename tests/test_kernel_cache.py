@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-import kernels
+from workbench import kernels
 
 pytest.importorskip("numba")
 
-from kernels.cpu import compiling
+from workbench.kernels.cpu import compiling
 
 # Compiles one kernel of one file, which calls a function of another.
 PROGRAM = """
 import numpy as np
-from kernels.cpu.softplus import softplus
+from workbench.kernels.cpu.softplus import softplus
 
 x, y = np.zeros(16, np.float32), np.empty(16, np.float32)
 softplus(0, 1, np.array([x.ctypes.data, 0, y.ctypes.data, 1, 16]))  # no bias, one row of 16
@@ -30,18 +30,19 @@ print(y[0], loaded)
 def package(tmp_path: Path) -> Path:
     """A copy of the kernels in a folder of its own."""
     source = Path(kernels.__file__).parent
-    shutil.copytree(
-        source, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__", "gpu")
-    )
-    return tmp_path / "kernels"
+    copy = tmp_path / "workbench" / "kernels"
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "gpu"))
+    (copy.parent / "__init__.py").touch()
+    return copy
 
 
 def softplus_of_zero(package: Path) -> tuple[float, bool]:
     """What the copied kernel says, and whether its machine code came from the disk."""
-    environment = {**os.environ, "PYTHONPATH": str(package.parent)}
+    place = package.parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(place)}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        cwd=package.parent,
+        cwd=place,
         env=environment,
         capture_output=True,
         text=True,

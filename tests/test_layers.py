@@ -17,7 +17,7 @@ SOURCES = [
 # A layer may import itself and the layers before it.
 LAYERS = (
     (
-        "kernels",
+        "workbench.kernels",
         "workbench.files",
         "workbench.archives",
         "workbench.yamlfile",
@@ -49,7 +49,8 @@ LAYERS = (
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return f"workbench.{name}" if parts[0] == "kernels" else name
 
 
 def imports(path: Path) -> set[str]:

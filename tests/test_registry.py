@@ -59,7 +59,7 @@ def test_choices_of_the_configurations_are_those_of_the_mathematics() -> None:
 
 
 def test_the_method_of_the_documentation_takes_a_folder_and_a_line(tmp_path: Path) -> None:
-    for folder in ("kernels", "workbench", "samples"):
+    for folder in ("workbench", "samples"):
         shutil.copytree(
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
         )

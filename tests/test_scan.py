@@ -11,7 +11,7 @@ from rounding import assert_within_rounding
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import available_backends, reference, selective_scan, softplus
+from workbench.kernels import available_backends, reference, selective_scan, softplus
 
 BACKENDS = available_backends()
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
@@ -20,8 +20,8 @@ NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 TOLERANCE = 1e-6
 
 if "cpu" in BACKENDS:
-    from kernels import cpu
-    from kernels.cpu import threads
+    from workbench.kernels import cpu
+    from workbench.kernels.cpu import threads
 
 needs_cpu = pytest.mark.skipif("cpu" not in BACKENDS, reason="numba does not import")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from kernels import available_backends, cross_selective_scan, selective_scan, softplus
+from workbench.kernels import available_backends, cross_selective_scan, selective_scan, softplus
 
 FAST = [name for name in available_backends() if name == "cpu"]
 PATHS = torch.tensor([[0, 1, 2, 3, 4, 5], [5, 3, 1, 4, -1, -1]])

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 import workbench
-from kernels import selective_scan
 from workbench import sensitivity
 from workbench.images import Batch
+from workbench.kernels import selective_scan
 from workbench.methods.sensitivity import SensitivityConfig, bounds, cut, gradient, patching
 from workbench.methods.sensitivity.claims import SIZE, WEAK, claims, holm, verdict
 from workbench.methods.sensitivity.config import settled

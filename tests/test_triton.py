@@ -19,10 +19,10 @@ pytest.importorskip("triton")
 import torch
 from triton.backends.compiler import GPUTarget
 
-import kernels
-from kernels.gpu import compiling, fallback
-from kernels.gpu.plan import ENOUGH, Division
-from kernels.gpu.variants import TALL, WIDE, of_group, variants
+from workbench import kernels
+from workbench.kernels.gpu import compiling, fallback
+from workbench.kernels.gpu.plan import ENOUGH, Division
+from workbench.kernels.gpu.variants import TALL, WIDE, of_group, variants
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from scan_compile import resources
@@ -151,8 +151,8 @@ def test_what_keeps_the_kernels_from_running_is_found_once(error, sentence, monk
 
 def test_a_scan_that_cannot_run_says_so_once_and_is_right():
     """Outside the interpreter, tensors on the CPU stand for a GPU on which nothing compiles."""
-    from kernels import reference
-    from kernels.gpu import backend
+    from workbench.kernels import reference
+    from workbench.kernels.gpu import backend
 
     fallback._warn_once.cache_clear()
     args, order = interpreted.draw(1, 6, 2, 3, 2)
@@ -197,8 +197,8 @@ def test_a_dry_run_of_the_benchmark_prints_floors_and_measures_nothing():
 def test_a_derivative_that_the_kernels_do_not_have_is_refused_or_taken_by_the_definition(
     monkeypatch,
 ):
-    from kernels import reference
-    from kernels.gpu import backend
+    from workbench.kernels import reference
+    from workbench.kernels.gpu import backend
 
     monkeypatch.setattr(kernels, "_triton", backend)
     gpu, beyond = torch.device("cuda"), "forward-mode differentiation"

@@ -7,7 +7,7 @@ import torch
 
 from workbench.cli import warm
 
-compiling = pytest.importorskip("kernels.gpu.compiling")
+compiling = pytest.importorskip("workbench.kernels.gpu.compiling")
 
 
 def run(*arguments):

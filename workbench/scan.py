@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels import cross_selective_scan, selective_scan, softplus
-from kernels.autograd import is_traced
-from kernels.reference import sum_of_directions
+from workbench.kernels import cross_selective_scan, selective_scan, softplus
+from workbench.kernels.autograd import is_traced
+from workbench.kernels.reference import sum_of_directions
 from workbench.paths import CLASS_TOKEN, ScanPath, covering_paths
 
 

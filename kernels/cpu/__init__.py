@@ -1,8 +1,8 @@
 """The CPU backend: numba kernels, float32."""
 
-from kernels.autograd import Backend
-from kernels.cpu import scan, softplus
-from kernels.cpu.compiling import warm_up
+from workbench.kernels.autograd import Backend
+from workbench.kernels.cpu import scan, softplus
+from workbench.kernels.cpu.compiling import warm_up
 
 __all__ = ["backend", "warm_up"]
 

@@ -9,11 +9,11 @@ gradient of the state and the sums over time, lies in memory; so the partial sum
 of B and C need no more room than a window, however long the sequence.
 """
 
-from kernels.cpu import lanes
-from kernels.cpu.compiling import compiled, register
-from kernels.cpu.lanes import LANES
-from kernels.cpu.memory import floats, ints, scratch
-from kernels.cpu.tiles import (
+from workbench.kernels.cpu import lanes
+from workbench.kernels.cpu.compiling import compiled, register
+from workbench.kernels.cpu.lanes import LANES
+from workbench.kernels.cpu.memory import floats, ints, scratch
+from workbench.kernels.cpu.tiles import (
     AHEAD,
     CHANNEL,
     LOG2_E,

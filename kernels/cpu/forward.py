@@ -4,11 +4,11 @@ An item of work is one block of 16 channels. Directions that write to the same p
 output, belong to one item and come one after the other.
 """
 
-from kernels.cpu import lanes
-from kernels.cpu.compiling import compiled, register
-from kernels.cpu.lanes import LANES
-from kernels.cpu.memory import floats, ints, scratch
-from kernels.cpu.tiles import (
+from workbench.kernels.cpu import lanes
+from workbench.kernels.cpu.compiling import compiled, register
+from workbench.kernels.cpu.lanes import LANES
+from workbench.kernels.cpu.memory import floats, ints, scratch
+from workbench.kernels.cpu.tiles import (
     AHEAD,
     CHANNEL,
     LOG2_E,

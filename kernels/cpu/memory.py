@@ -10,8 +10,8 @@ from numba import carray, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from kernels.cpu.compiling import compiled
-from kernels.cpu.lanes import LANES
+from workbench.kernels.cpu.compiling import compiled
+from workbench.kernels.cpu.lanes import LANES
 
 __all__ = ["addresses", "floats", "ints", "pack", "scratch"]
 

@@ -14,13 +14,13 @@ import functools
 import torch
 from torch import Tensor
 
-from kernels.cpu.backward import add_images, add_parts
-from kernels.cpu.backward import backward as backward_kernel
-from kernels.cpu.forward import forward as forward_kernel
-from kernels.cpu.lanes import LANES
-from kernels.cpu.memory import addresses, pack
-from kernels.cpu.threads import run
-from kernels.cpu.tiles import TILE
+from workbench.kernels.cpu.backward import add_images, add_parts
+from workbench.kernels.cpu.backward import backward as backward_kernel
+from workbench.kernels.cpu.forward import forward as forward_kernel
+from workbench.kernels.cpu.lanes import LANES
+from workbench.kernels.cpu.memory import addresses, pack
+from workbench.kernels.cpu.threads import run
+from workbench.kernels.cpu.tiles import TILE
 
 __all__ = ["SAVED", "backward", "backward_like", "forward", "forward_like", "readable"]
 

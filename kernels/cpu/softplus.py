@@ -3,11 +3,11 @@
 import numpy as np
 from torch import Tensor
 
-from kernels.cpu import lanes
-from kernels.cpu.compiling import compiled, register
-from kernels.cpu.lanes import LANES
-from kernels.cpu.memory import addresses, floats, pack
-from kernels.cpu.threads import run
+from workbench.kernels.cpu import lanes
+from workbench.kernels.cpu.compiling import compiled, register
+from workbench.kernels.cpu.lanes import LANES
+from workbench.kernels.cpu.memory import addresses, floats, pack
+from workbench.kernels.cpu.threads import run
 
 __all__ = ["backward", "forward", "forward_like"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kernels.cpu.compiling import warm_up
+from workbench.kernels.cpu.compiling import warm_up
 
 __all__ = ["run"]
 

@@ -10,9 +10,9 @@ Scratch memory is one flat array; where a piece of it begins is an offset in ele
 
 import numpy as np
 
-from kernels.cpu import lanes
-from kernels.cpu.compiling import compiled
-from kernels.cpu.lanes import LANES
+from workbench.kernels.cpu import lanes
+from workbench.kernels.cpu.compiling import compiled
+from workbench.kernels.cpu.lanes import LANES
 
 TILE = 64  # steps; a multiple of LANES
 # Floats from one tile to the next: a plain power of two would put the same step of every tile into

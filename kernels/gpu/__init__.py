@@ -10,8 +10,8 @@ if tuple(int(x) for x in triton.__version__.split(".")[:2]) < OLDEST:
 if torch.version.hip is not None:
     raise ImportError("the GPU scan is written for NVIDIA GPUs, but this PyTorch is for AMD ones")
 try:
-    from kernels.autograd import Backend
-    from kernels.gpu import scan, softplus
+    from workbench.kernels.autograd import Backend
+    from workbench.kernels.gpu import scan, softplus
 except (AttributeError, TypeError) as error:  # a name that another Triton has no longer
     raise ImportError(
         f"the GPU scan does not know this Triton ({triton.__version__}): {error}"

@@ -17,7 +17,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.gpu.variants import GROUPS, Variant, of_group, variants
+from workbench.kernels.gpu.variants import GROUPS, Variant, of_group, variants
 
 __all__ = [
     "Unusable",

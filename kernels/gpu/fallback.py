@@ -6,7 +6,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from kernels import reference
+from workbench.kernels import reference
 
 __all__ = ["backward", "forward", "warn"]
 

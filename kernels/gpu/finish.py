@@ -8,8 +8,8 @@ One launch does up to three things, each by programs of its own, and each sum in
 import triton
 import triton.language as tl
 
-from kernels.gpu import arithmetic as ops
-from kernels.gpu.arithmetic import BIAS, SKIP
+from workbench.kernels.gpu import arithmetic as ops
+from workbench.kernels.gpu.arithmetic import BIAS, SKIP
 
 
 @triton.jit

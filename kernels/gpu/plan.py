@@ -11,9 +11,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kernels.gpu import compiling
-from kernels.gpu import variants as of
-from kernels.gpu.arithmetic import BIAS, CLEAR, ORDERED, PARAMETERS, SKIP, SOFTPLUS, SUMMED
+from workbench.kernels.gpu import compiling
+from workbench.kernels.gpu import variants as of
+from workbench.kernels.gpu.arithmetic import (
+    BIAS,
+    CLEAR,
+    ORDERED,
+    PARAMETERS,
+    SKIP,
+    SOFTPLUS,
+    SUMMED,
+)
 
 __all__ = ["Cut", "Division", "Launch", "Layout", "Plan", "bits_of", "plan"]
 

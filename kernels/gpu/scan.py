@@ -12,10 +12,10 @@ definition takes their place (`kernels.gpu.fallback`).
 import torch
 from torch import Tensor
 
-from kernels.gpu import fallback
-from kernels.gpu.arithmetic import ENTERED, ORDERED, PARAMETERS, SAVE, SUMMED
-from kernels.gpu.compiling import Unusable
-from kernels.gpu.plan import Cut, Division, Layout, bits_of, plan
+from workbench.kernels.gpu import fallback
+from workbench.kernels.gpu.arithmetic import ENTERED, ORDERED, PARAMETERS, SAVE, SUMMED
+from workbench.kernels.gpu.compiling import Unusable
+from workbench.kernels.gpu.plan import Cut, Division, Layout, bits_of, plan
 
 __all__ = ["SAVED", "backward", "backward_like", "forward", "forward_like", "readable"]
 

@@ -26,8 +26,8 @@ same strides along tokens and states. Sums and states are float32.
 import triton
 import triton.language as tl
 
-from kernels.gpu import arithmetic as ops
-from kernels.gpu.arithmetic import (
+from workbench.kernels.gpu import arithmetic as ops
+from workbench.kernels.gpu.arithmetic import (
     BIAS,
     ENTERED,
     LOG2_E,

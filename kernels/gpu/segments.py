@@ -10,8 +10,8 @@ exponentials and 1.7 times the bytes, for as many times the programs as there ar
 import triton
 import triton.language as tl
 
-from kernels.gpu import arithmetic as ops
-from kernels.gpu.arithmetic import BIAS, ENTERED, LOG2_E, SOFTPLUS
+from workbench.kernels.gpu import arithmetic as ops
+from workbench.kernels.gpu.arithmetic import BIAS, ENTERED, LOG2_E, SOFTPLUS
 
 
 @triton.jit

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kernels import reference
-from kernels.gpu import compiling, fallback
-from kernels.gpu import variants as of
-from kernels.gpu.arithmetic import BIAS
+from workbench.kernels import reference
+from workbench.kernels.gpu import compiling, fallback
+from workbench.kernels.gpu import variants as of
+from workbench.kernels.gpu.arithmetic import BIAS
 
 __all__ = ["backward", "forward", "forward_like"]
 

@@ -5,8 +5,8 @@
 import triton
 import triton.language as tl
 
-from kernels.gpu import arithmetic as ops
-from kernels.gpu.arithmetic import BIAS
+from workbench.kernels.gpu import arithmetic as ops
+from workbench.kernels.gpu.arithmetic import BIAS
 
 
 @triton.jit

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kernels.gpu import finish, scan_kernels, segments, softplus_kernels
+from workbench.kernels.gpu import finish, scan_kernels, segments, softplus_kernels
 
 __all__ = ["DTYPES", "GROUPS", "TALL", "WIDE", "Shape", "Variant", "of_group", "variants"]
 

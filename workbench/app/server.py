@@ -99,7 +99,7 @@ def new_token() -> str:
 
 def _warm_up() -> None:
     with suppress(ImportError):
-        import_module("kernels.cpu").warm_up()
+        import_module("workbench.kernels.cpu").warm_up()
 
 
 def main() -> None:

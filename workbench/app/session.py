@@ -200,13 +200,13 @@ def warm_up() -> None:
 @st.cache_resource(show_spinner="Preparing the scan; the first time takes up to 15 seconds ...")
 def _warm_cpu() -> None:
     with suppress(ImportError):
-        import_module("kernels.cpu").warm_up()
+        import_module("workbench.kernels.cpu").warm_up()
 
 
 @st.cache_resource(show_spinner=False)
 def _warm_gpu(_tell: Callable[[int, int], object]) -> None:
     try:
-        compiling = import_module("kernels.gpu.compiling")
+        compiling = import_module("workbench.kernels.gpu.compiling")
     except ImportError:  # the scan says why when it is asked
         return
     compiling.on_progress(_tell)

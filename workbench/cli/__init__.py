@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import DefaultHelpFormatter
 
-from workbench import check_kernels, methods
+from workbench import methods
 from workbench.cli.examples import EXAMPLES
 from workbench.files import printable
 from workbench.former import OPTIONS
@@ -51,7 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments or bool(os.environ.get("VSSM_DEBUG"))
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        check_kernels()
         prepare()
         logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
         name, args = parse(arguments)

@@ -27,7 +27,7 @@ def command(args: Namespace) -> int:
         raise ValueError(f"--device {args.device}: only scans on a GPU are compiled by this")
     if not torch.cuda.is_available():
         raise ValueError("no GPU is usable here, so there is nothing to compile for")
-    from kernels.gpu import compiling
+    from workbench.kernels.gpu import compiling
 
     start = time.perf_counter()
     try:

@@ -139,7 +139,7 @@ def _clashes(name: str, folders: list[str]) -> bool:
     return any(Path(f, top).is_dir() or Path(f, f"{top}.py").is_file() for f in folders)
 
 
-_OURS = ("workbench", "kernels")
+_OURS = ("workbench",)
 """Needed while the repository's code runs, whatever is called so there."""
 
 

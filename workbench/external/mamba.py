@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels import selective_scan
 from workbench.external.native import convolve
 from workbench.external.sites import scan
+from workbench.kernels import selective_scan
 
 
 def selective_scan_fn(

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import selective_scan
 from workbench.external.sites import scan
+from workbench.kernels import selective_scan
 
 
 def _with_state(name: str, *tensors: Any) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels import selective_scan, softplus
+from workbench.kernels import selective_scan, softplus
 from workbench.paths import ScanPath
 from workbench.scan import SelectiveScan
 

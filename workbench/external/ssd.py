@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels import softplus
 from workbench.external.native import convolve
 from workbench.external.norms import GatedRMSNorm, gated_rms_norm
 from workbench.external.sites import scan
+from workbench.kernels import softplus
 
 _NO_LIMIT = (0.0, float("inf"))
 

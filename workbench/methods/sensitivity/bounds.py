@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from kernels import selective_scan
 from workbench.attacks.projected_gradient import random_direction
+from workbench.kernels import selective_scan
 from workbench.methods.sensitivity.perturb import Inside
 from workbench.methods.sensitivity.subject import RANKED, Case, row_rms
 

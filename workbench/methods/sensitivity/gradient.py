@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernels import selective_scan
 from workbench.attacks.in_pixels import margins
+from workbench.kernels import selective_scan
 from workbench.methods.sensitivity.subject import PARAMETERS, Case, Subject, row_rms
 from workbench.trace import record
 
