@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from workbench.methods.method import BootstrapConfig
+from workbench.methods.method import IntervalConfig
 
 METHODS = {
     "saliency": "|gradient| of the logit, summed over colours",
@@ -19,7 +19,7 @@ METHODS = {
 
 
 @dataclass(frozen=True)
-class AttributionConfig(BootstrapConfig):
+class AttributionConfig(IntervalConfig):
     """How an attribution is made and checked.
 
     Attributes:

@@ -5,7 +5,7 @@ Grad-CAM works on every family because a layer's tokens are brought to the grid 
 geometry (`workbench.geometry.as_map`).
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from workbench.methods.method import Partial
 from workbench.methods.scan_maps.published_views import class_maps, quirks
 from workbench.models import backbone_of
 from workbench.results import Attribution
-from workbench.statistics import mean
+from workbench.statistics import Sample
 
 _CLASS_MAPS = {"raw-attention": "raw", "rollout": "rollout", "mamba-attribution": "attribution"}
 
@@ -327,7 +327,7 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
     for key in ("infidelity", "sensitivity"):
         if np.isfinite(measured[key]).any():
             values[key] = (measured[key].astype(np.float64), "")
-    draws = {key: getattr(config, key) for key in ("confidence", "resamples", "seed")}
+    sample = Sample(config.confidence)
     meta = {
         **meta,
         "config": asdict(config),
@@ -338,7 +338,7 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
         "targets": measured["target"].tolist(),
         "probabilities": measured["probability"].tolist(),
         "numbers": {
-            key: replace(mean(value[np.isfinite(value)], **draws), unit=unit).as_dict()
+            key: sample.mean(value[np.isfinite(value)], unit)
             for key, (value, unit) in values.items()
         },
     }

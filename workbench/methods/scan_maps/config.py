@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from workbench.methods.method import BootstrapConfig
+from workbench.methods.method import IntervalConfig
 
 PUBLISHED = ("QK", "QwKw", "w")
 """Views as VMamba's figures have them; see `mixing.hidden_attention.VIEWS`."""
 
 
 @dataclass(frozen=True)
-class ScanMapsConfig(BootstrapConfig):
+class ScanMapsConfig(IntervalConfig):
     """What is asked of the scans.
 
     Attributes:
