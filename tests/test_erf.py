@@ -16,7 +16,8 @@ from workbench.images import Batch
 from workbench.methods.erf import metrics as erf_numbers
 from workbench.methods.erf.config import ErfConfig
 from workbench.methods.erf.display import display
-from workbench.methods.erf.measure import gradient, split_gradients
+from workbench.methods.erf.figure import caption
+from workbench.methods.erf.measure import gradient, size_of, split_gradients
 from workbench.methods.method import Partial
 from workbench.models.vim import Vim
 from workbench.models.vmamba import SS2D, VMamba
@@ -487,3 +488,33 @@ def test_intervals_shrink_with_images_and_need_ten_of_them() -> None:
     few = erf_numbers.estimates(maps[:9], np.ones(9), (15.5, 15.5), values, 200, 0.95)
     assert {name: number.value for name, number in few.items()} == values
     assert all(number.low is None for number in few.values())
+
+
+def test_a_residual_branch_that_starts_at_zero_is_named() -> None:
+    images = torch.randn(1, 3, 64, 64)
+    shut, free = (
+        timm.create_model("resnet18", zero_init_last=zero).eval() for zero in (True, False)
+    )
+    assert result_of(shut, images).meta["closed_branches"] == 8  # one for each block
+    assert result_of(free, images).meta["closed_branches"] == 0
+    drawn = result_of(shut, images)
+    drawn.meta.update(model="resnet18", facts={}, images={"source": "noise"})
+    assert "8 branches are closed" in caption([drawn])
+
+
+def test_the_negative_part_can_be_dropped_after_the_colours_and_openerf_asks_for_it() -> None:
+    g = torch.tensor([[[[1.0, 1.0]], [[-3.0, 1.0]], [[1.0, -1.0]]]])
+    assert size_of(g, "relu").tolist() == [[[2, 2]]] and size_of(g, "sum-relu").tolist() == [
+        [[0, 1]]
+    ]
+    x = torch.randn(1, 3, 64, 64)
+    # the network of the published rule: patches are embedded, so the unit is above and left
+    for name, cell in (("vit_tiny_patch16_224", [1, 1]), ("resnet18", [1, 1])):
+        model = timm.create_model(name, **({"img_size": 64} if "vit" in name else {})).eval()
+        result = result_of(model, x, preset="openerf")
+        assert result.meta["cell"] == cell and result.meta["protocol"]["measure"] == "sum-relu"
+        score = model.forward_features(leaf := x.clone().requires_grad_())
+        unit = score[0, 1 + 4 + 1] if "vit" in name else score[0, :, 1, 1]
+        (expected,) = torch.autograd.grad(unit.sum(), leaf)
+        expected = expected[0].sum(dim=0).clamp(min=0)
+        assert np.allclose(result.maps[0], expected, atol=1e-6 * float(expected.max()))

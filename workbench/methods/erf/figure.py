@@ -105,8 +105,9 @@ def draw(results: Sequence[Erf], columns: int | None = None) -> Figure:
             for result, ax in zip(row, line, strict=False):
                 image = _panel(ax, shown(result), tuple(result.meta["centre"]))
                 ax.set_title(label(result, "\n"))
+                alive = "shortcut only\n" if result.meta.get("closed_branches") else ""
                 ax.set_xlabel(
-                    f"A50 {with_interval(result, 'A50')}\nr50 {with_interval(result, 'r50')}"
+                    f"{alive}A50 {with_interval(result, 'A50')}\nr50 {with_interval(result, 'r50')}"
                 )
         _colour_bar(figure, image, axes, transforms.pop())
     plt.close(figure)
@@ -221,4 +222,9 @@ def caption(results: Sequence[Erf]) -> str:
             f"{label(result)}: {height} x {width} px, unit "
             f"{tuple(meta['cell'])} of {rows} x {columns}, images: {meta['images']['source']}."
         )
+        if meta.get("closed_branches"):
+            lines.append(
+                f"{label(result)}: {meta['closed_branches']} branches are closed by a scale of "
+                "zero (zero-init), so the field is that of the shortcuts around them."
+            )
     return "\n".join(lines) + "\n"

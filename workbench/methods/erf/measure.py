@@ -107,7 +107,8 @@ def size_of(g: Tensor, measure: str) -> Tensor:
 def measure(model: nn.Module, batch: Batch, config: ErfConfig) -> Partial:
     """Maps of a batch: `maps` (n, h, w) float32 and `split:<route>` alike.
 
-    Constants: `cells`, `cell` and `centre` of the unit, and the `routes` in their order.
+    Constants: `cells`, `cell` and `centre` of the unit, the `routes` in their order, and the number
+    of branches `closed` by a scale of zero.
     """
     config = protocol(config, model)
     found, place = gradient(model, batch.tensor, config)
@@ -121,7 +122,15 @@ def measure(model: nn.Module, batch: Batch, config: ErfConfig) -> Partial:
         "pictures": batch.pictures if 0 in batch.indices else batch.pictures[:0],
         **{f"split:{route}": maps for route, maps in splits.items()},
     }
-    return Partial(arrays, {**place, "routes": list(splits)})
+    return Partial(arrays, {**place, "routes": list(splits), "closed": closed_branches(model)})
+
+
+def closed_branches(model: nn.Module) -> int:
+    """How many norms and layer scales are zero in every channel, as residual branches start that
+    are to begin with the shortcut alone (zero-init): nothing passes them, forward or backward.
+    """
+    scales = (p for name, p in model.named_parameters() if not name.endswith("bias"))
+    return sum(p.ndim == 1 and p.numel() > 1 and not p.any() for p in scales)
 
 
 def weights_of(maps: np.ndarray, config: ErfConfig) -> np.ndarray:
@@ -177,6 +186,7 @@ def combine(measured: Partial, config: ErfConfig, meta: dict) -> Erf:
         "cells": list(place["cells"]),
         "cell": list(place["cell"]),
         "centre": list(centre),
+        "closed_branches": place.get("closed", 0),
         "images_used": int(good.sum()),
         "intervals_from": FEWEST.get(settled.measure),
         "images_without_map": int((~good).sum()),
