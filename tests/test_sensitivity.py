@@ -353,6 +353,15 @@ def test_a_view_needs_the_agreement_of_all_conventions() -> None:
     assert weak["views"] == {"gradient": "nothing"} and weak["verdict"] == "undecided"
 
 
+def test_a_verdict_that_one_convention_alone_decides_names_it() -> None:
+    flipping = (
+        np.full((60, 3), 0.1) * [1, 1, 4] * np.random.default_rng(0).uniform(0.9, 1.1, (60, 1))
+    )
+    arrays = {"clean": np.ones(60), "flipping": flipping}
+    (weak, *_) = claims(arrays, {}, [], Sample(0.95), True)
+    assert weak["verdict"] == "supported" and weak["reason"] == "by the convention linf alone"
+
+
 @pytest.mark.parametrize(
     ("fall", "says"), [(0.5, "for"), (-0.5, "against"), (0.05, "nothing"), (-0.05, "nothing")]
 )

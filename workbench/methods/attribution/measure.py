@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from workbench.geometry import as_map, stages
 from workbench.hooks import hooks
 from workbench.images import Batch
-from workbench.methods.attribution import faithfulness
+from workbench.methods.attribution import faithfulness, randomisation
 from workbench.methods.attribution.config import METHODS, AttributionConfig
 from workbench.methods.method import Partial
 from workbench.methods.scan_maps.published_views import class_maps, quirks
@@ -234,7 +234,7 @@ def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> Partia
         maps: (n, h, w) float32, signed sum over colours; target (n); probability (n) of it;
         deletion, insertion: (n, 4, fractions + 1), the probability of the target while pixels go
         or come, by this map and by the maps of `faithfulness.REFERENCES`, or empty; infidelity and
-        sensitivity (n), nan where they are left out.
+        sensitivity (n) and randomised (n, `randomisation.SHARES`), nan where they are left out.
     """
     x = batch.tensor
     targets = targets_of(model, batch, config)
@@ -252,6 +252,7 @@ def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> Partia
         "insertion": np.empty((0,), np.float32),
         "infidelity": np.full(count, np.nan, np.float32),
         "sensitivity": np.full(count, np.nan, np.float32),
+        "randomised": np.full((count, len(randomisation.SHARES)), np.nan, np.float32),
     }
     if config.faithfulness:
         base = faithfulness.baseline(model, x, config.baseline)
@@ -259,6 +260,12 @@ def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> Partia
             model, x, maps, targets, base, config.fractions, config.seed, batch.indices
         )
         arrays["deletion"], arrays["insertion"] = curves
+    if config.randomisation:
+
+        def mapped(other: nn.Module) -> Tensor:
+            return explain(other, x, targets, config).sum(dim=1)
+
+        arrays["randomised"] = randomisation.similarity(model, maps, mapped, config.seed)
     if config.perturbations:
         for i in range(count):
             own = slice(i, i + 1)
@@ -327,6 +334,9 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
     for key in ("infidelity", "sensitivity"):
         if np.isfinite(measured[key]).any():
             values[key] = (measured[key].astype(np.float64), "")
+    for share, alike in zip(randomisation.SHARES, measured["randomised"].T, strict=True):
+        if np.isfinite(alike).any():
+            values[f"randomised {share:.0%}"] = (alike.astype(np.float64), "correlation")
     sample = Sample(config.confidence)
     meta = {
         **meta,

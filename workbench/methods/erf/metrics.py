@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import expit, logit
 
 from workbench.statistics import Number, groups, jackknife
 
@@ -203,7 +202,7 @@ UNITS = {
     "column_share": "% of map",
 }
 
-FEWEST = {"abs": 10, "relu": 25, "sum-relu": 25, "square": 25}
+FEWEST = {"abs": 10, "relu": 25, "sum-relu": 25, "square": 50}
 """Images from which on numbers are estimates with intervals, by measure: the more a map is made of
 single bright pixels, the more images. Signed maps never have any: their noise, made positive after
 the mean, is no bias of order 1/n."""
@@ -251,10 +250,9 @@ def estimates(
     def features(p: np.ndarray) -> np.ndarray:
         squares, sets = _squares(p, centre), _sets(p)
         found = _numbers(p, centre, squares, sets)
-        shares = np.concatenate([squares[0], sets[0][counts - 1]]).clip(1e-9, 1 - 1e-9)
         with np.errstate(divide="ignore"):
             logarithms = np.log([found[name] for name in _LOGARITHMS])
-        return np.concatenate([logarithms, logit(shares)])
+        return np.concatenate([logarithms, squares[0], sets[0][counts - 1]])
 
     whole = features(np.abs(total))
     left_out = np.array([features(np.abs(total - own)) for own in sums])
@@ -269,7 +267,7 @@ def estimates(
             at = _LOGARITHMS.index(name)
             return np.exp(middle[at] + np.array([0, -1, 1]) * half[at]).tolist()
         (at, areas), share = curves[name[0]], float(name[1:]) / 100
-        bounds = (expit((middle + side * half)[at]) for side in (0, 1, -1))
+        bounds = ((middle + side * half)[at] for side in (0, 1, -1))
         return [100 * _reached(shares, areas, share) / total.size for shares in bounds]
 
     names = (*_LOGARITHMS, *(f"{kind}{t * 100:.0f}" for kind in "rA" for t in _AREAS))

@@ -81,9 +81,18 @@ def judged(claim: str, own: Sequence[dict[str, Any]], images: int, trained: bool
         reason = "the weights are random, and ranks before training are no evidence"
     elif own and few:
         reason = f"fewer than {FEWEST} images decide nothing"
+    found = "undecided" if few or not trained else verdict(views.values())
+    decisive = [
+        {entry.get("convention", "") for entry in own if entry["view"] == view}
+        for view, says in views.items()
+        if says != "nothing"
+    ]
+    if found != "undecided" and all(len(one) == 1 and "" not in one for one in decisive):
+        names = ", ".join(sorted(set.union(*decisive)))
+        reason = f"by the convention {names} alone"
     return {
         "claim": claim,
-        "verdict": "undecided" if few or not trained else verdict(views.values()),
+        "verdict": found,
         "reason": reason,
         "views": views,
         "comparisons": list(own),
@@ -114,9 +123,17 @@ def _agreed(entries: Sequence[dict], view: str) -> str:
 
 
 def comparison(
-    claim: str, view: str, what: str, values: np.ndarray, unit: str, sample: Sample
+    claim: str,
+    view: str,
+    what: str,
+    values: np.ndarray,
+    unit: str,
+    sample: Sample,
+    convention: str = "",
 ) -> dict[str, Any]:
     """The mean over images (n,) of what is positive where it speaks for a claim, and its p value.
+
+    convention: of what a relative change of one size is, where the number depends on it.
 
     p is of both sides: that the mean is not beyond the smallest effect of the unit.
     """
@@ -127,7 +144,8 @@ def comparison(
     return {
         "claim": claim,
         "view": view,
-        "what": what,
+        "what": f"{what}, {convention}" if convention else what,
+        "convention": convention,
         "p": float(min(1.0, p)),
         "smallest": SMALLEST[unit],
         **sample.mean(values, unit),
@@ -143,8 +161,8 @@ def _weak(
     found = []
 
     def above(view: str, name: str, values: np.ndarray, unit: str, convention: str = "") -> None:
-        what = f"{name} above delta" + (f", {convention}" if convention else "")
-        found.append(comparison(WEAK, view, what, values, unit, sample))
+        what = f"{name} above delta"
+        found.append(comparison(WEAK, view, what, values, unit, sample, convention))
 
     if "gradient" in arrays:
         shares = shares_of(arrays["gradient"][:, LOSSES.index("margin")], entries)
