@@ -1,18 +1,19 @@
 """The app's logic without a browser: a click is simulated by the state that it leaves."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from workbench import ResolutionConfig, erf, resolution
+from workbench import ResolutionConfig, resolution
 from workbench.app import resolution_measure
 from workbench.app.class_names import class_names
 from workbench.app.session import Spec
 from workbench.images import open_images
-from workbench.runner import joined, parts, run
+from workbench.runner import joined, parts
 from workbench.weights import create_model, facts_of
 
 APP = str(Path(__file__).parents[1] / "workbench" / "app" / "main.py")
@@ -44,22 +45,22 @@ def command(app: AppTest) -> str:
     return app.code[0].value
 
 
-def test_first_visit_says_that_weights_are_random_and_measures_nothing(app):
+def test_first_visit_measures_the_middle_and_says_what_it_found(app):
     fine(app.run())
     assert any("Random (untrained) weights" in text.value for text in app.markdown)
-    assert not app.code and not app.table
+    share = app.table[0].value.iloc[1, 1]
+    said = next(text.value for text in app.markdown if text.value.startswith("Half of what"))
+    assert float(re.findall(r"[\d.]+", said)[0]) == pytest.approx(float(share.split()[0]), abs=0.51)
+    assert "--position 2,2" in command(app)
 
 
-def test_first_visit_shows_the_stored_example_of_what_is_chosen(app, tmp_path):
-    model = create_model("vmamba_nano")
-    facts = {"model": "vmamba_nano", "weights": "random", "weights_label": "random", "licence": ""}
-    config = erf.Config(resamples=10)
-    run(erf, model, open_images("samples", 2), config, facts=facts).save(tmp_path / "erf.npz")
+def test_first_visit_compares_three_trained_networks(app, monkeypatch):
+    monkeypatch.delenv("VSSM_WEIGHTS")
     fine(app.run())
-    assert any("stored example" in caption.value for caption in app.caption)
-    assert "[" in app.table[0].value.iloc[0, 1]
-    app.selectbox(key="image").set_value("coffee.jpg").run()
-    assert not fine(app).table
+    assert app.multiselect(key="beside").value == ["vim_nano", "resnet_nano"]
+    assert len(command(app).splitlines()) == 3
+    said = next(text.value for text in app.markdown if text.value.startswith("Half of what"))
+    assert said.count("%") == 3
 
 
 def test_click_measures_the_cell_under_it_and_goes_to_the_url(app):
@@ -144,7 +145,7 @@ def test_model_without_a_scan_says_that_it_cannot_be_split(app):
 
 
 def test_two_models_share_the_place_and_each_has_its_own_cell(app):
-    app.query_params.update(second="vim_nano", position="0.1,0.6")
+    app.query_params.update(second="vim_nano", position="0.1,0.6")  # of an earlier version
     fine(app.run())
     lines = command(app).splitlines()
     assert "vmamba_nano" in lines[0] and "--position 0,2" in lines[0]

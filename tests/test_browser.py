@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from workbench import erf
+from workbench.images import open_images, preprocessing_for
+from workbench.methods.erf import interactive
 from workbench.results import load
+from workbench.runner import run
+from workbench.weights import create_model
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
@@ -125,15 +130,17 @@ def cell(tab, row: int, column: int, grid: str = "4 x 4") -> None:
     sync_api.expect(text).to_be_visible(timeout=PATIENCE)
 
 
-def click(tab, row: float, column: float) -> None:
+def place_in(tab, row: float, column: float) -> dict:
     box = photograph(tab).bounding_box()
-    place = {"x": box["width"] * column, "y": box["height"] * row}
-    photograph(tab).click(position=place)
+    return {"x": box["width"] * column, "y": box["height"] * row}
+
+
+def click(tab, row: float, column: float) -> None:
+    photograph(tab).click(position=place_in(tab, row, column))
 
 
 def test_click_and_arrow_key_change_the_map(visit):
     tab = visit("size=64")
-    sync_api.expect(tab.get_by_text("Click anywhere on the photograph")).to_be_visible()
     click(tab, 0.1, 0.9)
     cell(tab, 0, 3)
     first = field(tab).get_attribute("src")
@@ -143,6 +150,62 @@ def test_click_and_arrow_key_change_the_map(visit):
     assert re.search(r"position=0\.(59|60)\d+%2C0\.(29|30)\d+", tab.url)
     photograph(tab).press("ArrowUp")
     cell(tab, 1, 1)
+
+
+def test_the_field_follows_the_mouse(visit):
+    """Over either picture, in less than a frame, and a click keeps what is seen."""
+    tab = visit("size=64&model=resnet_nano&weights=random&stage=3")
+    tab.wait_for_selector(".pair[data-left='0']")
+    sync_api.expect(tab.get_by_text("Cell 2, 2 of 4 x 4. Move")).to_be_visible()
+    sheet = tab.locator("canvas.map")
+    seen = {}
+    for row, column in ((0.1, 0.9), (0.6, 0.3)):
+        photograph(tab).hover(position=place_in(tab, row, column))
+        tab.get_by_text(f"Cell {int(4 * row)}, {int(4 * column)} of 4 x 4.").wait_for()
+        seen[row] = sheet.evaluate("(one) => one.toDataURL()")
+    assert seen[0.1] != seen[0.6]
+    took = photograph(tab).evaluate(
+        """(photo) => {
+          const box = photo.getBoundingClientRect(), started = performance.now();
+          for (let i = 0; i < 100; i++)
+            photo.parentElement.dispatchEvent(new PointerEvent("pointermove",
+              { clientX: box.left + box.width * i / 100, clientY: box.top + 1, bubbles: true }));
+          return (performance.now() - started) / 100;
+        }"""
+    )
+    assert took < 16  # ms
+    click(tab, 0.6, 0.3)
+    tab.mouse.move(5, 5)
+    sync_api.expect(tab.get_by_text("Cell 2, 1 of 4 x 4. Move the mouse, click")).to_be_visible()
+    sync_api.expect(sheet).to_be_hidden()
+    sync_api.expect(field(tab)).to_be_visible()
+
+
+def test_a_page_of_its_own_needs_no_server(browser, tmp_path):
+    model = create_model("resnet_nano", "random")
+    config = erf.Config(stage=3, resamples=10)
+    facts = {"model": "resnet_nano", "weights": "random", "weights_label": "random", "licence": ""}
+    images, size = open_images("samples", 1), preprocessing_for(model, 64)
+    result = run(erf, model, images, config, preprocessing=size, facts=facts)
+    file = tmp_path / "page.html"
+    file.write_text(interactive.page([result, result], [model, model]))
+    assert file.stat().st_size < 5e6
+    tab, errors = browser.new_page(), []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto(file.as_uri())
+    tab.wait_for_selector(".pair[data-left='0']")
+    photos = tab.locator("img.photo")
+    box = photos.first.bounding_box()
+    photos.first.hover(position={"x": 0.9 * box["width"], "y": 0.1 * box["height"]})
+    for i in (0, 1):  # both panels follow
+        sync_api.expect(tab.locator("#panel-0, #panel-1").nth(i)).to_contain_text(
+            "Cell 0, 3 of 4 x 4"
+        )
+    photos.first.click(position={"x": 0.1 * box["width"], "y": 0.9 * box["height"]})
+    tab.mouse.move(1, 1)
+    sync_api.expect(tab.locator("#panel-1")).to_contain_text("Cell 3, 0 of 4 x 4")
+    assert errors == []
+    tab.close()
 
 
 def test_deep_link_opens_what_was_shared(visit):
@@ -156,7 +219,6 @@ def test_bad_deep_link_falls_back(visit):
     tab = visit("size=65&model=nonsense&stage=7&position=here")
     sync_api.expect(tab.get_by_role("combobox", name="Model").first).to_have_value("vmamba_nano")
     tab.wait_for_function("!location.search.includes('nonsense')")
-    sync_api.expect(tab.get_by_text("Click anywhere on the photograph")).to_be_visible()
 
 
 def test_two_tabs_keep_their_own_places(visit):
@@ -168,18 +230,24 @@ def test_two_tabs_keep_their_own_places(visit):
     assert field(one).get_attribute("src") != field(two).get_attribute("src")
 
 
+def export(tab, name: str):
+    """Click on a file of the export menu; gives the download."""
+    button = tab.get_by_role("button", name=name)
+    if not button.is_visible():
+        tab.get_by_role("button", name="Export").first.click()
+    with tab.expect_download() as found:
+        button.click()
+    return found.value
+
+
 def test_downloads_are_files_that_open(visit, tmp_path):
     tab = visit("size=64&position=0.5,0.5")
     cell(tab, 2, 2)
-    with tab.expect_download() as data:
-        tab.get_by_role("button", name="Data (NPZ)").click()
-    data.value.save_as(tmp_path / "erf.npz")
+    export(tab, "Data (NPZ)").save_as(tmp_path / "erf.npz")
     with np.load(tmp_path / "erf.npz") as arrays:
         assert arrays["map"].shape == (64, 64)
         assert arrays["map"].sum() == pytest.approx(1)
-    with tab.expect_download() as figure:
-        tab.get_by_role("button", name="Figure (PDF)").click()
-    figure.value.save_as(tmp_path / "erf.pdf")
+    export(tab, "Figure (PDF)").save_as(tmp_path / "erf.pdf")
     assert (tmp_path / "erf.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -217,9 +285,7 @@ def test_resolution_measures_point_by_point_and_keeps_them(visit, tmp_path):
     name = "Divergence (nats) against image size, of resnet_nano"
     chart = tab.get_by_label(name, exact=True)
     sync_api.expect(chart).to_be_visible()
-    with tab.expect_download() as data:
-        tab.get_by_role("button", name="Data (NPZ)").click()
-    data.value.save_as(tmp_path / "resolution.npz")
+    export(tab, "Data (NPZ)").save_as(tmp_path / "resolution.npz")
     with np.load(tmp_path / "resolution.npz") as arrays:
         assert arrays["sizes"].tolist() == [32, 64]
     tab.get_by_text("constant", exact=True).click()
@@ -265,14 +331,10 @@ def test_results_opens_stored_and_dropped_files(visit, tmp_path):
     both = "vim_nano, end of training, vim_nano, epoch 0"
     sync_api.expect(figure(tab, both)).to_be_visible()
     assert tab.url.count("result=") == 2
-    with tab.expect_download() as picture:
-        tab.get_by_role("button", name="Figure (PNG)").click()
-    picture.value.save_as(tmp_path / "erf.png")
+    export(tab, "Figure (PNG)").save_as(tmp_path / "erf.png")
     with Image.open(tmp_path / "erf.png") as opened:
         assert opened.format == "PNG" and opened.width > 500
-    with tab.expect_download() as data:
-        tab.get_by_role("button", name="Data of vim_nano, epoch 0 (NPZ)").click()
-    data.value.save_as(tmp_path / "erf.npz")
+    export(tab, "Data of vim_nano, epoch 0 (NPZ)").save_as(tmp_path / "erf.npz")
     given, stored = load(tmp_path / "erf.npz"), load(EXAMPLES / "training" / STORED[1])
     assert given.meta == stored.meta and given.map.tobytes() == stored.map.tobytes()
 

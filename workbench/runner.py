@@ -219,7 +219,7 @@ def _run(
 
     def share() -> dict[int, _Chunk]:
         try:
-            with _alone(model), _frozen_eval(model, where):
+            with _alone(model), frozen_eval(model, where):
                 return _measure(work, parts, store, report)
         finally:
             if store:
@@ -529,7 +529,7 @@ def _alone(model: nn.Module) -> threading.RLock:
 
 
 @contextmanager
-def _frozen_eval(model: nn.Module, device: torch.device) -> Iterator[None]:
+def frozen_eval(model: nn.Module, device: torch.device) -> Iterator[None]:
     """The model on `device`, in eval mode, parameters without gradient; afterwards as before."""
     home = _home(model).device
     training = {module: module.training for module in model.modules()}

@@ -7,7 +7,7 @@ import streamlit as st
 from workbench.app import erf_measure, erf_panels, session, sidebar
 from workbench.app.click_map import Place
 from workbench.app.erf_panels import Panel
-from workbench.app.files import files, show_command
+from workbench.app.files import files
 from workbench.app.measure import command, measure, measure_once
 from workbench.app.place import place, remember
 from workbench.app.sidebar import Choice
@@ -37,14 +37,9 @@ def controls(choice: Choice) -> tuple[list[Panel], str]:
             bind="query-params",
             help=SPLIT,
         )
-        second, weights = sidebar.choose_model(
-            ["none", *sidebar.model_names()], "Second model", "second", width=210
-        )
+        beside = sidebar.choose_beside(choice.spec, choice.size)
         both = st.toggle("Before and after training", key="training", bind="query-params")
-    specs = [choice.spec]
-    if second != "none":
-        specs.append(sidebar.spec(second, weights, choice.spec.seed, choice.size))
-    panels = []
+    specs, panels = [choice.spec, *beside], []
     for spec in specs:
         number = int(stage)
         if number == count:  # the last stage of one model beside the last of the other
@@ -85,42 +80,37 @@ def fields(choice: Choice, images: Images) -> None:
     panels, split = controls(choice)
     if any(panel.spec.random for panel in panels):
         st.markdown(RANDOM)
-    if at is not None:
-        session.warm_up()
+    session.warm_up()
     asked = (at, panels, split)
-    samples = at is not None and st.session_state.get("samples") == asked
+    samples = st.session_state.get("samples") == asked
+    finding = st.empty()
     found = []
     commands: list[str] = []
     columns = st.columns(len(panels), gap="medium")
     for i, (panel, column) in enumerate(zip(panels, columns, strict=True)):
         with column, session.sentences():
-            result = erf_measure.example(choice, panel.stage) if at is None and i == 0 else None
-            if at is not None:
-                config = erf_measure.config_at(panel.spec, panel.stage, at, split)
-                known = st.session_state.get("over_samples", {}) if samples else {}
-                result = known.get((panel.spec, config))
-                if result is None:
-                    with st.spinner("Measuring ..."):
-                        result = measure_once(panel.spec, "erf", images.fingerprint, config, images)
-                shown = ["samples" if samples else session.picture(images)]
-                commands.append(
-                    command("erf", panel.spec.words, ["--images", *shown], panel.spec.size, config)
-                )
+            config = erf_measure.config_at(panel.spec, panel.stage, at, split)
+            known = st.session_state.get("over_samples", {}) if samples else {}
+            result = known.get((panel.spec, config))
+            if result is None:
+                with st.spinner("Measuring ..."):
+                    result = measure_once(panel.spec, "erf", images.fingerprint, config, images)
+            shown = ["samples" if samples else session.picture(images)]
+            commands.append(
+                command("erf", panel.spec.words, ["--images", *shown], panel.spec.size, config)
+            )
             erf_panels.pictures(panel, images, result, remember, f"click-{i}")
-            found += [result] if result else []
+            found.append(result)
     if not found:
         return
-    if at is None:
-        st.caption("A stored example; click on the photograph to measure.")
-        commands = [show_command([erf_measure.example_file()])]
+    finding.markdown(erf_panels.finding(found))
     for result in found:
         erf_panels.routes(result)
-    if at is not None:
-        st.button(
-            f"All {len(open_images('samples'))} sample images",
-            help="The mean over all sample images, with intervals.",
-            on_click=lambda: st.session_state.update(wanted=asked),
-        )
+    st.button(
+        f"All {len(open_images('samples'))} sample images",
+        help="The mean over all sample images, with intervals.",
+        on_click=lambda: st.session_state.update(wanted=asked),
+    )
     erf_panels.numbers(found)
     files(found, commands)
 
@@ -139,8 +129,8 @@ def below(choice: Choice | None) -> None:
 
 st.header("Effective receptive field", anchor=False)
 st.markdown(
-    "Which pixels does one output unit depend on? Click on the photograph: the map shows the size "
-    "of the unit's gradient at every pixel."
+    "Which pixels does one output unit depend on? Move the mouse: the maps show its gradient at "
+    "every pixel. A click measures."
 )
 if wanted := st.session_state.pop("wanted", None):
     session.warm_up()

@@ -1,7 +1,5 @@
 """What the page about receptive fields asks of the engine, remembered between clicks."""
 
-from pathlib import Path
-
 import streamlit as st
 import torch
 
@@ -9,10 +7,8 @@ from workbench.app import session
 from workbench.app.click_map import Place
 from workbench.app.repository import beside_the_model
 from workbench.app.session import Spec
-from workbench.app.sidebar import Choice
 from workbench.geometry import Grid, feature_map, grid_of, resolve_position, stages
 from workbench.methods.erf import ErfConfig
-from workbench.results import Erf, load
 
 
 @beside_the_model
@@ -35,25 +31,3 @@ def config_at(spec: Spec, stage: int, place: Place, split: str) -> ErfConfig:
     size = (spec.size, spec.size)
     cell = resolve_position(f"{place[0]:.6f},{place[1]:.6f}", grid(spec, stage), size)
     return ErfConfig(stage=stage, position=f"{cell[0]},{cell[1]}", split=split, seed=spec.seed)
-
-
-def example_file() -> Path:
-    return session.results_folder() / "erf.npz"
-
-
-def example(choice: Choice, stage: int) -> Erf | None:
-    """The stored result, if it shows the model, weights, stage, size and image that are chosen."""
-    path = example_file()
-    if choice.images is None or not path.is_file():
-        return None
-    result, spec = load(path), choice.spec
-    if not isinstance(result, Erf):
-        return None
-    facts = result.meta["facts"]
-    same = (
-        (facts.get("model"), facts.get("weights")) == (spec.model, spec.weights)
-        and result.map.shape == (spec.size, spec.size)
-        and result.meta["config"]["stage"] in (stage, None)
-        and result.meta["images"]["names"][0] == choice.images.names[0]
-    )
-    return result if same else None

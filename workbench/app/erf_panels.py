@@ -1,19 +1,23 @@
 """The parts of the page about receptive fields: pictures and numbers."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import streamlit as st
 
-from workbench.app import overlay, session
+from workbench.app import cells, erf_measure, session
 from workbench.app.click_map import Place, click_map
-from workbench.app.session import Spec
+from workbench.app.session import Spec, plain
+from workbench.figures import overlay
 from workbench.figures.label import label
 from workbench.images import Images
 from workbench.methods.erf.figure import with_interval
 from workbench.results import Erf
 
-HINT = "Click anywhere on the photograph: the receptive field of that place appears here."
+SHARP = 448  # pixels; photographs are shown so whatever the model sees
+MOVE = "Move the mouse, click, or use the arrow keys."
+HEADLINES = 5
 MEANING = {
     "r50": "area of the smallest square around the unit that holds half of the map",
     "A50": "area of the smallest set of pixels, wherever they lie, that holds half of the map",
@@ -36,25 +40,20 @@ class Panel(NamedTuple):
 def pictures(
     panel: Panel,
     images: Images,
-    result: Erf | None,
+    result: Erf,
     on_place: Callable[[Place], None],
     key: str,
 ) -> None:
-    """The photograph to click on, and the map or where it will be."""
+    """The photograph to click on, and the map."""
     spec, stage = panel
+    preprocessing, image = session.preprocessing(spec), images.load(0)
+    picture = preprocessing.picture(image)
+    # The same part of the image, sharp for the eye.
+    sharp = replace(preprocessing, size=(SHARP, SHARP)).picture(image)
+    grid = erf_measure.grid(spec, stage)
+    hovered = cells.offered(spec, stage, images.fingerprint, picture, grid)
     st.markdown(f"**{spec.model}**  \n:small[{spec.label}, stage {stage}, {spec.size} px]")
-    picture = session.preprocessing(spec).picture(images.load(0))
-    if result is None:
-        click_map(
-            key,
-            on_place,
-            photo=overlay.data_url(picture),
-            photo_alt=f"{images.names[0]} as the model sees it",
-            below="Click, or use the arrow keys.",
-            hint=HINT,
-        )
-        return
-    photo, heat = overlay.pictures(result, picture)
+    veil, heat = overlay.pictures(result)
     (rows, columns), (row, column) = result.meta["cells"], result.meta["cell"]
     y, x = result.meta["centre"]
     used, transform = result.meta["images_used"], result.meta["display"]
@@ -62,16 +61,32 @@ def pictures(
     click_map(
         key,
         on_place,
-        photo=photo,
+        photo=overlay.data_url(sharp),
+        veil=veil,
         photo_alt=f"{images.names[0]} with the receptive field over it",
         map=heat,
         map_alt=f"Receptive field of {spec.model}, {spec.label}, stage {stage}",
         bar=overlay.bar(transform),
         unit=f"gradient / its maximum (scale: {transform})",
-        below=f"{mean}Cell {row}, {column} of {rows} x {columns}. Click, or use the arrow keys.",
+        below=f"{mean}Cell {row}, {column} of {rows} x {columns}. {MOVE}",
         centre=((y + 0.5) / spec.size, (x + 0.5) / spec.size),
         step=(1 / rows, 1 / columns),
+        cells=hovered,
     )
+
+
+def finding(results: Sequence[Erf]) -> str:
+    """What the numbers say of the maps, in one sentence of markdown."""
+    names = [str(result.meta["facts"]["model"]) for result in results]
+    if len(set(names)) < len(names):
+        names = [label(result) for result in results]
+    shares = [f"{result.meta['numbers']['A50']['value']:.0f} %" for result in results]
+    if len(results) == 1:
+        return f"Half of what this unit sees lies in **{shares[0]}** of the picture."
+    listed = ", ".join(
+        f"**{share}** ({plain(name)})" for share, name in zip(shares, names, strict=True)
+    )
+    return f"Half of what the unit sees lies in {listed} of the picture."
 
 
 def routes(result: Erf) -> None:
@@ -90,16 +105,22 @@ def routes(result: Erf) -> None:
 
 
 def numbers(results: Sequence[Erf]) -> None:
-    """The numbers of all maps, with intervals where there are several images."""
-    table = {"number": [name.replace("_", " ") for name in MEANING]}
+    """The first numbers of all maps, with intervals where there are several images; all below."""
+    st.table(
+        _table(results, list(MEANING)[:HEADLINES]),
+        hide_index=True,
+        border="horizontal",
+        alt="Numbers of the receptive field",
+    )
+    with st.expander("All numbers, and what they say"):
+        table = _table(results, list(MEANING)) | {"what it says": list(MEANING.values())}
+        st.table(table, hide_index=True, border="horizontal", alt="All numbers")
+
+
+def _table(results: Sequence[Erf], names: list[str]) -> dict[str, list[str]]:
+    table = {"number": [name.replace("_", " ") for name in names]}
     for i, result in enumerate(results):
         title = label(result)
         title = f"{title} ({i + 1})" if title in table else title
-        table[title] = [with_interval(result, name) for name in MEANING]
-    alone = len(results) == 1  # otherwise there is no room for sentences
-    if alone:
-        table["what it says"] = list(MEANING.values())
-    st.table(table, hide_index=True, border="horizontal", alt="Numbers of the receptive field")
-    if not alone:
-        with st.expander("What the numbers say"):
-            st.table(MEANING, hide_header=True, border="horizontal", alt="What the numbers say")
+        table[title] = [with_interval(result, name) for name in names]
+    return table

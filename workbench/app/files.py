@@ -27,11 +27,13 @@ def files(results: Sequence[Result], commands: Sequence[str], key: str = "file")
     """
     pictures = figures.of(results[0].kind)
     sheets = list(pictures.sheets(results))
-    with st.container(horizontal=True):
+    with st.popover("Export"):
         for i, (title, data, name) in enumerate(
             [*_figures(sheets), *_tables(pictures.tables(results)), *_data(results)]
         ):
-            st.download_button(title, data, name, on_click="ignore", key=f"{key}-{i}")
+            st.download_button(
+                title, data, name, on_click="ignore", key=f"{key}-{i}", width="stretch"
+            )
     st.caption("The same from the command line:")
     st.code("\n".join(commands), language="bash", wrap_lines=True)
     with st.expander("What the figure shows"):

@@ -8,9 +8,10 @@ from urllib.parse import urlencode
 import numpy as np
 import streamlit as st
 
-from workbench.app import overlay, session
+from workbench.app import session
 from workbench.app.resolution_chart import axis, chart
 from workbench.app.sensitivity_chart import SHARE, shares
+from workbench.figures import overlay
 from workbench.images import SAMPLES
 from workbench.methods.erf.figure import shown
 from workbench.methods.scan_maps.figure import MEANING, is_signed, largest, site_title

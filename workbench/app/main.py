@@ -13,7 +13,7 @@ from workbench.app import link, sidebar
 
 st.set_page_config(page_title="vssm-workbench", layout="wide")
 # Streamlit's own margins push the pictures out of sight.
-st.html("<style>.stMainBlockContainer { padding: 2.5rem min(3rem, 4vw); }</style>")
+st.html("<style>.stMainBlockContainer { padding: 1.5rem min(3rem, 4vw); }</style>")
 PAGES = Path(__file__).parent
 pages = [
     st.Page(file, title=methods.title(name), url_path=name, default=name == "erf")

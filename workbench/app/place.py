@@ -4,9 +4,11 @@ import streamlit as st
 
 from workbench.app.click_map import Place
 
+MIDDLE = (0.5, 0.5)
 
-def place() -> Place | None:
-    """Where was clicked last, in fractions of the image; the URL knows it on the first visit."""
+
+def place() -> Place:
+    """Where was clicked last, in fractions of the image, at first as the URL says or the middle."""
     if "place" not in st.session_state:
         st.session_state["place"] = _read(st.query_params.get("position", ""))
     found = st.session_state["place"]
@@ -16,7 +18,7 @@ def place() -> Place | None:
         st.query_params.pop("position", None)
     elif st.query_params.get("position") != text:
         st.query_params["position"] = text
-    return found
+    return found or MIDDLE
 
 
 def _read(text: str) -> Place | None:

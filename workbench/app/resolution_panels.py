@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from workbench.app import overlay, resolution_measure
+from workbench.app import resolution_measure
 from workbench.app.class_names import class_names
 from workbench.app.resolution_chart import NUMBERS, axis, chart, written
 from workbench.app.resolution_measure import Task
+from workbench.figures import overlay
 from workbench.methods.erf.figure import shown, with_interval
 from workbench.methods.resolution.metrics import log_softmax
 from workbench.methods.resolution.sweep import Step

@@ -3,13 +3,14 @@
 import numpy as np
 import streamlit as st
 
-from workbench.app import overlay, scan_maps_measure, session, sidebar
+from workbench.app import scan_maps_measure, session, sidebar
 from workbench.app.click_map import click_map
 from workbench.app.files import files
 from workbench.app.measure import command, measure_once
 from workbench.app.place import place, remember
 from workbench.app.scan_walk import scan_walk
 from workbench.app.sidebar import Choice
+from workbench.figures import overlay
 from workbench.images import Images
 from workbench.methods.scan_maps import ScanMapsConfig
 from workbench.methods.scan_maps.figure import (
@@ -74,12 +75,9 @@ def controls(choice: Choice, images: Images, names: list[str]) -> ScanMapsConfig
         )
     st.caption(f"Layer {layer} is {session.plain(names[int(layer)])}. {VIEWS[view]}")
     with_D = bool(skip) and view in ("alpha", "contribution")
-    query, at = "centre", place()
-    if at is not None:
-        name = names[int(layer)]
-        cells = scan_maps_measure.layer_of(choice.spec, images.fingerprint, name, images).cells
-        row, column = (min(int(at[i] * cells[i]), cells[i] - 1) for i in (0, 1))
-        query = f"{row},{column}"
+    at, name = place(), names[int(layer)]
+    cells = scan_maps_measure.layer_of(choice.spec, images.fingerprint, name, images).cells
+    query = ",".join(str(min(int(at[i] * cells[i]), cells[i] - 1)) for i in (0, 1))
     return ScanMapsConfig(
         layer=layer, query=query, view=view, aggregate=aggregate, with_D=with_D, resamples=0
     )

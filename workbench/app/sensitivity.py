@@ -7,12 +7,13 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from workbench.app import overlay, sensitivity_measure, session, sidebar
+from workbench.app import sensitivity_measure, session, sidebar
 from workbench.app.class_names import class_names
 from workbench.app.files import files
 from workbench.app.measure import command
 from workbench.app.sensitivity_measure import QUANTITIES, Attack, Setting
 from workbench.app.sidebar import Choice
+from workbench.figures import overlay
 from workbench.images import Images
 from workbench.methods.sensitivity import SensitivityConfig
 

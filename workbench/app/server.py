@@ -10,6 +10,9 @@ import hmac
 import os
 import secrets
 import socket
+import threading
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
@@ -17,9 +20,12 @@ import streamlit as st
 from starlette.datastructures import URL
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from workbench.process import prepare
 
 LOCAL = ("localhost", "127.0.0.1")
 TOKEN = "VSSM_TOKEN"
@@ -74,11 +80,26 @@ def make(address: str, port: int, token: str | None) -> st.App:
     if token is not None:
         # cookies do not tell ports apart
         middleware.append(Middleware(AskForToken, token=token, cookie=f"vssm-token-{port}"))
-    return st.App(Path(__file__).with_name("main.py"), middleware=middleware)
+    return st.App(
+        Path(__file__).with_name("main.py"),
+        routes=[Route("/_cells/{key}", _cells)],
+        middleware=middleware,
+    )
+
+
+def _cells(request: Request) -> Response:
+    from workbench.app import cells  # the page has imported it; the server starts without torch
+
+    return cells.answer(request)
 
 
 def new_token() -> str:
     return secrets.token_urlsafe(24)
+
+
+def _warm_up() -> None:
+    with suppress(ImportError):
+        import_module("kernels.cpu").warm_up()
 
 
 def main() -> None:
@@ -88,6 +109,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8501)
     given = parser.parse_args()
     token = os.environ.pop(TOKEN, None)
+    prepare()  # before torch is imported
+    for module in ("app.measure", "figures.overlay"):  # now: no page waits for torch and timm
+        import_module(f"workbench.{module}")
+    threading.Thread(target=_warm_up, daemon=True).start()
     make(given.address, given.port, token).run(
         config={
             "server.address": given.address,

@@ -1,7 +1,6 @@
 """The sidebar, the same on every page: a model, its weights, an image, all in the URL."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import streamlit as st
 import timm
@@ -18,6 +17,8 @@ BASELINES = (
     "swin_tiny_patch4_window7_224",
     "deit_small_patch16_224",
 )
+FIRST = ("vmamba_nano", "vim_nano", "resnet_nano")
+"""What a first visit compares: four directions, two, and a convolutional network."""
 OWN_SIZE = "the model's own"
 SIZES = [OWN_SIZE, *(str(size) for size in range(64, 513, 32))]
 UPLOAD = "a file of mine"
@@ -67,27 +68,45 @@ def weights_offered(model: str) -> list[str]:
     return [*checkpoints(model), "random", *(["official"] if official else [])]
 
 
-def choose_model(
-    names: list[str], label: str, key: str, width: Literal["stretch"] | int = "stretch"
-) -> tuple[str, str]:
-    """Two select boxes, their values in the URL; ("none", "") when the choice is "none"."""
-    first = key == "model"
+def choose_model() -> tuple[str, str]:
+    """Two select boxes, their values in the URL."""
     name = st.selectbox(
-        label, names, key=key, bind="query-params", width=width, format_func=_described
+        "Model", model_names(), key="model", bind="query-params", format_func=_described
     )
-    if name == "none":
-        return name, ""
     weights = st.selectbox(
-        "Weights" if first else "Its weights",
+        "Weights",
         weights_offered(name),
-        key="weights" if first else f"{key}_weights",
+        key="weights",
         bind="query-params",
         help="Files of the weights folder that are named after the model; random: the model before "
         "training; official: the published file, downloaded when chosen; auto: as the adapter of "
         "your repository makes them.",
-        width=width,
     )
     return name, weights
+
+
+def choose_beside(own: Spec, size: str) -> list[Spec]:
+    """Other models to look at on the same image, at the same size."""
+    offered = {
+        f"{name}: {weights}" if i else name: (name, weights)
+        for name in model_names()
+        for i, weights in enumerate(weights_offered(name))
+        if (name, weights) != (own.model, own.weights)
+    }
+    first = [name for name in FIRST if name in offered and checkpoints(name)]
+    names = st.multiselect(
+        "Beside it",
+        list(offered),
+        default=first if own.model in FIRST else [],
+        key="beside",
+        bind="query-params",
+        max_selections=3,
+        placeholder="none",
+        width=330,
+        help="With the first file of the weights folder that is named after them, or the weights "
+        "that are named.",
+    )
+    return [spec(*offered[name], own.seed, size) for name in names]
 
 
 def _described(name: str) -> str:
@@ -110,7 +129,7 @@ def draw() -> None:
     """Draw the choices that all pages share; `choice` gives them."""
     st.session_state["choice"] = None
     with st.sidebar, sentences():
-        model, weights = choose_model(model_names(), "Model", "model")
+        model, weights = choose_model()
         entry = None
         if weights in checkpoints(model) and not weights.endswith(".safetensors"):
             entry = st.text_input(

@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "accuracy of models on labelled images",
     "figures": "all figures and tables of a paper from one YAML file",
     "show": "print what result files hold, or draw them",
+    "export": "receptive fields that follow the mouse, in one file",
     "warm": "compile the scan for this GPU ahead",
     "app": "open the app in the browser",
 }

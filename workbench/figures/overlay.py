@@ -45,16 +45,22 @@ def over(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def data_url(picture: np.ndarray) -> str:
-    """(h, w, 3) uint8 -> a PNG in a text, for the `src` of an image."""
+    """(h, w, 3 or 4) uint8 -> a PNG in a text, for the `src` of an image."""
     buffer = BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def pictures(result: Erf, picture: np.ndarray) -> tuple[str, str]:
-    """The map over the picture, and the map alone."""
+def pictures(result: Erf) -> tuple[str, str]:
+    """The map as a veil over a picture, clear where it is weak, and the map alone."""
     heat = shown(result)
-    return data_url(over(picture, heat)), data_url(colours(heat))
+    opacity = (255 * heat).round().astype(np.uint8)[..., None]
+    return data_url(np.concatenate([colours(heat), opacity], axis=2)), data_url(colours(heat))
+
+
+def table(scheme: str = COLOURS) -> str:
+    """The 256 colours of a scheme, red, green and blue, in base64."""
+    return base64.b64encode(colours(np.linspace(0, 1, 256)[None], scheme).tobytes()).decode()
 
 
 def bar(transform: str) -> dict:

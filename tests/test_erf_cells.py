@@ -1,0 +1,97 @@
+"""The fields of all cells at once, against those that `erf` measures one by one."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.app import cells as app_cells
+from workbench.app.session import Spec
+from workbench.geometry import Grid, stages
+from workbench.methods.erf.cells import coarse_first, fields, small
+from workbench.methods.erf.config import ErfConfig
+from workbench.methods.erf.measure import gradient, size_of
+from workbench.weights import create_model
+
+
+@pytest.mark.parametrize("protocol", [{}, {"score": "relu", "measure": "square"}])
+@pytest.mark.parametrize("name", ["vmamba_nano", "vim_nano", "mambavision_nano", "resnet_nano"])
+def test_they_are_the_fields_of_single_measurements(name, protocol):
+    model = create_model(name, "random").eval().requires_grad_(False)
+    x = torch.randn(1, 3, 64, 64)
+    stage = len(stages(model)) - 1 or 1
+    cells = [(0, 0), (1, 3), (3, 1)]
+    together = fields(model, x, ErfConfig(stage=stage, **protocol), cells)
+    for (row, column), found in zip(cells, together, strict=True):
+        config = ErfConfig(stage=stage, position=f"{row},{column}", **protocol)
+        alone = size_of(gradient(model, x, config)[0], config.measure)[0]
+        assert alone.max() > 0
+        assert (found - alone).abs().max() <= 2e-6 * alone.max()
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (4, 4), (7, 5), (16, 16)])
+def test_the_first_cells_lie_all_over_the_grid(grid):
+    rows, columns = grid
+    order = coarse_first(rows, columns)
+    assert sorted(order) == [(r, c) for r in range(rows) for c in range(columns)]
+    assert order[0] == (rows // 2, columns // 2)
+    quarter = order[: -(-len(order) // 4) + rows + columns]
+    far = [min(max(abs(r - a), abs(c - b)) for a, b in quarter) for r, c in order]
+    assert max(far) <= 1
+
+
+def test_small_maps_keep_means_and_say_their_scale():
+    maps = torch.rand(2, 224, 224)
+    maps[1] = 0
+    pictures, largest = small(maps)
+    assert pictures.shape == (2, 112, 112) and pictures.dtype == np.uint8
+    blocks = maps[0].reshape(112, 2, 112, 2).mean(dim=(1, 3))
+    assert largest[0] == pytest.approx(blocks.max().item())
+    again = (pictures[0] / 255.0) ** 4 * largest[0]
+    assert np.abs(again - blocks.numpy()).max() < 4 * largest[0] * 0.5 / 255 * 1.01
+    assert not pictures[1].any() and largest[1] == 0
+    assert small(torch.rand(1, 64, 48))[0].shape == (1, 64, 48)
+
+
+def test_the_browser_gets_each_cell_once(monkeypatch):
+    passes = []
+
+    def measured(spec, stage, picture, some):
+        passes.append(list(some))
+        return np.stack([np.full((2, 2), 10 * r + c, np.uint8) for r, c in some]), np.ones(
+            len(some)
+        )
+
+    monkeypatch.setattr(app_cells, "_measured", measured)
+    monkeypatch.setattr(app_cells, "_stages", type(app_cells._stages)())
+    grid = Grid((3, 3), (8.0, 8.0), (3.5, 3.5))
+    asked = Spec("some", "random", 0, 24), 1, "fingerprint", np.zeros((24, 24, 3), np.uint8), grid
+    offer = app_cells.offered(*asked)
+    assert offer == app_cells.offered(*asked)
+    json.dumps(offer)
+    stage = app_cells._stages[offer["key"]]
+    seen, pixels, end = [], b"", time.monotonic() + 10
+    while len(seen) < 9 and time.monotonic() < end:
+        told, maps = stage.answer(len(seen))
+        assert len(maps) == len(told["cells"]) * told["side"][0] * told["side"][1]
+        seen, pixels = seen + told["cells"], pixels + maps
+    assert seen == coarse_first(3, 3) == [cell for some in passes for cell in some]
+    assert list(pixels[::4]) == [10 * r + c for r, c in seen]
+    assert told["left"] == 0
+
+
+def test_what_goes_wrong_behind_the_page_ends_the_asking(monkeypatch):
+    def measured(*_):
+        raise ValueError("no memory")
+
+    monkeypatch.setattr(app_cells, "_measured", measured)
+    grid = Grid((2, 2), (8.0, 8.0), (3.5, 3.5))
+    stage = app_cells.Stage(Spec("some", "random", 0, 16), 1, np.zeros((16, 16, 3), np.uint8), grid)
+    stage.answer(0)
+    end = time.monotonic() + 10
+    while not stage.failed and time.monotonic() < end:
+        time.sleep(0.01)
+    assert stage.answer(0)[0]["left"] == 0
+    assert stage.failed == "ValueError: no memory"

@@ -1,0 +1,194 @@
+"""A page of its own in which fields follow the mouse: one file, without server or network.
+
+The maps of all cells of the result's image are measured again with its protocol, and stored in the
+page as small pictures of 8 bits.
+"""
+
+import base64
+import gzip
+import html
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from workbench.figures import overlay
+from workbench.figures.label import label
+from workbench.figures.pair import PAIR
+from workbench.geometry import feature_map, grid_of
+from workbench.images.preprocessing import Preprocessing
+from workbench.methods.erf.cells import coarse_first, fields, small
+from workbench.methods.erf.config import ErfConfig
+from workbench.methods.erf.figure import caption, with_interval
+from workbench.methods.erf.measure import protocol
+from workbench.results import Erf
+from workbench.runner import frozen_eval
+
+MOST_BYTES = 3_300_000
+"""Of all maps, before they are compressed: the page stays below 5 MB."""
+NUMBERS = ("A50", "r50", "radius", "participation", "crossness")
+
+Progress = Callable[[int, int], None]
+
+
+def payload(told: dict[str, Any], maps: np.ndarray) -> bytes:
+    """What the browser reads: one line of JSON and the maps (m, h, w) uint8, compressed."""
+    return gzip.compress(json.dumps(told).encode() + b"\n" + maps.tobytes(), mtime=0)
+
+
+def offered(
+    result: Erf, model: nn.Module, most_bytes: int, progress: Progress = lambda *_: None
+) -> dict[str, Any]:
+    """The maps of all cells on the result's picture, as the browser takes them.
+
+    Args:
+        model: that of the result.
+        most_bytes: of the maps.
+    """
+    config = _config(result)
+    settings = {**result.meta["preprocessing"]}
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    assert result.picture is not None
+    x = Preprocessing(**settings).tensor(result.picture[None])
+    device = next(model.parameters()).device
+    with frozen_eval(model, device):
+        settled = protocol(config, model)
+        with torch.no_grad():
+            features = feature_map(model, x.to(device), settled.stage, settled.layer, settled.norm)
+        grid = grid_of(model, features, tuple(x.shape[-2:]), x.shape[1])
+        cells = coarse_first(*grid.cells)
+        side = max(int((most_bytes / len(cells)) ** 0.5), 8)
+        maps = []
+        for first in range(0, len(cells), 4):
+            progress(first, len(cells))
+            found = fields(model, x.to(device), config, cells[first : first + 4])
+            maps.append(small(found, min(side, 112))[0])
+        progress(len(cells), len(cells))
+    stacked = np.concatenate(maps)
+    told = {"cells": cells, "largest": [], "side": stacked.shape[1:], "left": 0}
+    stored = base64.b64encode(payload(told, stacked)).decode()
+    return {
+        "key": result.meta["hash"],
+        "size": tuple(x.shape[-2:]),
+        **asdict(grid),
+        "stored": f"data:application/gzip;base64,{stored}",
+    }
+
+
+def _config(result: Erf) -> ErfConfig:
+    config = {k: v for k, v in result.meta["config"].items() if k in ErfConfig.__dataclass_fields__}
+    return ErfConfig(**{**config, "split": "none", "split_layer": None})
+
+
+def page(
+    results: Sequence[Erf], models: Sequence[nn.Module], progress: Progress = lambda *_: None
+) -> str:
+    """The HTML of results, each with its model.
+
+    Raises:
+        ValueError: for a result without a picture.
+    """
+    panels = []
+    for result, model in zip(results, models, strict=True):
+        if result.picture is None:
+            raise ValueError(f"the result of {label(result)} holds no picture to show")
+        cells = offered(result, model, MOST_BYTES // len(results), progress)
+        panels.append((result, _data(result, cells)))
+    sections = "\n".join(_section(i, result) for i, (result, _) in enumerate(panels))
+    parts = {
+        "sections": sections,
+        "caption": html.escape(caption(results)),
+        "provenance": html.escape(_provenance(results)),
+        "pair": _script(f"<style>{PAIR['css']}</style>{PAIR['html']}"),
+        "draw": PAIR["js"].replace("export default function", "function draw"),
+        "data": _script([data for _, data in panels]),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], TEMPLATE)
+
+
+def _script(value: Any) -> str:
+    """A value in JavaScript, within a script element."""
+    return json.dumps(value).replace("</", "<\\/").replace("<!--", "<\\!--")
+
+
+def _data(result: Erf, cells: dict[str, Any]) -> dict[str, Any]:
+    assert result.picture is not None
+    veil, heat = overlay.pictures(result)
+    (rows, columns), (row, column) = result.meta["cells"], result.meta["cell"]
+    height, width = result.map.shape
+    y, x = result.meta["centre"]
+    return {
+        "photo": overlay.data_url(result.picture),
+        "photo_alt": "The photograph with the receptive field over it",
+        "veil": veil,
+        "map": heat,
+        "map_alt": f"Receptive field of {label(result)}",
+        "bar": overlay.bar(result.meta["display"]),
+        "unit": f"gradient / its maximum (scale: {result.meta['display']})",
+        "below": f"Cell {row}, {column} of {rows} x {columns}. A click keeps what is seen.",
+        "centre": ((y + 0.5) / height, (x + 0.5) / width),
+        "step": (1 / rows, 1 / columns),
+        "cells": cells,
+        "colours": overlay.table(),
+    }
+
+
+def _section(number: int, result: Erf) -> str:
+    rows = "".join(
+        f"<tr><th>{name}</th><td>{html.escape(with_interval(result, name))}</td></tr>"
+        for name in NUMBERS
+    )
+    title, about = html.escape(str(result.meta["facts"]["model"])), html.escape(label(result))
+    return (
+        f'<section><h2>{title}</h2><p>{about}</p><div class="host" id="panel-{number}"></div>'
+        f"<table>{rows}</table></section>"
+    )
+
+
+def _provenance(results: Sequence[Erf]) -> str:
+    told = [
+        {key: result.meta[key] for key in ("facts", "images", "config", "provenance", "hash")}
+        for result in results
+    ]
+    return json.dumps(told, indent=2)
+
+
+TEMPLATE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Effective receptive fields</title>
+<style>
+:root { color-scheme: light dark; --st-font: system-ui, sans-serif;
+  --st-text-color: light-dark(#222, #eee); --st-primary-color: light-dark(#8b2582, #d06ac6);
+  --st-secondary-background-color: light-dark(#f5f4f7, #211e27); }
+body { font: 16px/1.5 var(--st-font); color: var(--st-text-color); margin: 2rem auto;
+  max-width: 90rem; padding: 0 1.5rem; }
+main { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 2rem; }
+h1, h2 { line-height: 1.2; margin: 0; } section p { margin: .2rem 0 .8rem; font-size: .85rem; }
+table { font-size: .85rem; margin-top: .8rem; } th { text-align: left; padding-right: 1rem; }
+pre { overflow-x: auto; font-size: .75rem; } details { margin-top: 2rem; }
+</style>
+<h1>Effective receptive fields</h1>
+<p>Which pixels does the unit under the mouse depend on?</p>
+<main>
+{{sections}}
+</main>
+<p>{{caption}}</p>
+<details><summary>How this was measured</summary><pre>{{provenance}}</pre></details>
+<script type="module">
+{{draw}}
+const pair = {{pair}};
+({{data}}).forEach((data, number) => {
+  const root = document.getElementById(`panel-${number}`).attachShadow({ mode: "open" });
+  root.innerHTML = pair;
+  draw({ data, parentElement: root, setTriggerValue() {} });
+});
+</script>
+</html>
+"""
