@@ -69,7 +69,7 @@ class Operation:
                 "a gradient of the fast scan has no forward-mode derivative; "
                 'backend="reference" has all derivatives'
             )
-        if _traced(args):
+        if is_traced() or any(_stands_in(x) for x in args if isinstance(x, Tensor)):
             return self.operator(*args)
         if not torch.is_grad_enabled():
             return self.run(*args)
@@ -80,19 +80,19 @@ def _has_tangent(x) -> bool:
     return isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
 
 
-def _traced(args: tuple) -> bool:
-    """Whether something has to see the call, or stands in for tensors with memory."""
+def is_traced() -> bool:
+    """Whether something looks on that has to see every operation."""
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()
         or torch.jit.is_tracing()
-        or any(
-            type(x) not in _PLAIN or x.is_meta or not torch._C._has_storage(x)
-            for x in args
-            if isinstance(x, Tensor)
-        )
     )
+
+
+def _stands_in(x: Tensor) -> bool:
+    """Whether it stands for a tensor with memory."""
+    return type(x) not in _PLAIN or x.is_meta or not torch._C._has_storage(x)
 
 
 _PLAIN = (Tensor, nn.Parameter)
@@ -216,7 +216,8 @@ class Backend:
         self, u, delta, A, B, C, D, delta_bias, order, delta_softplus, merge
     ) -> tuple[Tensor, Tensor]:
         tensors = (u, delta, A, B, C, D, delta_bias)
-        save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+        wanted = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+        save = wanted or torch.jit.is_tracing()  # a traced graph may be used for gradients later
         # Copies are made here and not by the kernels, so that the backward pass shares them.
         u, delta = self._readable(u, order), self._readable(delta, order)
         A, D, delta_bias = (x if x is None else x.float().contiguous() for x in (A, D, delta_bias))
@@ -228,7 +229,8 @@ class Backend:
     def _scan_gradient(self, ctx, dy, dlast, *_):
         if not ctx.save:
             raise RuntimeError("the scan ran without saving what its backward pass needs")
-        inputs, saved = ctx.saved_tensors[:_TENSORS], ctx.saved_tensors[_TENSORS:]
+        tensors = ctx.saved_tensors  # read once: checkpointing unpacks each only once
+        inputs, saved = tensors[:_TENSORS], tensors[_TENSORS:]
         if dy is None:
             u, delta = inputs[:2]
             dy = u.new_zeros(delta[:, :, 0].shape if ctx.merge else delta.shape)

@@ -138,7 +138,7 @@ def test_what_goes_wrong_there_is_a_sentence_here(app, adapter, code, said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--repo", "{0}"], "--repo and --adapter go together"),
+        (["--adapter", "{0}/a.py"], "--adapter makes the model of a repository"),
         (["--repo", "{0}/none", "--adapter", "{0}/a.py"], "clone the repository there"),
         (["--repo", "{0}", "--adapter", "{0}/none.py"], "give a Python file with make()"),
     ],

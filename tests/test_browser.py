@@ -232,11 +232,11 @@ def test_two_tabs_keep_their_own_places(visit):
 
 def export(tab, name: str):
     """Click on a file of the export menu; gives the download."""
-    button = tab.get_by_role("button", name=name)
-    if not button.is_visible():
-        tab.get_by_role("button", name="Export").first.click()
+    tab.get_by_role("button", name="Export").first.click()
     with tab.expect_download() as found:
-        button.click()
+        tab.get_by_role("button", name=name).click()
+    tab.keyboard.press("Escape")
+    sync_api.expect(tab.get_by_role("button", name=name)).to_be_hidden()
     return found.value
 
 

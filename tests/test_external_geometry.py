@@ -14,7 +14,7 @@ from workbench.external.directions import direction_names
 from workbench.external.mamba import selective_scan_fn
 from workbench.external.probe import probe
 from workbench.external.sites import watching
-from workbench.external.tokens import find_tokens
+from workbench.external.tokens import Tokens, find_tokens
 from workbench.paths import CLASS_TOKEN, PADDING, scan_path
 
 DIM = 8
@@ -329,9 +329,10 @@ def test_inputs_and_scores_of_an_adapter():
         plain.scores(SimpleNamespace())
 
 
-def test_a_model_without_a_scan_is_an_error():
-    with pytest.raises(ValueError, match="calls no selective scan"):
-        learned(nn.Sequential(nn.Conv2d(3, 4, 3)))
+def test_a_linear_layer_may_go_over_the_first_axis_of_maps():
+    for shape, axis in (((1, 6, 5, 5), 1), ((1, 5, 5, 6), 3), ((1, 6, 5), None)):
+        found = find_tokens(nn.Sequential(nn.Linear(6, 4)), (torch.randn(shape),), {})
+        assert (found.channels if isinstance(found, Tokens) else None) == axis
 
 
 def test_names_on_small_grids_follow_larger_ones():

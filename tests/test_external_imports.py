@@ -11,7 +11,7 @@ import timm.models._registry as registry
 import torch
 
 from workbench.external import imports as external_imports
-from workbench.external import mamba, native, norms, stand_in
+from workbench.external import mamba, native, norms, ssd, stand_in
 
 NAMES = {
     "mamba_ssm": {"Mamba": mamba.Mamba},
@@ -26,6 +26,11 @@ NAMES = {
     "mamba_ssm.ops.triton.layernorm": {"RMSNorm": norms.RMSNorm},
     "mamba_ssm.ops.triton.layer_norm": {"layer_norm_fn": norms.layer_norm_fn},
     "mamba_ssm.ops.triton.layernorm_gated": {"RMSNorm": norms.GatedRMSNorm},
+    "mamba_ssm.ops.triton.ssd_combined": {
+        "mamba_chunk_scan_combined": ssd.mamba_chunk_scan_combined
+    },
+    "mamba_ssm.modules.mamba2_simple": {"Mamba2Simple": ssd.Mamba2Simple},
+    "selective_scan_cuda_oflex_rh": {"fwd": native.states_fwd, "bwd": native.states_bwd},
     "selective_scan": {"selective_scan_fn": mamba.selective_scan_without_gate},
     "selective_scan_cuda": {"fwd": native.scan_fwd, "bwd": native.scan_bwd},
     "selective_scan_cuda_core": {"fwd": native.core_fwd, "bwd": native.core_bwd},

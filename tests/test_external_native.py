@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from kernels import selective_scan
-from workbench.external import mamba, native, norms
+from workbench.external import cross, mamba, native, norms, ssd
+from workbench.paths import CROSS as CROSS_PATHS
+from workbench.paths import scan_path
 
 BATCH, DIM, STATE, LENGTH, GROUPS = 2, 8, 4, 19, 2
 
@@ -213,3 +215,137 @@ def test_scan_fn_takes_none_for_the_last_state():
     close(y, mamba.selective_scan_ref(**given, delta_softplus=True))
     _, state = mamba.selective_scan_fn(**given, delta_softplus=True, return_last_state=True)
     assert state.shape == (BATCH, DIM, STATE)
+
+
+def test_constant_B_and_C_are_those_repeated_over_time():
+    given = tensors(groups=1)
+    B, C = torch.randn(DIM, STATE), torch.randn(DIM, STATE)
+    over_time = {
+        name: x[None, :, :, None].expand(BATCH, -1, -1, LENGTH) for name, x in (("B", B), ("C", C))
+    }
+    each = {name: given[name].expand(-1, DIM, -1, -1) for name in ("B", "C")}
+    for constant in ({"B": B}, {"C": C}, {"B": B, "C": C}):
+        varying = {**each, **{name: over_time[name] for name in constant}}
+        expected = selective_scan(**{**given, **varying}, backend="reference")
+        close(mamba.selective_scan_fn(**{**given, **constant}), expected)
+        close(mamba.selective_scan_ref(**{**given, **constant}), expected)
+
+
+def test_complex_A_is_refused():
+    with pytest.raises(ValueError, match="real A"):
+        mamba.selective_scan_fn(**{**tensors(), "A": torch.ones(DIM, STATE, dtype=torch.cfloat)})
+
+
+def test_states_are_those_of_every_prefix_and_so_are_their_gradients():
+    given = tensors(z=False)
+    dout = torch.randn(BATCH, DIM, STATE, LENGTH)
+    names = ("u", "delta", "A", "B", "delta_bias")
+    leaves = {name: given[name].clone().requires_grad_() for name in names}
+
+    def prefix(length):
+        cut = {n: x[..., :length] if n in ("u", "delta", "B") else x for n, x in leaves.items()}
+        rest = {"delta_softplus": True, "return_last_state": True, "backend": "reference"}
+        return selective_scan(**cut, C=torch.zeros_like(cut["B"]), **rest)[1]
+
+    states = torch.stack([prefix(t) for t in range(1, LENGTH + 1)], dim=-1)
+    expected = torch.autograd.grad(states, list(leaves.values()), dout)
+    u, delta, A, B, bias = (given[name] for name in names)
+    out, x = native.states_fwd(u, delta, A, B, None, bias, True)
+    close(out, states.detach())
+    close(x[:, :, -1, 1::2], states[..., -1].detach())
+    found = native.states_bwd(u, delta, A, B, None, bias, dout, x, True, 1)
+    for name, gradient, wanted in zip(names, (*found[:4], found[5]), expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_depthwise_convolution_and_its_gradients():
+    x, weight, bias = torch.randn(2, 3, 7, 6), torch.randn(3, 1, 5, 3), torch.randn(3)
+    dout = torch.randn(2, 3, 7, 6)
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+    y = F.conv2d(*leaves, padding=(2, 1), groups=3)
+    expected = torch.autograd.grad(y, leaves, dout)
+    close(native.depthwise(x, weight, bias, 2, 1), y.detach())
+    close(native.depthwise(dout, weight.flip(2, 3), 2, 1), expected[0])
+    close(native.depthwise_wgrad(x, dout, 2, 1), expected[1])
+    close(native.depthwise_bgrad(dout), expected[2])
+
+
+def heads(groups=2, D_has_hdim=False):
+    torch.manual_seed(1)
+    b, length, h, p, n = 2, 9, 4, 3, 5
+    return {
+        "x": torch.randn(b, length, h, p), "dt": torch.randn(b, length, h), "A": -torch.rand(h),
+        "B": torch.randn(b, length, groups, n), "C": torch.randn(b, length, groups, n),
+        "D": torch.randn(h, p) if D_has_hdim else torch.randn(h), "z": torch.randn(b, length, h, p),
+        "dt_bias": torch.randn(h),
+    }  # fmt: skip
+
+
+def recurrence(x, dt, A, B, C, D, z, dt_bias, limit=(0.0, float("inf"))):
+    """Mamba-2 by its definition, head by head and step by step, in float64."""
+    x, dt, A, B, C, D, z, dt_bias = (t.double() for t in (x, dt, A, B, C, D, z, dt_bias))
+    y, last = torch.zeros_like(x), []
+    for head in range(len(A)):
+        group = head // (len(A) // B.shape[2])
+        h = x.new_zeros(len(x), x.shape[3], B.shape[3])
+        for t in range(x.shape[1]):
+            step = torch.log1p(torch.exp(dt[:, t, head] + dt_bias[head])).clamp(*limit)
+            new = x[:, t, head, :, None] * B[:, t, group, None, :]
+            h = (step * A[head]).exp()[:, None, None] * h + step[:, None, None] * new
+            y[:, t, head] = (h * C[:, t, group, None, :]).sum(-1) + D[head] * x[:, t, head]
+        last.append(h)
+    return (y * z / (1 + (-z).exp())).float(), torch.stack(last, dim=1).float()
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("D_has_hdim", [False, True])
+def test_the_scan_of_heads_is_its_recurrence(groups, D_has_hdim):
+    given = heads(groups, D_has_hdim)
+    y, state = ssd.mamba_chunk_scan_combined(
+        **given, chunk_size=4, dt_softplus=True, return_final_states=True
+    )
+    expected, last = recurrence(**given)
+    close(y, expected)
+    close(state, last)
+    limit = (0.5, 0.9)
+    y = ssd.mamba_chunk_scan_combined(**given, dt_softplus=True, dt_limit=limit)
+    close(y, recurrence(**given, limit=limit)[0])
+    with pytest.raises(ValueError, match="no initial states"):
+        ssd.mamba_chunk_scan_combined(**given, initial_states=state)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("normed", [True, False])
+def test_the_block_of_heads_is_its_parts(normed, before):
+    torch.manual_seed(2)
+    made = {"headdim": 4, "d_state": 3, "ngroups": 2, "rmsnorm": normed, "norm_before_gate": before}
+    block, u = ssd.Mamba2(8, **made), torch.randn(2, 9, 8)
+    z, xBC, dt = block.in_proj(u).split([16, 28, 4], dim=2)
+    xBC = convolution(xBC.mT, block.conv1d.weight[:, 0], block.conv1d.bias, True).mT
+    x, B, C = xBC.split([16, 6, 6], dim=2)
+    y, _ = recurrence(
+        x.unflatten(2, (4, 4)), dt, -block.A_log.exp(), B.unflatten(2, (2, 3)),
+        C.unflatten(2, (2, 3)), block.D, torch.full_like(x, 40.0).unflatten(2, (4, 4)),
+        block.dt_bias,
+    )  # fmt: skip
+    y = y.flatten(2) / 40.0  # SiLU(40) is 40
+    if normed:
+        y = y if before else y * F.silu(z)
+        y = y.unflatten(2, (2, 8))
+        y = (y / (y.square().mean(-1, keepdim=True) + 1e-5).sqrt()).flatten(2)
+        y = y * F.silu(z) if before else y
+    else:
+        y = y * F.silu(z)
+    close(block(u), block.out_proj(y))
+
+
+def test_cross_scans_follow_their_paths_and_merge_is_the_transpose():
+    x, y = torch.randn(2, 3, 4, 5), torch.randn(2, 4, 3, 4, 5)
+    paths = [scan_path(name, 4, 5).order.tolist() for name in CROSS_PATHS]
+    scanned = torch.stack([x.flatten(2)[..., path] for path in paths], dim=1)
+    assert torch.equal(cross.CrossScan.apply(x), scanned)
+    each = torch.stack([y[:, k].flatten(2)[..., path] for k, path in enumerate(paths)], dim=1)
+    assert torch.equal(cross.CrossScanEach.apply(y), each)
+    inner = (cross.CrossScan.apply(x) * y.flatten(3)).sum()
+    close(inner, (x.flatten(2) * cross.CrossMerge.apply(y)).sum())
+    assert torch.equal(cross.CrossMergeEach.apply(each.view_as(y)), y.flatten(3))

@@ -193,15 +193,15 @@ def test_nothing_to_read_says_what_would_be(tmp_path: Path) -> None:
         (tmp_path, "holds no image"),
         (tmp_path / "gone", "There is nothing at"),
         ([], "list of images is empty"),
-        ([tmp_path / "gone.png"], "There is no file"),
+        ([tmp_path / "gone.png"], "There is nothing at"),
         ("", "path of the images is empty"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             open_images(source)
         assert all(suffix in str(caught.value) for suffix in SUFFIXES)
     for source, message in (
-        (17, "cannot come from int"),
-        ([3], "Image 1 of the list is int"),
+        (17, "int is no picture"),
+        ([3], "int is no picture"),
         ([("a.png", "text")], "a.png comes with str"),
         ("a" * 5000, "cannot be opened"),
     ):
@@ -491,3 +491,33 @@ def test_part_of_a_batch_cuts_every_field_alike() -> None:
         1,
         2,
     ]
+
+
+def test_a_pack_holds_pictures_and_labels_of_its_folder(tmp_path, capsys) -> None:
+    from workbench.cli import main
+
+    for i, name in enumerate(("n01440764/a.png", "n01440764/b.png", "n03888257/a.png")):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        grey = np.full((30, 40, 3), 60 * i + 40, np.uint8)
+        Image.fromarray(grey).save(file)
+    (tmp_path / "photos" / "n03888257" / "cut.jpg").write_bytes(b"\xff\xd8")
+    packs = [tmp_path / f"{i}.npz" for i in range(3)]
+    for pack in packs[:2]:
+        assert main(["pack", str(tmp_path / "photos"), str(pack), "--size", "16"]) == 0
+    assert "left out: n03888257/cut.jpg" in capsys.readouterr().err
+    assert packs[0].read_bytes() == packs[1].read_bytes()
+    folder, packed = open_images(tmp_path / "photos"), open_images(packs[0])
+    assert packed.classes == folder.classes and packed.labels == [0, 0, 1]
+    assert packed.names == folder.names[:3] and packed.imagenet_index == [0, 0, 701]
+    for i in range(3):
+        assert packed.load(i).size == (16, 16)
+        assert abs(packed.load(i).getpixel((3, 3))[0] - (60 * i + 40)) <= 1
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\n" + "".join(f"{n},{n[10:]}\n" for n in folder.names))
+    options = ["--labels", str(table)]
+    assert main(["pack", str(tmp_path / "photos"), str(packs[2]), *options]) == 0
+    assert open_images(packs[2]).classes == ["a.png", "b.png", "cut.jpg"]
+    table.write_text("file,label\n")
+    assert main(["pack", str(tmp_path / "photos"), str(packs[2]), *options]) == 2
+    assert "has no label for n01440764/a.png" in capsys.readouterr().err

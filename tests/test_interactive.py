@@ -25,7 +25,7 @@ def stored(tmp_path_factory):
     words = "--model resnet_nano --weights random --seed 3 --images samples --limit 1 --size 64"
     more = "--stage 2 --measure square --resamples 10"
     assert main(["erf", *words.split(), *more.split(), "--out", str(out)]) == 0
-    (file,) = out.glob("resnet_nano*.npz")
+    (file,) = out.glob("*resnet_nano*.npz")
     return file
 
 

@@ -30,12 +30,13 @@ LAYERS = (
         "workbench.statistics",
         "workbench.hooks",
         "workbench.former",
+        "workbench.position",
     ),
     ("workbench.scan", "workbench.attention"),
     # A model reads its own published file, with what is built on the models.
     ("workbench.models", "workbench.weights", "workbench.images"),
     ("workbench.trace",),
-    ("workbench.geometry", "workbench.external"),
+    ("workbench.layout", "workbench.geometry", "workbench.external"),
     ("workbench.mixing",),
     ("workbench.attacks", "workbench.perturbations"),
     ("workbench.methods", "workbench.figures", "workbench.fields"),
@@ -97,8 +98,9 @@ def test_hooks_are_registered_in_one_place() -> None:
 
 
 def test_figures_draw_results_and_compute_nothing() -> None:
-    allowed = {"numpy", "matplotlib", "workbench"}
+    allowed = {"numpy", "matplotlib", "PIL", "workbench"}
     allowed |= {
+        "base64",
         "collections",
         "contextlib",
         "csv",

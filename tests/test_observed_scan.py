@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workbench.paths import CROSS, scan_path
+from workbench.paths import CROSS
 from workbench.scan import SelectiveScan
 
 
@@ -25,13 +25,9 @@ def arguments(shared: bool, class_token: int | None):
     }
 
 
-def paths(class_token: int | None):
-    return [scan_path(name, 3, 5, class_token=class_token) for name in CROSS]
-
-
 def gradients(scan, args, class_token):
     leaves = {name: x.clone().requires_grad_() for name, x in args.items()}
-    y = scan.cross(**leaves, paths=paths(class_token), class_token=class_token)
+    y = scan.cross(**leaves, grid=(3, 5), class_token=class_token)
     return y.detach(), torch.autograd.grad(y.sin().sum(), list(leaves.values()))
 
 
@@ -64,7 +60,7 @@ def test_an_observed_scan_has_forward_and_second_derivatives():
             scan.register_forward_hook(lambda *_: None)
 
         def loss(u, scan=scan):
-            y = scan.cross(**{**args, "u": u}, paths=paths(None))
+            y = scan.cross(**{**args, "u": u}, grid=(3, 5))
             return y.sin().sum()
 
         u = args["u"]

@@ -88,8 +88,11 @@ def test_only_what_changed_is_made_again(tmp_path: Path) -> None:
         ("figures: {a: {method: erf}}", "names no models"),
         ("figures: {a: {models: [x]}}", "names no method"),
         ("figures: {a: {method: erf, models: [x], config: {stages: 2}}}", "the nearest is stage"),
-        ("figures: {a: {method: erf, models: [x], config: {stage: two}}}", '"stage"'),
-        ("figures: {a: {method: erf, models: [x], limit: few}}", '"limit"'),
+        (
+            "figures: {a: {method: erf, models: [x], config: {stage: two}}}",
+            "stage must be int",
+        ),
+        ("figures: {a: {method: erf, models: [x], limit: few}}", "limit must be int, not 'few'"),
         ("figures: {a: {method: erf, models: [x], config: 3}}", "config must be a mapping"),
         ("venue: nature\nfigures: {a: {method: paths}}", "nature is not known"),
         ("formats: [png, jpg]\nfigures: {}", "jpg is not known; the nearest is png"),

@@ -82,8 +82,9 @@ def test_the_method_of_the_documentation_takes_a_folder_and_a_line(tmp_path: Pat
     assert row["config"] == {"channel": "blue"} and row["images_used"] == 10
     assert 0 < row["numbers"]["mean"]["value"] < 1
     out = tmp_path / "out"
-    assert (out / row["result"]).is_file() and (out / "brightness.csv").is_file()
-    assert (out / "brightness.pdf").read_bytes().startswith(b"%PDF")
+    assert (out / row["result"]).is_file() and list(out.glob("brightness-resnet_nano-*.csv"))
+    (figure,) = out.glob("brightness-resnet_nano-*.pdf")
+    assert figure.read_bytes().startswith(b"%PDF")
 
 
 def test_results_of_an_unknown_kind_are_not_drawn() -> None:

@@ -366,7 +366,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(
     assert len(measured) == 5
     for s in (steps, again):
         joined(resolution, s, QUICK, tmp_path / "out")
-    (file,) = (tmp_path / "out").glob("*-resolution-*.npz")
+    (file,) = (tmp_path / "out").glob("resolution-*.npz")
     assert isinstance(load(file), Resolution)
     assert curve_of(steps).meta == curve_of(again).meta
 
@@ -618,15 +618,17 @@ def test_the_command_without_labels(tmp_path: Path, capsys) -> None:
     assert main([*command, "--out", str(tmp_path), "--object-size", "grows", "constant"]) == 0
     shown = capsys.readouterr().out
     assert "vim_nano" in shown and "agrees" in shown and "32 px" in shown
-    for stem in ("resolution", "resolution-constant"):
+    for stem in ("resolution-vmamba_nano-vim_nano", "resolution-constant-vmamba_nano-vim_nano"):
         for suffix in ("pdf", "png", "svg", "txt", "csv", "tex"):
-            assert (tmp_path / f"{stem}.{suffix}").stat().st_size > 0
-    rows = list(csv.DictReader((tmp_path / "resolution.csv").open()))
+            (file,) = tmp_path.glob(f"{stem}-*.{suffix}")
+            assert file.stat().st_size > 0
+    (table,) = tmp_path.glob("resolution-vmamba*.csv")
+    rows = list(csv.DictReader(table.open()))
     assert [(r["model"], r["size"]) for r in rows] == [
         (m, s) for m in ("vmamba_nano", "vim_nano") for s in ("32", "64")
     ]
     assert all(0 <= float(r["agreement_low"]) <= float(r["agreement"]) for r in rows)
-    stored = sorted(tmp_path.glob("*-resolution-*.npz"))
+    stored = sorted(tmp_path.glob("resolution-*.npz"))
     assert len(stored) == 4
     assert main(["show", str(stored[0]), "--out", str(tmp_path / "shown")]) == 0
     assert "grows as pixels" in capsys.readouterr().out

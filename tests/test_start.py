@@ -35,6 +35,7 @@ print(code, sorted(heavy), file=sys.stderr)
         ("paths hilbert", 0),
         ("show --help", 0),
         ("app --help", 0),
+        ("models mamba", 0),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(words: str, code: int) -> None:

@@ -1,8 +1,8 @@
 """See what a visual state-space model looks at.
 
 import workbench
-model = workbench.create_model("vmamba_tiny_s1l8")
-result = workbench.run(workbench.erf, model, "samples", workbench.ErfConfig())
+field = workbench.erf("vmamba_nano", "samples", position="0.3,0.6")
+field.plot().savefig("field.pdf")
 
 A name is imported when it is first used, so that importing the package costs nothing.
 """

@@ -28,6 +28,24 @@ def read_option(name: str, value: Any, hint: Any) -> Any:
     return chosen(name, value, hint)
 
 
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """`read_option`, and the value's type checked against the field's.
+
+    Raises:
+        ValueError: also for another type.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    value = read_option(name, value.item() if hasattr(value, "item") else value, hint)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument(f"--{name}", type=hint)
+    try:
+        return parser.parse_object({name: value})[name]
+    except (TypeError, OverflowError, ArgumentError) as error:
+        kind = getattr(hint, "__name__", str(hint)).removesuffix(" | None")
+        raise ValueError(f"{name} must be {kind}, not {printable(repr(value), 60)}") from error
+
+
 def read_size(text: Any) -> int | tuple[int, int]:
     """224 -> 224, "224,320" -> (224, 320)."""
     parts = text if isinstance(text, list | tuple) else str(text).replace("x", ",").split(",")

@@ -81,6 +81,13 @@ def stopping() -> Iterator[Callable[[], NoReturn]]:
 
 
 @contextmanager
+def stop_before(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """End the block when one of the modules is called, after the hooks that it has already."""
+    with stopping() as stop, hooks(modules, before=lambda *_: stop()):
+        yield
+
+
+@contextmanager
 def stop_after(modules: Iterable[nn.Module]) -> Iterator[None]:
     """End the block when all modules, and the hooks that they have already, are done."""
     left = set(modules)

@@ -21,10 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
-
 from workbench import distributed, figures, methods
-from workbench.fields import read_option
+from workbench.fields import checked
 from workbench.figures import paths as path_pictures
 from workbench.figures.files import FORMATS, publish, save_figure, save_text
 from workbench.figures.width import VENUES, scaled
@@ -277,13 +275,9 @@ def _figure(entry: Lined, where: str) -> Figure:
 def _value(given: Mapping[str, Any], key: str, hint: Any, where: str) -> Any:
     """One value of the type that its field has."""
     try:
-        value = read_option(key, given[key], hint)
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_argument(f"--{key}", type=hint)
-        return parser.parse_object({key: value})[key]
-    except (ValueError, TypeError, OverflowError, ArgumentError) as error:
-        said = printable(" ".join(str(error).replace("Parser key ", "").split()))
-        raise ValueError(f"{where}{line_of(given, key)}: {said}") from error
+        return checked(key, given[key], hint)
+    except ValueError as error:
+        raise ValueError(f"{where}{line_of(given, key)}: {printable(error)}") from error
 
 
 def _options(function: Callable) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Run a method over images: chunks, progress, resume, and less at once when memory runs out."""
 
 import dataclasses
+import difflib
 import hashlib
+import inspect
 import json
 import shutil
 import sys
@@ -9,19 +11,28 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from workbench import distributed
-from workbench.devices import usable
-from workbench.images import BadImage, Batch, Images, Preprocessing, open_images, preprocessing_for
+from workbench import distributed, methods
+from workbench.devices import frozen_eval, home_of, usable
+from workbench.fields import checked, read_size
+from workbench.images import (
+    BadImage,
+    Batch,
+    Images,
+    Preprocessing,
+    normalisation_of,
+    open_images,
+    preprocessing_for,
+)
 from workbench.memory import out_of_memory
 from workbench.methods.method import Method, Partial
 from workbench.paths import BIDIRECTIONAL, CROSS
@@ -30,13 +41,14 @@ from workbench.results import (
     ResultError,
     canonical_json,
     content_hash,
+    file_name,
     load,
     load_arrays,
     provenance,
-    safe_name,
     save_arrays,
 )
 from workbench.trace import scans
+from workbench.weights import Provenance, create_model, facts_of
 
 CHUNK = 8
 """Images in a chunk when the config has no `chunk`."""
@@ -76,49 +88,128 @@ class _Read:
 
 
 def run(
-    method: Method,
-    model: nn.Module,
-    images: Images | Any,
+    method: Method | str,
+    model: nn.Module | str,
+    /,
+    images: Images | Any = "samples",
     config: Any = None,
     *,
+    weights: str | PurePath | None = None,
+    pretrained: bool | None = None,
+    size: int | tuple[int, int] | None = None,
+    limit: int | None = None,
+    values: str | None = None,
     preprocessing: Preprocessing | None = None,
     out: str | PurePath | None = None,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     facts: Mapping[str, Any] | None = None,
     force: bool = False,
     labelled: bool = False,
+    **fields: Any,
 ) -> Result:
     """Measure `images` chunk by chunk and combine what was found, in the order of the images.
 
+    method: an object such as `workbench.erf`, or its name.
+    model: any module that takes images (b, 3, h, w), or a name as of `create_model`.
     images: an `Images`, or anything that `open_images` takes.
     config: the method's frozen dataclass, its defaults without one; its field `chunk`, if any, sets
         the images in a chunk.
+    weights, pretrained: of a model by its name, see `create_model`; by default "auto", as on the
+        command line.
+    size: of the images in pixels, by default the model's own, or that of tensors.
+    limit, values: as of `open_images`.
     preprocessing: by default the model's own, or what the method's protocol asks for.
     out: a folder. Finished chunks are kept below it until the run is complete, so that an
         interrupted run goes on where it stopped; the result is written to
-        `<model>-<hash8>.npz`, and an existing file of that name is returned without measuring.
+        `<method>-<model>-<hash8>.npz`, and an existing file of that name is returned without
+        measuring.
     device: where to run, by default where the model is.
+    progress: called as it goes on; True for a bar.
     facts: what the caller knows of the model ("model", "weights_sha256", "backend" ...): part of
         `meta` and of hash8. Without "weights_sha256" the parameters themselves are hashed.
     force: measure again whatever is stored.
     labelled: count right answers, where a method would otherwise ask for no labels.
+    fields: of the config.
 
     Processes that torchrun started (`workbench.distributed.join`) share the chunks and all return
     the same result; its bits do not depend on how many they are.
 
     Images that cannot be used are left out and listed in `meta["skipped"]`. Raises `ValueError`
-    when none is left, `ResultError` when `out` cannot be written, `MemoryError` when not even one
-    image at a time fits in memory. The model comes back as it was, in mode, gradients and device.
+    when none is left or something does not fit, `TypeError` for an unknown keyword, `ResultError`
+    when `out` cannot be written, `MemoryError` when not even one image at a time fits in memory.
+    The model comes back as it was, in mode, gradients and device.
+    """
+    method = methods.get(method) if isinstance(method, str) else method
+    config = configured(method, config, fields)
+    size = None if size is None else read_size(size)
+    if device is not None:
+        device = usable(device)
+    if not isinstance(images, Images):
+        images = open_images(images, limit, values=values, normalisation=normalisation_of(model))
+    elif limit is not None:
+        images = open_images(images, limit)
+    if isinstance(model, str):
+        seed = getattr(config, "seed", 0)
+        built_for = size or method.own_size(config) or images.size
+        weights = "auto" if weights is None and pretrained is None else weights
+        model = create_model(model, weights, pretrained=pretrained, seed=seed, img_size=built_for)
+        known = facts_of(model)
+    elif not isinstance(model, nn.Module):
+        raise ValueError(
+            f"a model is a module or the name of one, not {type(model).__name__}; several models "
+            "are a workbench.Study(model=[...])"
+        )
+    elif weights is not None or pretrained is not None:
+        raise ValueError("weights go with the name of a model; this module has its own")
+    else:  # it may have been trained since it was made, so that its file says too little
+        made = isinstance(getattr(model, "provenance", None), Provenance)
+        known = {**facts_of(model), "state_sha256": _state_hash(model)} if made else {}
+    bar = Bar(method.name)
+    with closing(bar):
+        found = list(
+            parts(
+                method, model, images, config, size=size, preprocessing=preprocessing, out=out,
+                device=device, progress=bar if progress is True else progress or None,
+                facts=known if facts is None else facts, force=force, labelled=labelled,
+            )
+        )  # fmt: skip
+    return joined(method, found, config, out)
+
+
+def configured(method: Method, config: Any, fields: Mapping[str, Any]) -> Any:
+    """A method's configuration with these fields.
+
+    Raises:
+        TypeError: for a field that it has not, naming the nearest.
+        ValueError: for a value that a field cannot have.
     """
     config = method.Config() if config is None else config
-    found = list(
-        parts(
-            method, model, images, config, preprocessing=preprocessing, out=out, device=device,
-            progress=progress, facts=facts, force=force, labelled=labelled,
-        )
-    )  # fmt: skip
-    return joined(method, found, config, out)
+    hints = get_type_hints(method.Config) if fields else {}
+    for name in fields:
+        if name not in hints:
+            own = [*inspect.signature(run).parameters][2:-1]
+            near = difflib.get_close_matches(name, [*hints, *own], 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(hints)}"
+            raise TypeError(f"{method.name} has no option {name!r}; {hint}")
+    changes = {name: checked(name, value, hints[name]) for name, value in fields.items()}
+    return dataclasses.replace(config, **changes) if changes else config
+
+
+def prepared_for(
+    method: Method,
+    model: nn.Module,
+    images: Images,
+    config: Any,
+    size: int | tuple[int, int] | None = None,
+) -> Preprocessing:
+    """How images are brought to a size, the model's by default; tensors are as the model takes
+    them, unless another size than theirs is asked for.
+    """
+    found = preprocessing_for(model, size or method.own_size(config) or images.size)
+    if images.size == found.size:
+        found = dataclasses.replace(found, crop_pct=1.0, crop_mode="center")
+    return method.prepared(found, config)
 
 
 def parts(
@@ -127,6 +218,7 @@ def parts(
     images: Images | Any,
     config: Any,
     *,
+    size: int | tuple[int, int] | None = None,
     preprocessing: Preprocessing | None = None,
     out: str | PurePath | None = None,
     labelled: bool = False,
@@ -139,9 +231,9 @@ def parts(
         ValueError: at the call, when something of the input does not fit.
     """
     images = images if isinstance(images, Images) else open_images(images)
+    model = _measurable(model)
     if preprocessing is None:
-        preprocessing = preprocessing_for(model, method.own_size(config))
-        preprocessing = method.prepared(preprocessing, config)
+        preprocessing = prepared_for(method, model, images, config, size)
 
     def run_over(
         method: Method,
@@ -188,7 +280,7 @@ def _run(
     force: bool = False,
 ) -> Result:
     """One run over images."""
-    home = _home(model)
+    home = home_of(model)
     where = usable(device) if device is not None else home.device
     facts = _complete(facts, model)
     identity = {
@@ -206,7 +298,7 @@ def _run(
     report = progress if progress and distributed.rank() == 0 else _silent
     store = file = None
     if out is not None:
-        file = Path(out) / f"{safe_name(str(facts['model']))}-{hash8}.npz"
+        file = Path(out) / file_name(method.name, str(facts["model"]), hash8)
         store = Path(out) / ".chunks" / hash8
     stored = distributed.broadcast(lambda: _begin(file, store, force))
     if stored is not None:
@@ -219,7 +311,7 @@ def _run(
 
     def share() -> dict[int, _Chunk]:
         try:
-            with _alone(model), frozen_eval(model, where):
+            with torch.inference_mode(False), _alone(model), frozen_eval(model, where):
                 return _measure(work, parts, store, report)
         finally:
             if store:
@@ -299,7 +391,7 @@ def _measure(
                 work.keep_small(chunk.batch)
                 chunks[number] = chunk
                 done += len(parts[number])
-                report(done, total, "Read from an earlier run.")
+    report(done, total, f"{done} of {total} images are from an earlier run." if done else None)
     missing = distributed.broadcast(lambda: [n for n in range(len(parts)) if n not in chunks])
     mine = missing[distributed.rank() :: distributed.count()]
     for number, pictures in zip(mine, _prefetch(work.read, [parts[n] for n in mine]), strict=True):
@@ -322,22 +414,29 @@ def _prefetch(function: Callable[[range], Any], items: Sequence[range]) -> Itera
                 yield found
 
 
-def tqdm_progress(description: str) -> Progress:
-    """A progress bar on standard error, with notes above it."""
-    bar: tqdm | None = None
+class Bar:
+    """A progress bar on standard error or in a notebook, with notes above it; to be closed where an
+    error may leave it unfinished.
+    """
 
-    def report(done: int, total: int, note: str | None) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = tqdm(total=total, desc=description, unit="image", file=sys.stderr)
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.bar: tqdm | None = None
+
+    def __call__(self, done: int, total: int, note: str | None) -> None:
+        if self.bar is None:  # what is done already was there before
+            options = {"desc": self.description, "unit": "image", "file": sys.stderr}
+            self.bar = tqdm(total=total, initial=done, **options)
         if note:
             tqdm.write(note, file=sys.stderr)
-        bar.update(done - bar.n)
+        self.bar.update(done - self.bar.n)
         if done >= total:
-            bar.close()
-            bar = None
+            self.close()
 
-    return report
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
 
 
 class _Work:
@@ -528,31 +627,38 @@ def _alone(model: nn.Module) -> threading.RLock:
         return _LOCKS.setdefault(model, threading.RLock())
 
 
-@contextmanager
-def frozen_eval(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model on `device`, in eval mode, parameters without gradient; afterwards as before."""
-    home = _home(model).device
-    training = {module: module.training for module in model.modules()}
-    gradient = {parameter: parameter.requires_grad for parameter in model.parameters()}
+def _measurable(model: nn.Module) -> nn.Module:
+    """The model without the wrappers that only say how it runs.
+
+    Raises:
+        ValueError: for one that cannot be looked into, or that has no weights.
+    """
+    model = bare(model)
+    kind = type(model).__name__
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError(
+            f"{kind} holds TorchScript, whose layers cannot be looked into: give the "
+            "torch.nn.Module that it was made from"
+        )
     try:
-        model.to(device)
-        model.eval()
-        model.requires_grad_(False)
-        yield
-    finally:
-        for parameter, wanted in gradient.items():
-            parameter.requires_grad_(wanted)
-        for module, mode in training.items():
-            module.training = mode
-        model.to(home)
-
-
-def _home(model: nn.Module) -> torch.Tensor:
-    """A floating-point tensor of the model, for its device and dtype."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_floating_point():
-            return tensor
-    return torch.zeros(0)
+        inspect.signature(model.forward).bind(None)
+    except TypeError:
+        raise ValueError(
+            f"{kind} takes something else than one batch of images: wrap it in a module that makes "
+            "its arguments of one, or say how by inputs(image) in an adapter (docs/your-model.md)"
+        ) from None
+    tensors = (*model.parameters(), *model.buffers())
+    if any(tensor.is_meta for tensor in tensors):
+        raise ValueError(
+            f"{kind} has parameters without values (on the meta device): build it on a device, or "
+            "give it weights first"
+        )
+    if any(tensor.is_inference() for tensor in tensors):
+        raise ValueError(
+            f"{kind} was built or loaded in torch.inference_mode, so that no gradient can pass its "
+            "parameters: build it outside"
+        )
+    return model
 
 
 def _complete(facts: Mapping[str, Any] | None, model: nn.Module) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import cross_selective_scan, selective_scan, softplus
+from kernels.autograd import is_traced
 from kernels.reference import sum_of_directions
-from workbench.paths import CLASS_TOKEN, ScanPath
+from workbench.paths import CLASS_TOKEN, ScanPath, covering_paths
 
 
 class SelectiveScan(nn.Module):
@@ -47,10 +48,10 @@ class SelectiveScan(nn.Module):
         C: Tensor,
         D: Tensor | None = None,
         delta_bias: Tensor | None = None,
-        paths: Sequence[ScanPath],
+        grid: tuple[int, int],
         class_token: int | None = None,
     ) -> Tensor:
-        """Scan tokens along k paths and add what comes out, in token order.
+        """Scan tokens along the k directions and add what comes out, in token order.
 
         Args:
             u: (b, l, d) for all directions, or (b, l, k, d) with one for each.
@@ -58,13 +59,16 @@ class SelectiveScan(nn.Module):
             A: (k * d, n), negative.
             B, C: (b, l, k, n).
             D, delta_bias: (k * d) or None.
-            paths: the k paths; each visits every token.
+            grid: (rows, columns) of the tokens, beside a class token.
             class_token: the class token's place among the l tokens, None without one.
 
         Returns:
             y: (b, l, d).
+
+        Raises:
+            ValueError: for a direction that does not visit every cell of the grid.
         """
-        order = _token_order(tuple(paths), class_token, u.device)
+        order = token_order(self.directions, grid, class_token, u.device)
         if not self.observed:
             return cross_selective_scan(
                 u, delta, A, B, C, D,
@@ -75,7 +79,9 @@ class SelectiveScan(nn.Module):
         if delta_bias is not None:
             delta = delta + delta_bias.unflatten(0, (k, d))
         delta = softplus(delta.flatten(2), backend=self.backend).unflatten(2, (k, d))
-        rows, places = _rows(tuple(paths), class_token, u.device)
+        rows = (order.T.long() * k + torch.arange(k, device=u.device)).flatten()
+        places = rows.argsort()
+        paths = covering_paths(self.directions, *grid, class_token=class_token)
 
         def along(x: Tensor) -> Tensor:
             return _Rearranged.apply(x.flatten(1, 2), rows, places).unflatten(1, (tokens, k))
@@ -125,31 +131,61 @@ class SelectiveScan(nn.Module):
         return ", ".join(self.directions)
 
 
-@lru_cache(maxsize=256)
-def _token_order(
-    paths: tuple[ScanPath, ...], class_token: int | None, device: torch.device
+def token_order(
+    directions: Sequence[str],
+    grid: tuple[int, int],
+    class_token: int | None,
+    device: torch.device,
 ) -> Tensor:
-    """(k, l) int32: the token that each path visits at each step, the class token included."""
+    """(k, l) int32: the token that each direction visits at each step, the class token included.
+
+    Raises:
+        ValueError: for a direction that does not visit every cell of the grid.
+    """
+    names, (height, width) = " ".join(directions), grid
+    if torch.jit.is_tracing():  # there sizes are tensors, and a table is a constant
+        height, width = int(height), int(width)
+        place = None if class_token is None else int(class_token)
+        state = torch._C._get_tracing_state()
+        torch._C._set_tracing_state(None)
+        try:
+            return _kept_order(names, height, width, place, device)
+        finally:
+            torch._C._set_tracing_state(state)
+    # What is made inside a trace is a part of it, and the sizes may be symbols.
+    make = _traced_order if is_traced() else _kept_order
+    return make(names, height, width, class_token, device)
+
+
+@lru_cache(maxsize=256)
+def _kept_order(
+    names: str, height: int, width: int, class_token: int | None, device: torch.device
+) -> Tensor:
+    with torch.inference_mode(False):  # it is kept, and serves passes with gradients too
+        return torch.from_numpy(_order(names, height, width, class_token)).to(device)
+
+
+def _order(names: str, height: int, width: int, class_token: int | None) -> np.ndarray:
+    paths = covering_paths(names.split(), height, width, class_token=class_token)
     table = np.stack([path.order for path in paths])
     if class_token is not None:
         table = np.where(table == CLASS_TOKEN, class_token, table + (table >= class_token))
-    return torch.from_numpy(table.astype(np.int32)).to(device)
+    return table.astype(np.int32)
 
 
-@lru_cache(maxsize=256)
-def _rows(
-    paths: tuple[ScanPath, ...], class_token: int | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Where scan order lies in token order, and the reverse.
+@torch.library.custom_op(
+    "vssm::token_order",
+    mutates_args=(),
+    schema="(str names, SymInt height, SymInt width, SymInt? class_token, Device device) -> Tensor",
+)
+def _traced_order(names, height, width, class_token, device):
+    return _kept_order(names, height, width, class_token, device).clone()
 
-    Rows are those of a tensor with tokens and directions in one axis, `token * k + direction`. Row
-    i in scan order is row `rows[i]` in token order, and row j in token order is row `places[j]` in
-    scan order.
-    """
-    order = _token_order(paths, class_token, device)
-    k = len(order)
-    rows = (order.T.long() * k + torch.arange(k, device=device)).flatten()
-    return rows, rows.argsort()
+
+@_traced_order.register_fake
+def _(names, height, width, class_token, device):
+    length = height * width + (class_token is not None)
+    return torch.empty(len(names.split()), length, dtype=torch.int32, device=device)
 
 
 class _Rearranged(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ class Study:
     """What is measured, and where: the same words in the library, on the command line and in YAML.
 
     Attributes:
-        model: one or many names, see `vssm models`.
+        model: one or many names, see `vssm models`; of a repository's models VSSM, or vmamba:VSSM.
         weights: for each model, or one for all: a file, a folder, hf-hub:owner/name, official,
             random, or auto: what ships with the project, else random.
         entry: which of the dictionaries in a checkpoint, such as model_ema, or ema.state_dict.
@@ -36,8 +37,8 @@ class Study:
         out: folder for results and figures.
         device: cpu, cuda, cuda:1; a GPU if there is one.
         force: measure again what is stored.
-        repo: a folder whose code runs with your rights, and gives a model.
-        adapter: a file that makes its model; docs/your-model.md.
+        repo: a clone whose code runs with your rights; its models are found, or named by model.
+        adapter: a file that makes its model where it cannot be found; docs/your-model.md.
     """
 
     model: tuple[str, ...] = ()
@@ -69,8 +70,11 @@ class Study:
             ValueError: when something of the input does not fit, in a sentence.
         """
         from workbench import distributed
+        from workbench.devices import usable
 
         distributed.join()
+        if self.device is not None:
+            usable(self.device)
         config = method.Config() if config is None else config
         images = self.open_images()
         size = self.size or method.own_size(config)
@@ -119,20 +123,20 @@ class Study:
 
     def _models(self) -> tuple[tuple[str, ...], "Callable[..., nn.Module]"]:
         """The models' names, and what builds one from name, weights, seed and img_size."""
-        if (self.repo is None) != (self.adapter is None):
-            raise ValueError("--repo and --adapter go together: the folder, and a file with make()")
-        if bool(self.model) == (self.repo is not None):
+        if self.adapter is not None and (self.repo is None or self.model):
             raise ValueError(
-                "give models by --model, or one of a repository by --repo and --adapter"
+                "--adapter makes the model of a repository: give --repo with it, and no --model"
             )
-        if self.repo is None or self.adapter is None:
+        if not self.model and self.repo is None:
+            raise ValueError("give models by --model, or a repository by --repo")
+        if self.repo is None:
             from workbench.weights import create_model
 
             return self.model, create_model
         from workbench import external
 
         external.check(self.repo, self.adapter)
-        return (Path(self.repo).resolve().name,), self._external
+        return self.model or (Path(self.repo).resolve().name,), self._external
 
     def _external(
         self,
@@ -146,22 +150,23 @@ class Study:
         from workbench import external
 
         given = None if weights in ("auto", "random") else weights
+        assert self.repo is not None
         return external.load(
-            self.repo, self.adapter, size=img_size or 224, weights=given, entry=entry, seed=seed
-        )
+            self.repo, self.adapter, model=name if self.model else None, size=img_size,
+            weights=given, entry=entry, seed=seed, tell=announce,
+        )  # fmt: skip
 
     def _start(
         self, method: Method, model: "nn.Module", images: "Images", config: Any
     ) -> Callable[[], Result]:
         """Look at the input of one model, and give what measures it."""
         from workbench import distributed
-        from workbench.images import preprocessing_for
-        from workbench.runner import joined, parts, tqdm_progress
+        from workbench.runner import Bar, joined, parts, prepared_for
         from workbench.weights import facts_of
 
         facts = facts_of(model)
-        preprocessing = preprocessing_for(model, self.size or method.own_size(config))
-        preprocessing = method.prepared(preprocessing, config)
+        preprocessing = prepared_for(method, model, images, config, self.size)
+        bar = Bar(facts["model"])
         coming = parts(
             method,
             model,
@@ -172,7 +177,7 @@ class Study:
             labelled=self.data is not None,
             facts=facts,
             device=self.device or distributed.device(),
-            progress=tqdm_progress(facts["model"]),
+            progress=bar,
             force=self.force,
         )
 
@@ -184,10 +189,11 @@ class Study:
             if facts["licence"]:
                 announce(f"  licence of the weights: {facts['licence']}")
             found = []
-            for part in coming:
-                found.append(part)
-                if line := method.told(found, config):
-                    announce(line)
+            with closing(bar):
+                for part in coming:
+                    found.append(part)
+                    if line := method.told(found, config):
+                        announce(line)
             result = joined(method, found, config, self.out)
             for image, reason in result.meta["skipped"].items():
                 announce(f"  left out: {printable(image)} {printable(reason)}")

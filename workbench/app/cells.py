@@ -21,10 +21,10 @@ from starlette.responses import Response
 from workbench.app import session
 from workbench.app.repository import beside_the_model
 from workbench.app.session import Spec
+from workbench.devices import frozen_eval
 from workbench.geometry import Grid
 from workbench.methods.erf import ErfConfig
 from workbench.methods.erf.cells import coarse_first, fields, small
-from workbench.runner import frozen_eval
 
 PASS = 0.25  # seconds that a pass may take: a click waits for one
 AWAY = 5.0  # seconds without a question after which nothing more is measured

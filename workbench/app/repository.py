@@ -30,10 +30,10 @@ ERRORS: tuple[type[Exception], ...] = (ConnectionError, OSError, MemoryError, Va
 
 @dataclass(frozen=True)
 class Repository:
-    """The folder, and the file that makes its model."""
+    """The folder, and the file that makes its model where there is one."""
 
     folder: Path
-    adapter: Path
+    adapter: Path | None
 
     @property
     def name(self) -> str:
@@ -41,9 +41,9 @@ class Repository:
 
 
 def current() -> Repository | None:
-    """What `vssm app --repo FOLDER --adapter FILE` was told."""
+    """What `vssm app --repo FOLDER` was told, with or without `--adapter FILE`."""
     folder, adapter = os.environ.get("VSSM_REPO"), os.environ.get("VSSM_ADAPTER")
-    return Repository(Path(folder), Path(adapter)) if folder and adapter else None
+    return Repository(Path(folder), Path(adapter) if adapter else None) if folder else None
 
 
 def repository_of(model: str) -> Repository | None:

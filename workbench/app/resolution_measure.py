@@ -144,7 +144,9 @@ def _curve(
 def stored() -> list[Resolution]:
     """The curves in the results folder; a file that cannot be read is one sentence on the page."""
     found = []
-    for path in sorted(session.results_folder().rglob("*-resolution*.npz")):
+    for path in sorted(session.results_folder().rglob("*resolution*.npz")):
+        if path.parent.name == "points":  # of the curves beside them
+            continue
         with session.sentences():
             result = session.stored(path, path.stat().st_mtime_ns)
             found += [result] if isinstance(result, Resolution) else []

@@ -79,7 +79,8 @@ class Spec:
         """The options of the command line that name the model, its weights and the seed."""
         found = ["--model", self.model]
         if own := repository.repository_of(self.model):
-            found = ["--repo", short(own.folder), "--adapter", short(own.adapter)]
+            found = ["--repo", short(own.folder)]
+            found += ["--adapter", short(own.adapter)] if own.adapter else []
         if self.weights != "auto":
             found += ["--weights", short(self.source)]
         found += ["--entry", self.entry] if self.entry else []

@@ -6,12 +6,17 @@ Nothing is imported before it is known to be needed: torch and timm take seconds
 import difflib
 import logging
 import os
+import re
 import sys
+from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from jsonargparse import DefaultHelpFormatter
+
 from workbench import check_kernels, methods
+from workbench.cli.examples import EXAMPLES
 from workbench.files import printable
 from workbench.former import OPTIONS
 from workbench.process import prepare
@@ -24,11 +29,13 @@ COMMANDS = {
     "paths": "list scan paths, or draw them",
     "train": "train a model; the same command goes on after a stop",
     "evaluate": "accuracy of models on labelled images",
+    "pack": "make one file of a folder of images, with their labels",
     "figures": "all figures and tables of a paper from one YAML file",
     "show": "print what result files hold, or draw them",
     "export": "receptive fields that follow the mouse, in one file",
     "warm": "compile the scan for this GPU ahead",
     "app": "open the app in the browser",
+    "completion": "print what makes a shell complete commands and options",
 }
 """Modules of this package with `parser()` and `command(args)`; methods come before them."""
 
@@ -66,16 +73,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str]) -> tuple[str | None, Any]:
     """A command and its options; None after --help or --version, which are answered here.
 
-    Ends the process with exit code 2 for options that do not exist.
-
     Raises:
-        ValueError: for a command that does not exist, naming the nearest.
+        ValueError: for a command or an option that does not exist, naming the nearest, and for a
+            value of another type.
     """
     name, rest = command_of(arguments)
     if name is None:
         return None, None
     _check_config(rest)
-    return name, parser(name).parse_args(_underscored(rest))
+    made = parser(name)
+    try:
+        return name, made.parse_args(_underscored(rest))
+    except ArgumentError as error:
+        raise ValueError(_refused(made, str(error))) from None
+
+
+WORDS = {
+    "pretrained": "--weights official",
+    "checkpoint": "--weights FILE",
+    "batch_size": "--chunk",
+    "gpu": "--device cuda",
+    "cpu": "--device cpu",
+    "resolution": "--size",
+    "output": "--out",
+}
+"""Options of other programs -> ours."""
+
+
+def _refused(made: "ArgumentParser", said: str) -> str:
+    """What the parser said, in one sentence."""
+    said = " ".join(said.split())
+    known = [option[2:] for action in made._actions for option in action.option_strings]
+    if unknown := re.match("unrecognized arguments: ([^ =]+)", said):
+        word, option = unknown[1], unknown[1].lstrip("-")
+        if not word.startswith("-"):
+            first = " a model is --model NAME, images are --images PATH;" * ("model" in known)
+            return f"{word!r} belongs to no option;{first} see {made.prog} --help"
+        near = [f"--{name}" for name in difflib.get_close_matches(option, known, 1)]
+        if option in WORDS and WORDS[option].split()[0][2:] in known:
+            near = [WORDS[option]]
+        hint = f"did you mean {near[0].replace('_', '-')}?" if near else f"see {made.prog} --help"
+        return f"there is no option {word.replace('_', '-')}; {hint}"
+    wrong = re.match(r'Parser key "(\w+)":.*?<class \'(\w+)\'>.*(?:Got|Given) value: (.*)', said)
+    if wrong:
+        return f"--{wrong[1]} must be {wrong[2]}, not {wrong[3]}"
+    return said.removeprefix("argument ")
 
 
 def _check_config(arguments: Sequence[str]) -> None:
@@ -103,7 +145,7 @@ def command_of(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
         print(f"vssm-workbench {version('vssm-workbench')}")
         return None, []
     name, rest = arguments[0], list(arguments[1:])
-    known = {**methods.METHODS, **COMMANDS}
+    known = commands()
     spelt = name.replace("_", "-")
     if spelt not in known:
         near = difflib.get_close_matches(spelt, known, 1)
@@ -113,12 +155,17 @@ def command_of(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return spelt, rest
 
 
+def commands() -> dict[str, str]:
+    """Every command and what it does."""
+    return {**methods.METHODS, **COMMANDS}
+
+
 def usage() -> str:
     """What `vssm --help` prints."""
     lines = ["usage: vssm COMMAND [options]", "", "See what a visual state-space model looks at."]
     for title, table in (("methods", methods.METHODS), ("more commands", COMMANDS)):
         lines += ["", f"{title}:", *(f"  {name:12}  {text}" for name, text in table.items())]
-    lines += ["", "vssm COMMAND --help lists the options of a command."]
+    lines += ["", "vssm COMMAND --help lists the options of a command, with examples."]
     return "\n".join([*lines, "--debug, with any command, shows the traceback of an error."])
 
 
@@ -126,7 +173,15 @@ def parser(name: str) -> "ArgumentParser":
     """The parser of one command."""
     made = _module(name).parser(*([name] if name in methods.METHODS else []))
     made.prog = f"vssm {name}"
+    made.exit_on_error = False
+    made.formatter_class = _Help
+    usual = (f"vssm {name} --model vmamba_nano --images samples",)
+    made.epilog = "\n  ".join(["examples:", *EXAMPLES.get(name, usual)])
     return made
+
+
+class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Examples keep their lines."""
 
 
 def _module(name: str) -> Any:

@@ -54,7 +54,9 @@ def command(args: Namespace) -> int:
     if args.repo is not None or args.adapter is not None:
         Study(repo=args.repo, adapter=args.adapter).check_models()
         environment["VSSM_REPO"] = str(Path(args.repo).resolve())
-        environment["VSSM_ADAPTER"] = str(Path(args.adapter).resolve())
+        environment.pop("VSSM_ADAPTER", None)
+        if args.adapter is not None:
+            environment["VSSM_ADAPTER"] = str(Path(args.adapter).resolve())
     from workbench.app.server import LOCAL, TOKEN, new_token
 
     if args.host not in LOCAL and not args.token:

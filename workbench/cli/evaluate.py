@@ -24,21 +24,24 @@ def parser() -> ArgumentParser:
 
 def command(args: Namespace) -> int:
     """Print top-1 of every model at every size."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
+    from workbench import distributed
+    from workbench.devices import usable
     from workbench.images import preprocessing_for
     from workbench.study import Study, pairs
     from workbench.train import accuracy
     from workbench.weights import facts_of
 
     study = read_fields(args, Study, size=None)
+    device = usable(study.device or distributed.device())
     images = study.open_images()
     rows = []
     for name, weights in pairs(study.model, study.weights):
         one = dataclasses.replace(study, model=(name,), weights=(weights,))
         for size in [read_size(size) for size in args.size] or [None]:
             (model,) = one.subjects(size)
-            model.to(study.device or "cpu")
+            model.to(device)
             preprocessing = preprocessing_for(model, size)
             with tqdm(total=len(images), desc=f"{name} {size or ''}", file=sys.stderr) as bar:
                 correct, count = accuracy(

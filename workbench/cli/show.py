@@ -1,14 +1,13 @@
 """`vssm show RESULT ...`: what result files hold."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from workbench import figures, places
-from workbench.cli.measure import summary
+from workbench.cli.measure import summary, told
 from workbench.figures.label import label
 from workbench.results import Result, load
 
@@ -21,11 +20,14 @@ def parser() -> ArgumentParser:
     )
     made.add_argument("--out", default=None, help="folder for figures and tables")
     made.add_argument("--json", action="store_true", help="print JSON")
+    made.add_argument("--open", action="store_true", help="show the first figure; with --out")
     return made
 
 
 def command(args: Namespace) -> int:
     """Print numbers, captions and versions; draw."""
+    if args.open and not args.out:
+        raise ValueError("--open shows what is drawn to a folder: give --out FOLDER as well")
     args.result = [str(places.found(path)) for path in args.result]
     files = list(_files(args.result))
     results = [load(file) for file in files]
@@ -40,9 +42,9 @@ def command(args: Namespace) -> int:
                 print(f"{file}  {result.kind}  {label(result)}")
         else:
             _print(results)
-        written = figures.files.publish(results, Path(args.out)) if args.out else []
+        written = figures.files.publish(results, Path(args.out), hashed=True) if args.out else []
     if written:
-        print("wrote " + ", ".join(map(str, written)), file=sys.stderr)
+        told(written, args.open)
     return 0
 
 

@@ -30,7 +30,7 @@ def parser() -> ArgumentParser:
 def command(args: Namespace) -> int:
     """Train, with a progress bar."""
     import torch
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     from workbench.devices import usable
     from workbench.images import open_images

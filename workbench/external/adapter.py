@@ -9,7 +9,7 @@ paths(module, call, direction, grid) -> the cell read at each step, -1 for paddi
 skip(module, call) -> whether this scan does not go over the image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,25 @@ def _the_image(image: Tensor) -> tuple[Tensor]:
 
 
 def class_scores(output: Any) -> Tensor:
-    """(b, classes) of what a model returns: logits as they are, maps averaged over places.
+    """(b, classes) of what a model returns: logits as they are, maps averaged over places, tokens
+    (b, n, classes) over tokens; of several outputs the first.
 
     Raises:
-        ValueError: for anything but a tensor of 2 or 4 axes.
+        ValueError: for anything else.
     """
-    if not isinstance(output, Tensor) or output.ndim not in (2, 4):
+    if isinstance(output, Mapping):
+        output = tuple(output.values())
+    if isinstance(output, tuple | list) and output:
+        return class_scores(output[0])
+    if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4):
         kind = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
             f"the model returns {kind}, not logits or a map; say in the adapter what of it is to "
             "be differentiated: score(output) -> (b, classes)"
         )
-    return output if output.ndim == 2 else output.mean(dim=(2, 3))
+    if output.ndim == 2:
+        return output
+    return output.mean(dim=1) if output.ndim == 3 else output.mean(dim=(2, 3))
 
 
 @dataclass(frozen=True)

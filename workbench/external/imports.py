@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -43,11 +44,8 @@ class StandIns(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
-        inside = content(name)
-        if inside is not None:
-            vars(module).update(inside)
-        else:
-            module.__getattr__ = refused(name)  # pyright: ignore[reportAttributeAccessIssue]
+        vars(module).update(content(name))
+        module.__getattr__ = refused(name)  # pyright: ignore[reportAttributeAccessIssue]
         self.imported.append(name)
 
     def _real(self, name: str, path: Sequence[str] | None) -> bool:
@@ -77,9 +75,13 @@ class StandIns(MetaPathFinder, Loader):
 
 def is_installed(file: str) -> bool:
     """Whether a file is one of Python's or of an installed package."""
+    return any(Path(file).is_relative_to(folder) for folder in _installation())
+
+
+@cache
+def _installation() -> frozenset[str]:
     folders = {sysconfig.get_path(kind) for kind in ("purelib", "platlib", "stdlib")}
-    folders |= {*site.getsitepackages(), site.getusersitepackages()}
-    return any(Path(file).is_relative_to(folder) for folder in folders)
+    return frozenset(folders | {*site.getsitepackages(), site.getusersitepackages()})
 
 
 def check_folder(repo: str | Path) -> None:
@@ -89,31 +91,31 @@ def check_folder(repo: str | Path) -> None:
 
 
 @contextmanager
-def stand_in(repo: str | Path | None = None, *, installed: bool = True) -> Iterator[StandIns]:
+def stand_in(*folders: str | Path, installed: bool = True) -> Iterator[StandIns]:
     """Stand in for mamba_ssm, its forks' compiled modules and what else needs CUDA.
 
     Afterwards everything is as it was, also after an exception: modules, import path, torch's
     functions, timm's registry. Objects made inside go on working.
 
     Args:
-        repo: the folder that the repository's own scripts are run from; first on the import path.
+        folders: go first on the import path, such as the folder that the repository's own scripts
+            are run from.
         installed: use installed packages of those names where they work. Their scans cannot be
             followed, so `load` does not.
 
     Raises:
         ValueError: when there is no such folder.
     """
-    if repo is not None:
-        check_folder(repo)
+    for folder in folders:
+        check_folder(folder)
     finder = StandIns(installed)
-    folder = None if repo is None else str(Path(repo).resolve())
+    first = [str(Path(folder).resolve()) for folder in folders]
     path, modules = list(sys.path), dict(sys.modules)
-    hidden = {name for name in modules if stands_in(name) or _clashes(name, folder)}
+    hidden = {name for name in modules if stands_in(name) or _clashes(name, first)}
     for name in hidden:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)
-    if folder is not None:
-        sys.path.insert(0, folder)
+    sys.path[:0] = first
     importlib.invalidate_caches()
     try:
         with _process_state(), redirected():
@@ -128,14 +130,17 @@ def stand_in(repo: str | Path | None = None, *, installed: bool = True) -> Itera
         sys.modules.update({name: modules[name] for name in hidden})
 
 
-def _clashes(name: str, folder: str | None) -> bool:
+def _clashes(name: str, folders: list[str]) -> bool:
     """Whether a loaded module hides one of the repository's: both are called `models`, perhaps."""
-    if folder is None:
-        return False
     top = name.partition(".")[0]
-    there = Path(folder, top).is_dir() or Path(folder, f"{top}.py").is_file()
     file = getattr(sys.modules.get(top), "__file__", None)
-    return there and file is not None and not is_installed(file)
+    if file is None or is_installed(file) or top in _OURS:
+        return False
+    return any(Path(f, top).is_dir() or Path(f, f"{top}.py").is_file() for f in folders)
+
+
+_OURS = ("workbench", "kernels")
+"""Needed while the repository's code runs, whatever is called so there."""
 
 
 def _belongs(module: ModuleType, finder: StandIns, folders: list[str]) -> bool:

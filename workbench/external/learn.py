@@ -146,6 +146,7 @@ class _Inputs:
         found: (module, invocation) -> its tokens, or why there are none.
         changes: (module, invocation) -> (tokens,) for every pass compared.
         at: for every call, the invocation that each module was in.
+        read: kind of module and scans -> what the last one of that kind read at each step.
     """
 
     def __init__(self, modules: list[nn.Module]) -> None:
@@ -153,6 +154,7 @@ class _Inputs:
         self.found: dict[tuple[nn.Module, int], Tokens | str] = {}
         self.changes: dict[tuple[nn.Module, int], list[Tensor]] = {}
         self.at: list[dict[nn.Module, int]] = []
+        self.read: dict[tuple, list[Tensor]] = {}
         self._invoked: dict[nn.Module, int] = {}
 
     def note(self) -> None:
@@ -256,9 +258,12 @@ def _probed(
     grid, cells = found
     orders = _declared(learned, members, grid, adapter)
     if orders is None:
-        read = probe(module, tokens, own[0].module, own)
+        scans = tuple((call.groups, call.u.shape[-1]) for call in own)
+        kind = (type(module), type(own[0].module), shape, scans)
+        read = probe(module, tokens, own[0].module, own, inputs.read.get(kind))
         if isinstance(read, str):
             return read
+        inputs.read[kind] = read
         table = torch.cat([cells, torch.tensor([PADDING])])  # the last entry for PAD, -1
         assert PAD == -1
         orders = [table[steps].numpy() for steps in read]

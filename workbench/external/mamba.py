@@ -15,7 +15,21 @@ def selective_scan_fn(
     u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
     return_last_state=False,
 ):  # fmt: skip
-    """mamba_ssm's `selective_scan_fn`: see `kernels.selective_scan`."""
+    """mamba_ssm's `selective_scan_fn`: see `kernels.selective_scan`.
+
+    B and C may be constant, (d, n); such a scan is computed, but not traced.
+
+    Raises:
+        ValueError: for complex A.
+    """
+    if A.is_complex():
+        raise ValueError(
+            "the scan takes a real A, and this one is complex: choose a model whose A is real"
+        )
+    if B.ndim == 2 or C.ndim == 2:
+        B, C = (_for_each_channel(x, u) for x in (B, C))
+        return selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus,
+                              bool(return_last_state))  # fmt: skip
     # one caller passes None for the last
     return scan("selective_scan_fn", u, delta, A, B, C, D, z, delta_bias, delta_softplus,
                 bool(return_last_state))  # fmt: skip
@@ -26,8 +40,18 @@ def selective_scan_ref(
     return_last_state=False,
 ):  # fmt: skip
     """The same by the plain loop over time."""
+    if B.ndim == 2 or C.ndim == 2:
+        B, C = (_for_each_channel(x, u) for x in (B, C))
     return selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state,
                           backend="reference")  # fmt: skip
+
+
+def _for_each_channel(x: Tensor, u: Tensor) -> Tensor:
+    """B or C in any form, as one with a group for each channel: (b, d, n, l)."""
+    if x.ndim == 2:
+        return x[None, :, :, None].expand(len(u), -1, -1, u.shape[-1])
+    x = x.unsqueeze(1) if x.ndim == 3 else x
+    return x.repeat_interleave(u.shape[1] // x.shape[1], dim=1)
 
 
 def selective_scan_without_gate(
@@ -129,9 +153,8 @@ class Mamba(nn.Module):
     ) -> None:
         if fork:
             raise ValueError(
-                f"mamba_ssm's Mamba has no argument {next(iter(fork))!r}: the model needs the "
-                "fork of mamba_ssm that its repository ships; add that folder to sys.path in the "
-                "adapter"
+                f"mamba_ssm's Mamba has no argument {next(iter(fork))!r}: the model needs a fork "
+                "of mamba_ssm; put its folder mamba_ssm anywhere in the repository"
             )
         super().__init__()
         inner = int(expand * d_model)

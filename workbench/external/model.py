@@ -38,9 +38,8 @@ class ExternalModel(nn.Module):
         stand_ins: names of the stand-ins that its scans call.
         feature_info: its stages, as timm's models have it.
         num_classes: what the model says, None where the adapter makes the scores.
-
-    Raises:
-        ValueError: for a model that calls no scan.
+        native_size: by which it was looked at.
+        notes: what a user is to know, such as why there are no scans.
     """
 
     def __init__(
@@ -58,14 +57,8 @@ class ExternalModel(nn.Module):
         self._facts: dict[tuple[int, int], Facts] = {}
         first = next(model.parameters(), torch.zeros(()))
         facts = self._facts_at(torch.zeros(1, 3, *size, device=first.device, dtype=first.dtype))
-        if not facts.calls:
-            why = "it imports no module that has one"
-            if imported:
-                why = (
-                    f"it imported {', '.join(imported)}, but ran something else, perhaps a scan of "
-                    "its own in plain PyTorch; let make() choose the implementation that calls them"
-                )
-            raise ValueError(f"{type(model).__name__} calls no selective scan: {why}")
+        self.native_size = size
+        self.notes = [] if facts.calls else [_no_scans(model, imported)]
         self.functions = facts.functions
         self.stand_ins = tuple(dict.fromkeys(call.stand_in for call in facts.calls))
         self._attach(facts)
@@ -175,3 +168,16 @@ class ExternalModel(nn.Module):
                     ScanPath(name, *call.grid, order)
                     for name, order in zip(scan.directions, call.orders, strict=True)
                 )
+
+
+def _no_scans(model: nn.Module, imported: Sequence[str]) -> str:
+    why = "it imports no module that has one"
+    if imported:
+        why = (
+            f"it imported {', '.join(imported)}, but ran something else, perhaps a scan of its own "
+            "in plain PyTorch"
+        )
+    return (
+        f"{type(model).__name__} calls no selective scan ({why}): it has receptive fields, but no "
+        "scan maps"
+    )

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
 
-from workbench.external import mamba, native, norms
+from workbench.external import mamba, native, norms, ssd
 
 Content = dict[str, Any]
 
@@ -23,10 +24,16 @@ _NORMS = {
     "layer_norm_fn": norms.layer_norm_fn,
     "rms_norm_fn": norms.rms_norm_fn,
 }
+_SSD = {
+    "mamba_chunk_scan_combined": ssd.mamba_chunk_scan_combined,
+    "mamba_split_conv1d_scan_combined": ssd.mamba_split_conv1d_scan_combined,
+}
 _CONV = {"causal_conv1d_fn": native.conv1d_fn}
 
 MODULES: dict[str, Content] = {
-    "mamba_ssm": {"Mamba": mamba.Mamba, **_SCANS},
+    "mamba_ssm": {"Mamba": mamba.Mamba, "Mamba2": ssd.Mamba2, **_SCANS},
+    "mamba_ssm.modules.mamba2": {"Mamba2": ssd.Mamba2},
+    "mamba_ssm.modules.mamba2_simple": {"Mamba2Simple": ssd.Mamba2Simple},
     "mamba_ssm.modules.mamba_simple": {"Mamba": mamba.Mamba},
     "mamba_ssm.ops.selective_scan_interface": _SCANS,
     "selective_scan": {
@@ -36,6 +43,14 @@ MODULES: dict[str, Content] = {
     "selective_scan_cuda": {"fwd": native.scan_fwd, "bwd": native.scan_bwd},
     "selective_scan_cuda_core": {"fwd": native.core_fwd, "bwd": native.core_bwd},
     "selective_scan_cuda_oflex": {"fwd": native.oflex_fwd, "bwd": native.core_bwd},
+    "selective_scan_cuda_oflex_rh": {"fwd": native.states_fwd, "bwd": native.states_bwd},
+    "dwconv2d": {
+        "dwconv2d_fp32": native.depthwise,
+        "dwconv2dbias_fp32": native.depthwise,
+        "dwconv2d_fp32_dgrad": native.depthwise,
+        "dwconv2d_fp32_wgrad": native.depthwise_wgrad,
+        "dwconv2d_fp32_bgrad": native.depthwise_bgrad,
+    },
     "causal_conv1d": _CONV,
     "causal_conv1d.causal_conv1d_interface": _CONV,
     "causal_conv1d_cuda": {
@@ -43,24 +58,23 @@ MODULES: dict[str, Content] = {
         "causal_conv1d_bwd": native.conv_bwd,
     },
 }
-"""Taken where the repository has no such module of its own."""
+"""Taken where the repository has no such module of its own. A name that is not in one is refused
+when it is used, not when it is imported."""
 
-LEAVES: dict[str, Content | None] = {
+LEAVES: dict[str, Content] = {
     "mamba_ssm.ops.triton.layernorm": _NORMS,
     "mamba_ssm.ops.triton.layer_norm": _NORMS,
     "mamba_ssm.ops.triton.layernorm_gated": {**_NORMS, "RMSNorm": norms.GatedRMSNorm},
-    "mamba_ssm.ops.triton.selective_state_update": None,
-    "mamba_ssm.ops.triton.ssd_combined": None,
-    "mamba_ssm.ops.triton.ssd_chunk_scan": None,
-    "mamba_ssm.models.mixer_seq_simple": None,
-    "mamba_ssm.modules.mamba2": None,
-    "mamba_ssm.utils.generation": None,
-    "mamba_ssm.utils.hf": None,
+    "mamba_ssm.ops.triton.selective_state_update": {},
+    "mamba_ssm.ops.triton.ssd_combined": _SSD,
+    "mamba_ssm.ops.triton.ssd_chunk_scan": {},
+    "mamba_ssm.models.mixer_seq_simple": {},
+    "mamba_ssm.utils.generation": {},
+    "mamba_ssm.utils.hf": {},
 }
-"""Taken from a fork too: they need Triton on a GPU, or transformers. None: any name is in it, and
-is refused when it is used."""
+"""Taken from a fork too: they need Triton on a GPU, or transformers."""
 
-COUNTERS: dict[str, Content | None] = {"fvcore.nn": None}
+COUNTERS: dict[str, Content] = {"fvcore.nn": {}}
 """Only asked to count operations; taken where the package is not installed."""
 
 _KNOWN = {**MODULES, **LEAVES, **COUNTERS}
@@ -77,8 +91,8 @@ def stands_in(name: str) -> bool:
     return known or _PACKAGE.fullmatch(name) is not None
 
 
-def content(name: str) -> Content | None:
-    """What is in that stand-in; None for any name, refused when it is used."""
+def content(name: str) -> Content:
+    """What is in that stand-in."""
     return next((_KNOWN[tail] for tail in _tails(name) if tail in _KNOWN), {})
 
 
@@ -92,18 +106,25 @@ def _tails(name: str) -> list[str]:
     return [".".join(parts[i:]) for i in range(len(parts))]
 
 
-def refused(module: str) -> Callable[[str], type]:
-    """The `__getattr__` of a module without content: classes that say so when they are called."""
+def refused(module: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a stand-in: classes for all other names, that say so when they are used.
 
-    def found(name: str) -> type:
+    An import inside `try` would otherwise take away names that are there with the one that is not.
+    """
+
+    def found(name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        inner = f"{module}.{name}"
+        if stands_in(inner):
+            return import_module(inner)
 
-        def refuse(self: object, *args: object, **kwargs: object) -> None:
+        def refuse(*args: object, **kwargs: object) -> None:
             raise NotImplementedError(
-                f"{module}.{name} has no stand-in, as models of images do not call it"
+                f"{inner} has no stand-in: name a model that does not use it with --model, or put "
+                "a function in its place in make() of an adapter"
             )
 
-        return type(name, (), {"__init__": refuse})
+        return type(name, (), {"__init__": refuse, "apply": staticmethod(refuse)})
 
     return found

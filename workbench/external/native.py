@@ -4,7 +4,8 @@ Arguments by position, as their callers give them. A gradient buffer that is han
 into: callers return the larger tensor that it is a view of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def scan_bwd(
 ):
     """`selective_scan_cuda.bwd`: du, ddelta, dA, dB, dC, dD, ddelta_bias, with z dz and out_z."""
     given = (u, delta, A, B, C, D, z, delta_bias)
-    *found, out_z = _gradients(given, delta_softplus, dout)
+    *found, out_z = _gradients(partial(selective_scan, delta_softplus=delta_softplus), given, dout)
     du, ddelta, dA, dB, dC, dD, dz_found, ddelta_bias = found
     gradients = (du, ddelta, dA, dB, dC, dD, ddelta_bias)
     if z is None:
@@ -61,13 +62,41 @@ def core_bwd(u, delta, A, B, C, D, delta_bias, dout, x, delta_softplus, nrows=1)
                     False)  # fmt: skip
 
 
+def states_fwd(u, delta, A, B, D, delta_bias, delta_softplus, nrows=1, out_float=True):
+    """`selective_scan_cuda_oflex_rh.fwd` of Spatial-Mamba: the states themselves (b, d, n, l), and
+    x; there is no C, and D has no effect."""
+    run = partial(_with_state, "selective_scan_cuda_oflex_rh.fwd")
+    given = (u.float() if out_float else u, delta, A, B, delta_bias, delta_softplus)
+    outs, xs = zip(*_states(run, *given), strict=True)
+    return torch.stack(outs, dim=2), torch.cat(xs, dim=-1)
+
+
+def states_bwd(u, delta, A, B, D, delta_bias, dout, x, delta_softplus, nrows=1):
+    """`selective_scan_cuda_oflex_rh.bwd`: du, ddelta, dA, dB, dD, ddelta_bias."""
+
+    def states(*given: Tensor | None) -> Tensor:
+        return torch.stack(list(_states(selective_scan, *given, delta_softplus)), dim=2)
+
+    *found, ddelta_bias, _ = _gradients(states, (u, delta, A, B, delta_bias), dout)
+    return (*found, None if D is None else torch.zeros_like(D), ddelta_bias)
+
+
+def _states(run, u, delta, A, B, delta_bias, delta_softplus) -> Iterator[Any]:
+    """Each state, as the output of a scan whose C is one."""
+    B = B.unsqueeze(1) if B.ndim == 3 else B
+    for s in range(A.shape[1]):
+        B_s = B[:, :, [s]]
+        yield run(u, delta, A[:, [s]], B_s, torch.ones_like(B_s), None, None, delta_bias,
+                  delta_softplus)  # fmt: skip
+
+
 def _gradients(
-    given: Sequence[Tensor | None], delta_softplus: bool, dout: Tensor
+    function: Callable[..., Any], given: Sequence[Tensor | None], dout: Tensor
 ) -> list[Tensor | None]:
     """The gradient to every given tensor (None where none was given), then the output."""
     with torch.enable_grad():
         leaves = [None if t is None else t.detach().requires_grad_() for t in given]
-        y = selective_scan(*leaves, delta_softplus)
+        y = function(*leaves)
         there = [leaf for leaf in leaves if leaf is not None]
         found = iter(torch.autograd.grad(y, there, dout.to(y.dtype)))
     return [*(None if leaf is None else next(found) for leaf in leaves), y.detach()]
@@ -100,6 +129,25 @@ def conv_bwd(x, weight, bias, dout, *rest):
             dx = buffer.copy_(dx)
     with_states = len(rest) >= 6
     return (dx, dweight, dbias[0] if dbias else None, *([None] if with_states else []))
+
+
+def depthwise(x, weight, *rest):
+    """`dwconv2d.dwconv2d_fp32`, and with a bias after the weight `dwconv2dbias_fp32`; also the
+    gradient to x, which is given the flipped weight."""
+    *bias, height, width = rest
+    bias = bias[0] if bias else None
+    return F.conv2d(x, weight, bias, padding=(height, width), groups=x.shape[1])
+
+
+def depthwise_wgrad(x, dout, height, width):
+    """`dwconv2d.dwconv2d_fp32_wgrad`, of an odd kernel that keeps the size."""
+    shape = (x.shape[1], 1, 2 * height + 1, 2 * width + 1)
+    return torch.nn.grad.conv2d_weight(x, shape, dout, padding=(height, width), groups=x.shape[1])
+
+
+def depthwise_bgrad(dout):
+    """`dwconv2d.dwconv2d_fp32_bgrad`."""
+    return dout.sum((0, 2, 3))
 
 
 def _flag(rest: Sequence[Any]) -> bool:

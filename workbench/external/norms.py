@@ -47,20 +47,23 @@ class RMSNorm(nn.Module):
         return rms_norm_fn(x, self.weight, None, residual, prenorm, residual_in_fp32, self.eps)
 
 
+def gated_rms_norm(x, weight, z=None, groups=1, eps=1e-6, norm_before_gate=True):
+    """x / rms(x) * weight over each of `groups` parts of the last axis, times SiLU(z) after or
+    before the norm."""
+    if z is not None and not norm_before_gate:
+        x = x * F.silu(z)
+    y = x.unflatten(-1, (groups, -1))
+    y = rms_norm_fn(y, torch.ones_like(weight[: y.shape[-1]]), eps=eps).flatten(-2) * weight
+    return y * F.silu(z) if z is not None and norm_before_gate else y
+
+
 class GatedRMSNorm(RMSNorm):
-    """The same with a gate z: times SiLU(z), after the norm or before it."""
+    """The same as a module, over groups of `group_size` neighbouring channels."""
 
     def __init__(self, hidden_size, eps=1e-5, group_size=None, norm_before_gate=True, **kwargs):
-        if group_size not in (None, hidden_size):
-            raise ValueError(
-                "the stand-in for the gated RMSNorm has one group; set group_size=None"
-            )
         super().__init__(hidden_size, eps, **kwargs)
+        self.groups = hidden_size // (group_size or hidden_size)
         self.norm_before_gate = norm_before_gate
 
     def forward(self, x, z=None):
-        if z is None:
-            return super().forward(x)
-        if self.norm_before_gate:
-            return super().forward(x) * F.silu(z)
-        return super().forward(x * F.silu(z))
+        return gated_rms_norm(x, self.weight, z, self.groups, self.eps, self.norm_before_gate)

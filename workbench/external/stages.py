@@ -30,10 +30,13 @@ class Stage:
 def stages_of(facts: Facts, size: tuple[int, int]) -> list[Stage]:
     """The stages in the order of the forward pass, for images of `size`."""
     runs: list[tuple[tuple, list[int]]] = []
-    for place, call in enumerate(facts.calls):
-        if call.grid is None:
-            continue
-        key = (_part(call.module), call.grid)
+    spatial = [i for i, call in enumerate(facts.calls) if call.grid not in (None, (1, 1))]
+    levels = len({facts.calls[i].grid for i in spatial}) > 1
+    for place in spatial:
+        call = facts.calls[place]
+        part = _part(call.module)
+        # blocks of equal size are stages each, unless there are levels: then these are
+        key = (part.rpartition(".")[0] or part if levels else part, call.grid)
         if not runs or runs[-1][0] != key:
             runs.append((key, []))
         runs[-1][1].append(place)
@@ -42,9 +45,11 @@ def stages_of(facts: Facts, size: tuple[int, int]) -> list[Stage]:
         last = facts.calls[places[-1]]
         output = _output(facts, last, places)
         if output is not None:
-            width, reduction = last.shape[last.channels], size[0] / grid[0]
+            if sum(key[0] == part for key, _ in runs) > 1:
+                part = _part(last.module)
+            width = facts.maps[output][last.channels]
             module, output = (".".join(filter(None, ("model", n))) for n in (part, output))
-            found.append(Stage(module, output, last, places[-1], width, reduction))
+            found.append(Stage(module, output, last, places[-1], width, size[0] / grid[0]))
     return found
 
 
@@ -56,7 +61,11 @@ def _part(module: str) -> str:
 
 def _output(facts: Facts, last: Learned, places: list[int]) -> str | None:
     """The outermost module around the last scan that has no other scans in it than those of the
-    stage, and returns what came in: a map of the same shape."""
+    stage, and returns a map of the same places in the same layout."""
+
+    def places_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape[: last.channels] + shape[last.channels + 1 :]
+
     own, found = {facts.calls[place].module for place in places}, None
     parts = last.module.split(".")
     for n in range(len(parts), 0, -1):
@@ -64,6 +73,6 @@ def _output(facts: Facts, last: Learned, places: list[int]) -> str | None:
         inside = {c.module for c in facts.calls if f"{c.module}.".startswith(f"{name}.")}
         if not inside <= own:
             break
-        if facts.maps.get(name) == last.shape:
+        if places_of(facts.maps.get(name, ())) == places_of(last.shape):
             found = name
     return found

@@ -72,10 +72,13 @@ def find_tokens(module: nn.Module, args: tuple, kwargs: dict) -> Tokens | str:
 
 
 def _channel_axis(module: nn.Module, value: Tensor) -> int | None:
-    """The axis that fits the first linear layer or convolution in the module."""
+    """The axis that fits the first linear layer or convolution in the module; 1 for a linear layer
+    of maps, as VMamba has it, where no other fits."""
+    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     for layer in module.modules():
         if isinstance(layer, nn.Linear) and value.shape[-1] == layer.in_features:
             return value.ndim - 1
         if isinstance(layer, nn.Conv1d | nn.Conv2d) and value.shape[1] == layer.in_channels:
             return 1
-    return None
+    maps = value.ndim == 4 and any(value.shape[1] == layer.in_features for layer in linear)
+    return 1 if maps else None

@@ -1,6 +1,6 @@
 """Write figures, captions and tables, byte for byte the same on every run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from workbench import figures
 from workbench.figures.width import scaled
-from workbench.results import Result, atomic_write, safe_name
+from workbench.results import Result, atomic_write, content_hash, safe_name
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
 FORMATS = ("pdf", "png", "svg")
@@ -25,11 +25,14 @@ _METADATA = {
 
 @dataclass(frozen=True)
 class Sheet:
-    """A figure that can be drawn: its file name without suffix, and what it shows in sentences."""
+    """A figure that can be drawn: its file name without suffix, what it shows in sentences, and the
+    results in it where these are not all.
+    """
 
     name: str
     draw: Callable[[], Figure]
     caption: str
+    results: Sequence[Result] = ()
 
 
 def publish(
@@ -37,12 +40,14 @@ def publish(
     out: Path,
     formats: Sequence[str] = FORMATS,
     width: float | None = None,
+    hashed: bool = False,
     **options: Any,
 ) -> list[Path]:
     """Write all figures, captions and tables of results of one kind; return the paths.
 
     Args:
         width: of the figures in inches, such as a journal's column; by default their own.
+        hashed: name each file by what is in it: models, and a hash of results and options.
         options: of the kind's `sheets`.
 
     Raises:
@@ -50,15 +55,39 @@ def publish(
         OSError: when the folder cannot be written.
     """
     pictures = figures.of(results[0].kind)
-    paths = []
+    paths: list[Path] = []
+
+    def place(name: str, shown: Sequence[Result]) -> Path:
+        if hashed:
+            name += _shown(name, shown, options)
+        name = safe_name(name)  # the name of a model may be a path
+        while any(path.stem == name for path in paths):  # the same model twice
+            name += "-2"
+        return out / name
+
     for sheet in pictures.sheets(results, **options):
+        stem = place(sheet.name, sheet.results or results)
         figure = sheet.draw()
         figure = scaled(figure, width) if width else figure
-        # the name of a model may be a path
-        paths += save_figure(figure, out / safe_name(sheet.name), sheet.caption, formats)
+        paths += save_figure(figure, stem, sheet.caption, formats)
     for name, text in pictures.tables(results).items():
-        paths.append(save_text(text, out / name))
+        stem, _, suffix = name.rpartition(".")
+        stem += _shown(stem, results, options) if hashed else ""
+        paths.append(save_text(text, out / f"{safe_name(stem)}.{suffix}"))
     return paths
+
+
+def _shown(name: str, results: Sequence[Result], options: Mapping[str, Any]) -> str:
+    """What a file's name says of results: their models, and a hash of all that decides them."""
+    models = [m for m in dict.fromkeys(r.meta["model"] for r in results) if m not in name]
+    if len(models) > _MOST:
+        models = [*models[:_MOST], f"and-{len(models) - _MOST}-more"]
+    key = content_hash([[result.meta for result in results], dict(options)])
+    return "".join(f"-{part}" for part in (*models, key))
+
+
+_MOST = 3
+"""Models that a file's name lists."""
 
 
 def save_figure(
@@ -86,10 +115,10 @@ def save_text(text: str, path: Path) -> Path:
     return path
 
 
-def figure_bytes(figure: Figure, suffix: str) -> bytes:
+def figure_bytes(figure: Figure, suffix: str, dpi: float | None = None) -> bytes:
     """The figure as the bytes of a `pdf`, `png` or `svg` file."""
     buffer = BytesIO()
     # The style also holds what applies on saving: resolution, fonts, and the salt of SVG ids.
     with matplotlib.style.context(STYLE):
-        figure.savefig(buffer, format=suffix, metadata=_METADATA[suffix])
+        figure.savefig(buffer, format=suffix, dpi=dpi, metadata=_METADATA[suffix])
     return buffer.getvalue()

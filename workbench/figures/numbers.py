@@ -36,11 +36,12 @@ def latex_table(results: Sequence[Result], columns: Sequence[str]) -> str:
     return latex_tabular(["", *heads], rows, first["images"]["source"])
 
 
-def report(result: Result) -> str:
-    """A line for each number that is defined."""
+def report(result: Result, first: Sequence[str] = ()) -> str:
+    """A line for each number that is defined, these `first`."""
     meta = result.meta
     lines = [f"{label(result)}, {meta['images_used']} images"]
-    for name, number in meta["numbers"].items():
+    for name in dict.fromkeys((*first, *meta["numbers"])):
+        number = meta["numbers"][name]
         if number["value"] is not None:
             value = f"{number['value']:>9.4g} {number['unit']:11}"
             lines.append(f"  {name:34} {value} {interval(number)}".rstrip())

@@ -2,7 +2,7 @@
 
 from workbench.images.decoding import MEGAPIXELS, BadImage
 from workbench.images.folders import SUFFIXES
-from workbench.images.preprocessing import Preprocessing, preprocessing_for
+from workbench.images.preprocessing import Preprocessing, normalisation_of, preprocessing_for
 from workbench.images.sources import SAMPLES, Batch, Images, Source, open_images
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Images",
     "Preprocessing",
     "Source",
+    "normalisation_of",
     "open_images",
     "preprocessing_for",
 ]

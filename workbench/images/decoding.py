@@ -52,13 +52,15 @@ def decode(file: Path | io.BytesIO, name: str) -> tuple[Image.Image, list[str]]:
         if image.format != "MPO" and getattr(image, "is_animated", False):
             notes.append(f"{name}: only the first frame is used.")
         image.load()
-        upright, note = _upright(image)
-        if note:
-            notes.append(f"{name}: {note}")
-        rgb, note = _to_rgb(upright, name)
-        if note:
-            notes.append(f"{name}: {note}")
-    return rgb, notes
+        rgb, more = as_rgb(image, name)
+    return rgb, notes + more
+
+
+def as_rgb(image: Image.Image, name: str = "image") -> tuple[Image.Image, list[str]]:
+    """A picture upright and in mode RGB, and what had to be done beyond that, in sentences."""
+    upright, turned = _upright(image)
+    rgb, changed = _to_rgb(upright, name)
+    return rgb, [f"{name}: {note}" for note in (turned, changed) if note]
 
 
 def _opened(file: Path | io.BytesIO) -> Image.Image:

@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from PIL import Image
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
+
+from workbench.hooks import inputs, stop_before
+from workbench.models import backbones_in, bare
 
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -145,16 +149,21 @@ class Preprocessing:
 def preprocessing_for(model: nn.Module, size: int | tuple[int, int] | None = None) -> Preprocessing:
     """The preprocessing a model was trained for, at its own size or at another.
 
-    Without a pretrained configuration on the model: ImageNet mean and std, 224 px, crop_pct 0.875,
-    and a note that says so.
+    A model that normalises by itself before the network in it whose configuration is known is
+    given what makes that network's input right. Without a pretrained configuration: ImageNet mean
+    and std, 224 px, crop_pct 0.875. A note says so in both cases.
     """
+    model = bare(model)
     given = (size, size) if isinstance(size, int) else size
+    given = given or getattr(model, "native_size", None)
     if (channels := _channels(model)) != 3:
         raise ValueError(
             f"{type(model).__name__} takes images of {channels} channels, and every image is read "
             "as RGB, of 3; wrap it in a module that makes its input from RGB."
         )
     if not getattr(model, "pretrained_cfg", None):
+        if (inner := _before_inner(model, given)) is not None:
+            return inner
         h, w = given or (224, 224)
         return Preprocessing(
             (h, w), note="ImageNet default, as the model has no pretrained configuration"
@@ -169,6 +178,50 @@ def preprocessing_for(model: nn.Module, size: int | tuple[int, int] | None = Non
         mean=tuple(cfg["mean"]),
         std=tuple(cfg["std"]),
     )
+
+
+def _before_inner(model: nn.Module, given: tuple[int, int] | None) -> Preprocessing | None:
+    """The preprocessing for a model around a network whose own is known; None without one, and
+    where what is done to the image before is more than scale and shift of its colours.
+    """
+    named = backbones_in(model)
+    network = next(iter(named.values()), None)
+    if len(named) != 1 or not getattr(network, "pretrained_cfg", None):
+        return None
+    own = preprocessing_for(network, given)
+    parameter = next(model.parameters(), torch.zeros(()))
+    noise = torch.rand(1, 3, *own.size, generator=torch.Generator().manual_seed(0))
+    seen: list[Tensor] = []
+    for image in (torch.zeros_like(noise), torch.ones_like(noise), noise):
+        with torch.no_grad(), inputs(named) as found, stop_before(named.values()):
+            model(image.to(parameter))
+        args = next(iter(found.values()), ((), {}))[0]
+        if not args or not isinstance(args[0], Tensor) or args[0].shape != noise.shape:
+            return None
+        seen.append(args[0].float().cpu())
+    shift = seen[0].mean(dim=(0, 2, 3))
+    scale = (seen[1] - seen[0]).mean(dim=(0, 2, 3))
+    expected = noise * scale.view(3, 1, 1) + shift.view(3, 1, 1)
+    if not torch.allclose(seen[2], expected, rtol=1e-2, atol=1e-2) or min(scale) <= 0:
+        return None
+    mean, std = (torch.tensor(values) for values in (own.mean, own.std))
+    numbers = ((mean + shift * std).tolist(), (scale * std).tolist())
+    mean, std = (tuple(round(v, 4) + 0.0 for v in values) for values in numbers)
+    note = "" if torch.equal(seen[2], noise) else _INSIDE
+    return replace(own, mean=mean, std=std, note=note)
+
+
+_INSIDE = "the model normalises by itself, and gradients are those to its own input"
+
+
+def normalisation_of(model: nn.Module | str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and std of a model, or of one by its name; ImageNet's where it says none."""
+    model = bare(model) if isinstance(model, nn.Module) else model
+    cfg: Any = getattr(model, "pretrained_cfg", None)
+    if isinstance(model, str) and timm.is_model(model):
+        cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=True)
+        cfg = cfg and cfg.to_dict()
+    return (cfg.get("mean", _MEAN), cfg.get("std", _STD)) if cfg else (_MEAN, _STD)
 
 
 def _channels(model: nn.Module) -> int:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from timm.data.constants import IMAGENET_DEFAULT_MEAN as IMAGENET_MEAN
+from timm.data.constants import IMAGENET_DEFAULT_STD as IMAGENET_STD
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from workbench.archives import open_npz
 from workbench.files import NotAFile, printable, regular
 from workbench.images.decoding import BadImage, decode, decoding_reason
 from workbench.images.folders import SUFFIXES, look
+from workbench.images.held import Moments, hold
 
 SAMPLES = places.SAMPLES / "images"
 
@@ -74,7 +77,10 @@ class Images:
     empty_classes: classes without an image in the whole source, of which this may be a part.
     notes: what was done to images on loading beyond decoding them, one sentence each.
     left_out: what of the source was not taken for an image and why, one sentence each.
+    size: (h, w) of tensors, which are as a model takes them; None for everything else.
     """
+
+    size: tuple[int, int] | None = None
 
     def __init__(
         self,
@@ -85,7 +91,7 @@ class Images:
         classes: Sequence[str] | None = None,
         imagenet_index: Sequence[int] | None = None,
     ) -> None:
-        """`contents` holds a Path or a bytes-like object for each name."""
+        """`contents` holds a Path, a bytes-like object or a picture (h, w, 3) for each name."""
         self.title = title
         self.names = _distinct(names)
         self.labels = None if labels is None else list(labels)
@@ -117,6 +123,8 @@ class Images:
     def read(self, i: int) -> tuple[Image.Image, list[str]]:
         """What `load` returns, and the notes on this image, which are kept nowhere."""
         name, content = self.names[i], self._contents[i]
+        if _is_picture(content):
+            return Image.fromarray(content), []
         try:
             size = content.stat().st_size if isinstance(content, Path) else len(content)
             if size == 0:
@@ -133,11 +141,13 @@ class Images:
     def targets(self, num_classes: int | None) -> list[int] | None:
         """Labels in the numbering of a model with that many classes, or None when unknown.
 
-        The source's own labels when the model has as many classes as the source, the ImageNet-1k
-        indices when it has 1000.
+        The source's own labels when the model has as many classes as the source, or the source
+        does not name its classes; the ImageNet-1k indices when the model has 1000.
         """
-        if self.labels is not None and self.classes and len(self.classes) == num_classes:
-            return self.labels
+        if self.labels is not None and num_classes:
+            known = len(self.classes) if self.classes else num_classes
+            if known == num_classes and max(self.labels, default=0) < num_classes:
+                return self.labels
         return self.imagenet_index if num_classes == 1000 else None
 
     def subset(self, indices: Sequence[int]) -> "Images":
@@ -156,6 +166,7 @@ class Images:
             pick(self.imagenet_index),
         )
         part.empty_classes, part.left_out = self.empty_classes, self.left_out
+        part.size = self.size
         return part
 
     @functools.cached_property
@@ -180,57 +191,90 @@ class Images:
         return text
 
 
-def open_images(source: Source, limit: int | None = None) -> Images:
-    """Open images without decoding them.
+def open_images(
+    source: Source,
+    limit: int | None = None,
+    *,
+    values: str | None = None,
+    normalisation: Moments = (IMAGENET_MEAN, IMAGENET_STD),
+) -> Images:
+    """Open images; files are not decoded yet.
 
     source: "samples" (the built-in images); a folder of images, sorted by name; a folder of class
         folders (the label is the place of the folder in sorted order; wnid names such as
-        n01440764 give ImageNet indices); one file or a list of files; an `.npz` pack; bytes or a
-        list of (name, bytes), as uploads come. A `labels.csv` beside the images, with columns
-        `file` and `imagenet_index`, gives ImageNet indices. An `Images` is passed through.
+        n01440764 give ImageNet indices); a file, a pattern such as photos/*.jpg or a list of these;
+        an `.npz` pack; bytes or a list of (name, bytes), as uploads come. A `labels.csv` beside the
+        images, with columns `file` and `imagenet_index`, gives ImageNet indices. PIL images and
+        arrays (h, w, 3) are prepared as files are; tensors and arrays (b, 3, h, w) are what a model
+        takes, at their size, and kept in 8 bits; a list, Dataset or DataLoader of these, with
+        labels or without. An `Images` is passed through.
     limit: at most this many, the first ones; from class folders the first ones of every class in
         turn, so that all classes are there.
+    values: of tensors that are not uint8: "0-1", "0-255" or "normalised"; by default what they fit,
+        and the images' title says which.
+    normalisation: mean and std of normalised tensors.
 
     Raises `ValueError` when there is nothing to read.
     """
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise ValueError(f"limit is {limit!r}; give a number of images from 1 up, or None for all.")
     try:
-        images = _open(source)
+        opened = _open(source)
     except OSError as error:
         raise ValueError(
             f"{source} cannot be opened ({error.strerror or error}); check the path and its rights."
         ) from error
+    images = _held(source, limit, values, normalisation) if opened is None else opened
     if limit is None or limit >= len(images):
         return images
     return images.subset(_first(limit, images))
 
 
-def _open(source: Source) -> Images:
+def _held(source: Any, limit: int | None, values: str | None, moments: Moments) -> Images:
+    found = hold(source, limit, values, moments)
+    title = f"{type(source).__name__} in memory"
+    if found.values:
+        title += f", taken as {found.values}, in 8 bits"
+    names = [f"image {i + 1}" for i in range(len(found.pictures))]
+    images = Images(title, names, found.pictures, found.labels, found.classes)
+    images.size = found.size
+    return images
+
+
+def _is_picture(content: Any) -> bool:
+    return isinstance(content, np.ndarray) and content.ndim == 3
+
+
+def _is_file(item: Any) -> bool:
+    named = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
+    return named or isinstance(item, str | PurePath | bytes | bytearray | memoryview)
+
+
+def _open(source: Source) -> Images | None:
+    """Images of files and their bytes; None for what is something else."""
     if isinstance(source, Images):
         return source
+    if isinstance(source, list | tuple) and all(_is_file(item) for item in source):
+        return _open_list(source)
     if isinstance(source, bytes | bytearray | memoryview):
         return Images("upload", ["upload"], [source])
-    if isinstance(source, list | tuple):
-        return _open_list(source)
     if not isinstance(source, str | PurePath):
-        raise ValueError(
-            f"Images cannot come from {type(source).__name__}; give a folder, files, a pack, "
-            'bytes or "samples".'
-        )
+        return None
     if source == "samples":
         return _open_folder(SAMPLES, "built-in samples")
     if not str(source):
         raise ValueError(
             f'The path of the images is empty; give a folder, {_reads()} or "samples".'
         )
+    if re.match(r"\w+://", str(source)):
+        raise ValueError(f"{source} is elsewhere; download it, and give the file.")
     path = places.found(source)
     if path.is_dir():
         return _open_folder(path, path.resolve().name or str(path))
     # a pattern that the shell was told to leave alone; Path.glob takes no absolute one
     found = [] if path.exists() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
     if found:
-        return _open_list([file for file in found if Path(file).is_file()])
+        return _open_list([file for file in found if Path(file).is_file()] or found)
     if not path.exists():
         raise ValueError(
             f'There is nothing at {path}; give a folder of images, {_reads()} or "samples".'
@@ -247,28 +291,22 @@ def _open_list(source: Sequence[Any]) -> Images:
     names, contents = [], []
     for i, item in enumerate(source):
         if isinstance(item, str | PurePath):
-            path = places.found(item)
-            if path.exists():
-                regular(path)
-            if not path.is_file():
-                raise ValueError(f"There is no file {path}; a list of images holds {_reads()}.")
-            names.append(path.name)
-            contents.append(path)
-        elif isinstance(item, bytes | bytearray | memoryview):
-            names.append(f"upload {i + 1}")
-            contents.append(item)
-        elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+            images = _open(item)
+            assert images is not None
+            if images.classes:
+                raise ValueError(f"{item} has classes of its own, so it cannot stand in a list")
+            names += images.names
+            contents += images._contents
+        elif isinstance(item, tuple):
+            if not isinstance(item[1], bytes | bytearray | memoryview):
+                raise ValueError(
+                    f"{item[0]} comes with {type(item[1]).__name__}; give pairs (name, bytes)."
+                )
             names.append(item[0])
             contents.append(item[1])
         else:
-            raise ValueError(
-                f"Image {i + 1} of the list is {type(item).__name__}; give file names, bytes or "
-                "pairs (name, bytes)."
-            )
-        if not isinstance(contents[-1], Path | bytes | bytearray | memoryview):
-            raise ValueError(
-                f"{names[-1]} comes with {type(contents[-1]).__name__}; give pairs (name, bytes)."
-            )
+            names.append(f"upload {i + 1}")
+            contents.append(item)
     return Images("files" if isinstance(contents[0], Path) else "uploads", names, contents)
 
 
@@ -420,7 +458,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 def _blocks(content: Any) -> Iterator[bytes]:
     if not isinstance(content, Path):
-        yield bytes(content)
+        yield (repr(content.shape).encode() if _is_picture(content) else b"") + bytes(content)
         return
     if content.stat().st_size > LARGEST:
         raise OSError("too long to be read")

@@ -137,11 +137,14 @@ def choices(hint: Any) -> tuple:
 
 def chosen(name: str, value: Any, hint: Any) -> Any:
     """A value, or several, of a type's choices, those of earlier versions in the words of today.
+    Numbers stand for texts: a place (0.3, 0.6) is "0.3,0.6".
 
     Raises:
         ValueError: for one that is none of them.
     """
     allowed = choices(hint)
+    if hint in (str, str | None) and isinstance(value, tuple | list | int | float):
+        return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
     if isinstance(value, tuple | list):
         return type(value)(chosen(name, one, hint) for one in value)
     if not allowed or value in allowed:
@@ -170,6 +173,21 @@ class Method(Protocol):
     name: ClassVar[str]
     Config: ClassVar[type]
     before_after: ClassVar[bool] = False
+
+    def __call__(
+        self,
+        model: nn.Module | str,
+        /,
+        images: Any = "samples",
+        config: Any = None,
+        **options: Any,
+    ) -> Result:
+        """Measure one model: `workbench.run` with a progress bar. Fields of `Config` and arguments
+        of `run`, such as `weights`, `size` and `limit`, are keywords.
+        """
+        # the runner stands above the methods, which know nothing of it but its name
+        run = import_module("workbench.runner").run
+        return run(self, model, images, config, **{"progress": True, **options})
 
     def measure(self, model: nn.Module, batch: Batch, config: Any) -> Partial:
         """What is measured on some images: tensors in, arrays out."""
@@ -211,7 +229,7 @@ class Method(Protocol):
         Args:
             labelled: count right answers; else the images may have labels, but none are asked for.
         """
-        return iter([run(self, model, images, config, preprocessing=preprocessing)])
+        yield run(self, model, images, config, preprocessing=preprocessing)
 
     def told(self, parts: Sequence[Any], config: Any) -> str | None:
         """A line about the last of `parts`, for those who wait; None for nothing to say."""

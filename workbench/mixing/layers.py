@@ -169,14 +169,14 @@ def scan_layers(
     needed = (*called.values(), *watched.values())
     if gate or convolution:
         watched |= {name: _parent(model, name).get_submodule("in_proj") for name in scans}
-    recorded = record(model, sites=[f"{name}/*" for name in scans]) if scans else nullcontext({})
+    listening = record(model, sites=[f"{name}/*" for name in scans]) if scans else nullcontext({})
     # the last block ends the pass when all other hooks are done
     with (
-        torch.no_grad(), inputs(called) as given, outputs(watched) as seen, recorded as sites,
+        torch.no_grad(), inputs(called) as given, outputs(watched) as seen, listening as sites,
         stop_after(needed),
     ):  # fmt: skip
         model(x)
-    seen = {name: output.detach().cpu() for name, output in seen.items()}
+    seen = {name: _on_cpu(output) for name, output in seen.items()}
     layers, size = [], (x.shape[-2], x.shape[-1])
     for name in names:
         layer = ScanLayer(name, (0, 0))
@@ -191,7 +191,8 @@ def scan_layers(
         else:
             for path in given[name][1]["paths"] if name in given else ():
                 layer.cells, places = cells_and_places(model, name, path, size)
-                tensors = sites[f"{name}/{path.name}"]
+                recorded = sites[f"{name}/{path.name}"]
+                tensors = {key: _on_cpu(value) for key, value in recorded.items()}
                 direction = Direction(path.name, path, places, tensors)
                 if gate or convolution:
                     _add_parts(direction, _parent(model, name), seen[name], gate, convolution)
@@ -204,6 +205,11 @@ def scan_layers(
             "log says why, and paths() of an adapter can tell it"
         )
     return layers
+
+
+def _on_cpu(x: Tensor) -> Tensor:
+    """A copy in float32 at least, which numpy knows and in which matrices are added up."""
+    return x.detach().to("cpu", torch.promote_types(x.dtype, torch.float32))
 
 
 def _parent(model: nn.Module, name: str) -> nn.Module:
@@ -249,8 +255,8 @@ def _add_parts(
         else:
             before = conv.kernel_size[0] - 1 if mixer.causal else conv.kernel_size[0] // 2
             x = x.flip(-1) if mixer.causal and backward else x
-            weight, bias = conv.weight.detach().cpu(), conv.bias
-            bias = None if bias is None else bias.detach().cpu()
+            weight, bias = _on_cpu(conv.weight), conv.bias
+            bias = None if bias is None else _on_cpu(bias)
             convolve = F.conv1d if weight.ndim == 3 else F.conv2d
             c = convolve(x, weight, bias, padding=before, groups=dim)[..., : x.shape[-1]]
         c = to_scan_order(c, direction.path) if c.ndim == 4 else c

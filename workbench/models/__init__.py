@@ -12,6 +12,8 @@ from workbench.models.family import (
     Network,
     ScanMixer,
     backbone_of,
+    backbones_in,
+    bare,
     networks,
     register,
 )
@@ -34,6 +36,8 @@ __all__ = [
     "ViTS4ND",
     "Vim",
     "backbone_of",
+    "backbones_in",
+    "bare",
     "networks",
     "register",
     "resize_pos_embed",

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 from timm.layers import resample_abs_pos_embed, trunc_normal_
-from timm.models import build_model_with_cfg, get_pretrained_cfg, register_model
+from timm.models import build_model_with_cfg, checkpoint, get_pretrained_cfg, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from workbench.paths import CROSS
 
@@ -157,10 +158,6 @@ class Backbone:
             getattr(self, "global_pool", None) == "token"
         )
 
-    def class_token_index(self, cells: int) -> int | None:
-        """Place of the class token in a sequence that has `cells` other tokens; None without."""
-        return 0 if getattr(self, "num_prefix_tokens", 0) else None
-
     def block_output(self, module: str, output: Any) -> Any:
         """The features (a tensor) in what the module of that path returned."""
         return output
@@ -168,18 +165,6 @@ class Backbone:
     def residual(self, output: Any) -> Tensor:
         """The residual stream in what a block returned, before its own part is added."""
         return output
-
-    def token_map(self, tokens: Tensor, size: tuple[int, int]) -> Tensor | None:
-        """(b, l, c) -> (b, c, rows, columns) without class token, of an image of `size` pixels;
-        None when the tokens are on no grid."""
-        length = tokens.shape[1]
-        for skip in dict.fromkeys((getattr(self, "num_prefix_tokens", 0), 0, 1)):
-            cells = length - skip
-            rows = round(math.sqrt(cells * size[0] / size[1]))
-            even = rows and abs(rows * size[1] - cells // rows * size[0]) < max(size)
-            if even and cells % rows == 0:
-                return tokens[:, skip:].transpose(1, 2).unflatten(2, (rows, cells // rows))
-        return None
 
     def window(self, layer: str) -> int | None:
         """Side of the windows, in cells, that a mixing layer works in; None for the whole image."""
@@ -230,9 +215,48 @@ class _Plain(Backbone):
         return f"from {side} x {side} to {grid[0]} x {grid[1]} cells (timm)"
 
 
+def bare(model: nn.Module) -> nn.Module:
+    """The model in wrappers that only say how it runs: of `torch.compile`, `nn.DataParallel` and
+    the like."""
+    while True:
+        if isinstance(model, DataParallel | DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def backbones_in(model: nn.Module) -> dict[str, nn.Module]:
+    """Module path -> each network with stages in a model, the model itself by the path ""; none
+    of those within another."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        inside = any(f"{name}.".startswith(f"{outer}.") or not outer for outer in found)
+        if not inside and backbone_of(module).stage_entries():
+            found[name] = module
+    return found
+
+
 def backbone_of(model: nn.Module) -> Backbone:
     """What answers the engine's questions about a model: itself, or the defaults around it."""
     return model if isinstance(model, Backbone) else _Plain(model)
+
+
+class CheckpointedBlock(nn.Module):
+    """A block of a network of ours.
+
+    Attributes:
+        grad_checkpointing: whether what is inside is computed again for the backward pass, and not
+            kept until then (see timm's `set_grad_checkpointing`).
+    """
+
+    grad_checkpointing = False
+
+    def __call__(self, *args):
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return checkpoint(super().__call__, *args)
+        return super().__call__(*args)
 
 
 class ScanMixer(nn.Module):
@@ -279,6 +303,12 @@ class Network(Backbone, nn.Module):
         self.num_classes = num_classes
         parent, _, name = str(self.classifier_name).rpartition(".")
         setattr(self.get_submodule(parent), name, self.make_head(num_classes))
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        for module in self.modules():
+            if isinstance(module, CheckpointedBlock):
+                module.grad_checkpointing = enable
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from workbench.attention import Attention
 from workbench.models.family import (
     Adaptation,
+    CheckpointedBlock,
     Network,
     ScanMixer,
     imagenet_cfg,
@@ -28,7 +29,6 @@ from workbench.models.family import (
     register,
 )
 from workbench.models.stages import StagesMixin
-from workbench.paths import scan_path
 from workbench.scan import SelectiveScan
 
 __all__ = ["MambaVision", "MambaVisionMixer"]
@@ -50,7 +50,7 @@ class PatchEmbed(nn.Module):
         return self.conv_down(x)
 
 
-class ConvBlock(nn.Module):
+class ConvBlock(CheckpointedBlock):
     """Two 3x3 convolutions with batch norm around a residual (stages 1 and 2)."""
 
     def __init__(self, dim: int, drop_path: float, layer_scale: float | None) -> None:
@@ -95,9 +95,8 @@ class MambaVisionMixer(ScanMixer):
     def convolution_before(self, direction: str) -> nn.Module:
         return self.conv1d_x
 
-    def forward(self, h: Tensor, paths: Sequence = ()) -> Tensor:
-        """(b, l, dim) -> (b, l, dim)."""
-        paths = paths or [scan_path("row", 1, h.shape[1])]
+    def forward(self, h: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """(b, l, dim) -> (b, l, dim); tokens without a grid are a row."""
         # Both halves in one depthwise convolution, channels-last in memory.
         image = self.in_proj(h).transpose(1, 2).unsqueeze(2)  # (b, 2 inner, 1, l)
         weight = torch.cat([self.conv1d_x.weight, self.conv1d_z.weight]).unsqueeze(2)
@@ -115,12 +114,12 @@ class MambaVisionMixer(ScanMixer):
             # The published code adds the bias twice, once in the projection and once in the scan;
             # the released weights were trained with that.
             delta_bias=2 * self.dt_proj.bias,
-            paths=paths,
+            grid=grid or (1, h.shape[1]),
         )
         return self.out_proj(torch.cat([y, z], dim=2))
 
 
-class Block(nn.Module):
+class Block(CheckpointedBlock):
     """A mixer or attention, then an MLP, each around a residual (stages 3 and 4)."""
 
     def __init__(
@@ -137,8 +136,8 @@ class Block(nn.Module):
             self.gamma_1 = nn.Parameter(scale * torch.ones(dim))
             self.gamma_2 = nn.Parameter(scale * torch.ones(dim))
 
-    def forward(self, x: Tensor, paths: Sequence) -> Tensor:
-        y = self.mixer(self.norm1(x), paths)
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        y = self.mixer(self.norm1(x), grid)
         x = x + self.drop_path(y if self.gamma_1 is None else self.gamma_1 * y)
         y = self.mlp(self.norm2(x))
         return x + self.drop_path(y if self.gamma_2 is None else self.gamma_2 * y)
@@ -179,10 +178,9 @@ class Level(nn.Module):
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % self.window, 0, -height % self.window))
         padded = x.shape[-2:]
-        paths = [scan_path("row", self.window, self.window)]
         x = window_partition(x, self.window)
         for block in self.blocks:
-            x = block(x, paths)
+            x = block(x, (self.window, self.window))
         return window_reverse(x, self.window, *padded)[..., :height, :width].contiguous()
 
     def forward_downsample(self, x: Tensor) -> Tensor:

@@ -13,7 +13,14 @@ from timm.layers import DropPath, Mlp, trunc_normal_
 from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from workbench.models.family import Adaptation, Network, imagenet_cfg, nano_cfg, register
+from workbench.models.family import (
+    Adaptation,
+    CheckpointedBlock,
+    Network,
+    imagenet_cfg,
+    nano_cfg,
+    register,
+)
 from workbench.models.s4nd_layer import S4ND
 from workbench.models.stages import StagesMixin
 
@@ -30,7 +37,7 @@ def _pool(x: Tensor, factor: int) -> Tensor:
     return F.avg_pool2d(x.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
 
 
-class ConvNeXtBlock(nn.Module):
+class ConvNeXtBlock(CheckpointedBlock):
     """ConvNeXt's block with S4ND where the 7x7 depthwise convolution was."""
 
     def __init__(
@@ -216,7 +223,7 @@ class ConvNeXtS4ND(S4NDNetwork):
         return x if pre_logits else self.head(x)
 
 
-class ViTBlock(nn.Module):
+class ViTBlock(CheckpointedBlock):
     """A transformer's block with S4ND, over the sequence of patches, where attention was."""
 
     def __init__(self, dim: int, mlp_ratio: float, drop_path: float, **s4nd) -> None:

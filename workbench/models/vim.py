@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from workbench.models.family import (
     Adaptation,
+    CheckpointedBlock,
     Network,
     ScanMixer,
     imagenet_cfg,
@@ -25,7 +26,7 @@ from workbench.models.family import (
     on_hub,
     register,
 )
-from workbench.paths import BIDIRECTIONAL, scan_path
+from workbench.paths import BIDIRECTIONAL
 from workbench.scan import Gate, SelectiveScan
 
 __all__ = ["Vim", "resize_pos_embed"]
@@ -145,12 +146,13 @@ class BidirectionalMixer(ScanMixer):
             both.append(y.squeeze(2).transpose(1, 2))
         return F.silu(torch.stack(both))
 
-    def forward(self, h: Tensor, paths: Sequence = (), class_token: int | None = None) -> Tensor:
-        """(b, l, dim) -> (b, l, dim)."""
+    def forward(
+        self, h: Tensor, grid: tuple[int, int] | None = None, class_token: int | None = None
+    ) -> Tensor:
+        """(b, l, dim) -> (b, l, dim); tokens without a grid are a row."""
         x, z = self.in_proj(h).chunk(2, dim=2)
         u = self.convolved(x)
         batch, length = h.shape[:2]
-        paths = paths or [scan_path(name, 1, length) for name in self.scan.directions]
         x_proj = torch.stack([self.x_proj.weight, self.x_proj_b.weight])
         projected = u.flatten(1, 2) @ x_proj.transpose(1, 2)  # (k, b l, rank + 2 n)
         dt, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=2)
@@ -167,7 +169,7 @@ class BidirectionalMixer(ScanMixer):
             C=tokens_first(C),
             D=torch.cat([self.D, self.D_b]),
             delta_bias=torch.cat([self.dt_proj.bias, self.dt_proj_b.bias]),
-            paths=paths,
+            grid=grid or (1, length),
             class_token=class_token,
         )
         y = self.gate(y=y, z=z)
@@ -177,7 +179,7 @@ class BidirectionalMixer(ScanMixer):
         return y if self.gamma is None else y * self.gamma
 
 
-class Block(nn.Module):
+class Block(CheckpointedBlock):
     """The norm comes before the mixer; the sum is carried to the next block."""
 
     def __init__(self, dim: int, norm: type[nn.Module], drop_path: float, **mixer) -> None:
@@ -187,10 +189,14 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(
-        self, hidden: Tensor, stream: Tensor | None, paths: Sequence, class_token: int | None
+        self,
+        hidden: Tensor,
+        stream: Tensor | None,
+        grid: tuple[int, int],
+        class_token: int | None,
     ) -> tuple[Tensor, Tensor]:
         residual = hidden if stream is None else stream + self.drop_path(hidden)
-        return self.mixer(self.norm(residual), paths, class_token), residual
+        return self.mixer(self.norm(residual), grid, class_token), residual
 
 
 class RotaryEmbedding(nn.Module):
@@ -393,8 +399,8 @@ class Vim(Network):
             return self.pos_embed
         return self._resized(self.pos_embed, self.grid_size, grid, self.pos_embed_resize)
 
-    def embed(self, x: Tensor) -> tuple[Tensor, list]:
-        """(b, 3, h, w) -> tokens (b, l, c) with class token and positions, and their scan paths."""
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(b, 3, h, w) -> tokens (b, l, c) with class token and positions, and their grid."""
         grid = self.grid(*x.shape[-2:])
         if self.rope is not None and grid != self.grid_size:
             raise ValueError(
@@ -405,17 +411,11 @@ class Vim(Network):
         tokens = self.patch_embed(x)
         at = self.class_token_index(tokens.shape[1])
         if at is not None and self.cls_token is not None:
-            cls = self.cls_token.expand(len(tokens), -1, -1)
+            cls = self.cls_token.expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([tokens[:, :at], cls, tokens[:, at:]], dim=1)
         if self.pos_embed is not None:
             tokens = tokens + self._positions(grid)
-        paths = [scan_path(name, *grid, class_token=at) for name in BIDIRECTIONAL]
-        return self.pos_drop(tokens), paths
-
-    def token_map(self, tokens: Tensor, size: tuple[int, int]) -> Tensor | None:
-        grid = self.grid(*size)
-        fits = tokens.shape[1] == math.prod(grid) + (self.class_token is not None)
-        return self.tokens_to_map(tokens, grid) if fits else None
+        return self.pos_drop(tokens), grid
 
     def block_output(self, module: str, output: Any) -> Any:
         return sum(output) if isinstance(self.get_submodule(module), Block) else output
@@ -432,15 +432,15 @@ class Vim(Network):
 
     def _layers(self, x: Tensor, stop: int):
         """Yield (hidden, residual) after each of the first `stop` layers."""
-        hidden, paths = self.embed(x)
-        class_token = self.class_token_index(paths[0].height * paths[0].width)
+        hidden, grid = self.embed(x)
+        class_token = self.class_token_index(math.prod(grid))
         residual = None
         for layer in self.layers[:stop]:
             if self.rope is not None:
                 hidden = self.rope(hidden)
                 if residual is not None and self.rope_residual:
                     residual = self.rope(residual)
-            hidden, residual = layer(hidden, residual, paths, class_token)
+            hidden, residual = layer(hidden, residual, grid, class_token)
             yield hidden, residual
 
     def forward_features(self, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
 from workbench.models.family import (
+    CheckpointedBlock,
     Network,
     ScanMixer,
     imagenet_cfg,
@@ -26,7 +27,7 @@ from workbench.models.family import (
     register,
 )
 from workbench.models.stages import StagesMixin
-from workbench.paths import CROSS, covering_paths, scan_set
+from workbench.paths import CROSS, scan_set
 from workbench.scan import Gate, SelectiveScan
 
 __all__ = ["VMamba"]
@@ -138,9 +139,6 @@ class SS2D(ScanMixer):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, dim) -> (b, h, w, dim)."""
         height, width = x.shape[1:3]
-        paths = covering_paths(self.scan.directions, height, width)
-        k = len(paths)
-
         x = self.in_proj(x)
         z = None
         if self.gate is not None:
@@ -150,7 +148,8 @@ class SS2D(ScanMixer):
         # One projection of the image for all directions; every tensor stays in image order, and
         # the scan reads it along its own paths.
         tokens = x.flatten(1, 2)  # (b, l, inner)
-        projected = F.linear(tokens, self.x_proj_weight.flatten(0, 1)).unflatten(2, (k, -1))
+        projected = F.linear(tokens, self.x_proj_weight.flatten(0, 1))
+        projected = projected.unflatten(2, (len(self.scan.directions), -1))
         dt, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=3)
         delta = dt.flatten(0, 1).transpose(0, 1) @ self.dt_projs_weight.transpose(1, 2)
         y = self.scan.cross(
@@ -161,7 +160,7 @@ class SS2D(ScanMixer):
             C=C,
             D=self.Ds,
             delta_bias=self.dt_projs_bias.flatten(),
-            paths=paths,
+            grid=(height, width),
         )
         y = self.out_act(self.out_norm(y.unflatten(1, (height, width))))
         if self.gate is not None and z is not None:
@@ -176,7 +175,7 @@ class LinearGate(Gate):
         return y * z
 
 
-class Block(nn.Module):
+class Block(CheckpointedBlock):
     """x + SS2D(norm(x)), then x + MLP(norm2(x)) when there is an MLP."""
 
     def __init__(self, dim: int, mlp_ratio: float, drop_path: float, **ss2d) -> None:

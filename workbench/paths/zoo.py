@@ -356,8 +356,13 @@ def _numbered(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(unique)
 
 
-def covering_paths(names: Sequence[str], height: int, width: int) -> list[ScanPath]:
+def covering_paths(
+    names: Sequence[str], height: int, width: int, *, class_token: int | None = None
+) -> list[ScanPath]:
     """Return paths over one grid, each of which visits every cell exactly once.
+
+    Args:
+        class_token: as for `scan_path`.
 
     Raises:
         ValueError: for a path that does not, and as `scan_path`.
@@ -372,7 +377,9 @@ def covering_paths(names: Sequence[str], height: int, width: int) -> list[ScanPa
                 f"{visited} of {height * width} cells and {padding} padding tokens; choose another "
                 "path, or an input size whose grids it fits"
             )
-    return paths
+    if class_token is None:
+        return paths
+    return [scan_path(name, height, width, class_token) for name in names]
 
 
 def gallery(

@@ -26,6 +26,7 @@ from workbench.files import NotAFile, printable
 from workbench.former import renamed
 from workbench.results import schema
 from workbench.results.provenance import canonical_json
+from workbench.results.shown import Shown
 
 SCHEMA = 2
 """Version of the file layout; a file with a higher one is refused. The first had no checksums."""
@@ -41,7 +42,7 @@ class ResultError(ValueError):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Result:
+class Result(Shown):
     """What a method found: array fields added by the subclass, and `meta`.
 
     A subclass names its `kind`, the word by which `load` finds it again, and declares one field
@@ -57,6 +58,7 @@ class Result:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        cls.__repr__ = Shown.__repr__  # not that of a dataclass, which writes the arrays out
         kind = cls.__dict__.get("kind")
         if not isinstance(kind, str) or not kind:
             raise TypeError(f"{cls.__name__} needs a class attribute `kind`, a non-empty text.")
@@ -280,6 +282,11 @@ def _checksum_of_meta(meta: Mapping[str, Any]) -> str:
 def safe_name(name: str) -> str:
     """A model's name, or any other, as part of a file name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "model"
+
+
+def file_name(method: str, model: str, hash8: str) -> str:
+    """The file that a run writes its result to."""
+    return f"{method}-{safe_name(model)}-{hash8}.npz"
 
 
 def _array_fields(cls: type[Result]) -> dict[str, bool]:

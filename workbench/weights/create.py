@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.files import printable
-from workbench.models import REGISTERED, Adaptation, backbone_of
+from workbench.models import REGISTERED, Adaptation, backbone_of, bare
 from workbench.models.family import prefixes
 from workbench.weights.files import fetch_published, find_weights, read_state_dict, sha256
 from workbench.weights.identify import clean_keys, renamed, variant_of
@@ -152,6 +152,7 @@ def create_model(
     name: str | None = None,
     weights: str | Path | None = None,
     *,
+    pretrained: bool | None = None,
     seed: int = 0,
     num_classes: int | None = None,
     entry: str | None = None,
@@ -166,10 +167,10 @@ def create_model(
             folder or repository in timm's layout, with its weights; "module:factory" or
             "path/file.py:factory", a callable of yours that returns a module; None to tell the
             model from the weights.
-        weights: None or "random" for an initialisation from `seed` that leaves the global random
-            state alone (with local-dir: and hf-hub: None means their own weights), "official" for
-            the published file, "auto" for what ships with the project, else as None, or what
-            `find_weights` takes.
+        weights: see `weights_of`; by default random, as timm's, but for local-dir: and hf-hub:,
+            which are their own weights.
+        pretrained: True is weights="official" and False weights="random"; of a callable of yours,
+            its own argument.
         num_classes: by default that of the weights, without weights that of the model.
         entry: the key of the checkpoint to use, such as "model_ema".
         pos_embed: "class-aware" or "official": how Vim goes to another image size.
@@ -187,8 +188,9 @@ def create_model(
         raise ValueError("give the name of a model, a weight file, or both")
     if name is not None:
         _check_name(name)
-        if weights == "auto":
-            weights = "official" if _ships(name) else None
+    if pretrained is not None and _is_factory(name):
+        kwargs["pretrained"], pretrained = pretrained, None
+    weights = weights_of(name, weights, pretrained)
     notes: list[str] = []
     path, pretrained = _locate(name, weights)
     state, facts = None, {}
@@ -226,9 +228,29 @@ def create_model(
     return model.eval()
 
 
-def _ships(name: str) -> bool:
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    return config is not None and bool(config.file)
+def weights_of(
+    name: str | None, weights: str | Path | None = None, pretrained: bool | None = None
+) -> str | Path | None:
+    """The rule for weights: "random" is an initialisation from the seed, which leaves the global
+    random state alone; "official" what was trained for this name (the file that ships with the
+    project, or the published one); "auto" the file that ships, else None, which is random but where
+    the name itself is a place of weights; all else is what `find_weights` takes.
+
+    Raises:
+        ValueError: for both `weights` and `pretrained`.
+    """
+    if pretrained is not None:
+        if weights is not None:
+            raise ValueError("give weights or pretrained, not both")
+        return "official" if pretrained else "random"
+    if weights != "auto":
+        return weights
+    config = timm.get_pretrained_cfg(name) if name and timm.is_model(name) else None
+    return "official" if config is not None and config.file else None
+
+
+def _is_factory(name: str | None) -> bool:
+    return name is not None and ":" in name and not name.startswith(("hf-hub:", "local-dir:"))
 
 
 def _locate(name: str | None, weights: str | Path | None) -> tuple[Path | None, bool]:
@@ -341,7 +363,7 @@ def _build(
 
 
 def _call(name: str, pretrained: bool, kwargs: dict) -> nn.Module:
-    if ":" in name and not name.startswith(("hf-hub:", "local-dir:")):
+    if _is_factory(name):
         return _from_factory(name, kwargs)
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
@@ -368,7 +390,7 @@ def _from_factory(name: str, kwargs: dict) -> nn.Module:
         raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} returned a {type(model).__name__}, not a torch.nn.Module")
-    return model
+    return bare(model)
 
 
 def _user_module(place: str) -> ModuleType:

@@ -75,4 +75,4 @@ class AttributionConfig(IntervalConfig):
             raise ValueError(
                 f"target must be predicted, label or a class number, not {self.target!r}"
             )
-        self.at_least(steps=1, fractions=1, keep=1, chunk=1)
+        self.at_least(stage=1, steps=1, fractions=1, keep=1, chunk=1)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
 from workbench.figures.numbers import csv_table, report
+from workbench.figures.several import each
 from workbench.results import Attribution
 
 _MOST = 6
@@ -23,7 +24,7 @@ def sheets(results: Sequence[Attribution]) -> Iterator[Sheet]:
     for result in results:
         method = result.meta["config"]["method"]
         stem = f"attribution-{method}-{result.meta['model']}"
-        yield Sheet(stem, partial(draw, result), caption(result))
+        yield Sheet(stem, partial(draw, result), caption(result), [result])
 
 
 def tables(results: Sequence[Attribution]) -> dict[str, str]:
@@ -31,6 +32,7 @@ def tables(results: Sequence[Attribution]) -> dict[str, str]:
     return {"attribution.csv": csv_table(results)}
 
 
+@each
 def draw(result: Attribution) -> Figure:
     """The first images with their maps above each other, and the curves of deletion and insertion.
 

@@ -13,10 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.geometry import as_map, stages
+from workbench.geometry import stages
 from workbench.hooks import hooks
 from workbench.images import Batch
+<<<<<<< HEAD
 from workbench.methods.attribution import faithfulness, randomisation
+=======
+from workbench.layout import layout_of
+from workbench.methods.attribution import faithfulness
+>>>>>>> main
 from workbench.methods.attribution.config import METHODS, AttributionConfig
 from workbench.methods.method import Partial
 from workbench.methods.scan_maps.published_views import class_maps, quirks
@@ -152,15 +157,18 @@ def grad_cam(
     """
     from captum import attr  # here, because it takes a second to import
 
-    module, label, before = _cam_layer(model, stage, layer)
+    module, label, before, axes = _cam_layer(model, stage, layer)
+    layout = layout_of(model, label, x, axes, before, stage)
     tap = _Tap()
-    shape_of: dict[str, Tensor] = {}
-    reached = []
+    summed = not before and backbone_of(model).block_output
 
     def replaced(output: Any) -> Any:
-        maps = as_map(model, output, shape_of["x"], label)
-        reached.append(maps)
-        return _put_back(model, output, tap(maps) - maps)
+        taken = summed(label, output) if summed else output
+        maps = layout.map_of(taken)
+        change = tap(maps) - maps
+        if taken is output:
+            return layout.plus(output, change)
+        return (layout.plus(output[0], change), *output[1:])  # parts of a sum
 
     tapped = (
         hooks([module], before=lambda _, args, kwargs: ((replaced(args[0]), *args[1:]), kwargs))
@@ -168,17 +176,8 @@ def grad_cam(
         else hooks([module], after=lambda _, args, kwargs, output: replaced(output))
     )
 
-    def forward(x: Tensor) -> Tensor:
-        shape_of["x"] = x
-        logits = model(x)
-        if not reached:
-            raise ValueError(
-                f"layer {label!r} takes no part in the forward pass of {type(model).__name__}"
-            )
-        return logits
-
     with tapped:
-        found = attr.LayerGradCam(forward, tap).attribute(
+        found = attr.LayerGradCam(model, tap).attribute(
             x.detach().requires_grad_(), targets, relu_attributions=False
         )
     cam = torch.as_tensor(found).detach()
@@ -191,13 +190,14 @@ def grad_cam(
 
 def _cam_layer(
     model: nn.Module, stage: int | None, layer: str | None
-) -> tuple[nn.Module, str, bool]:
-    """The module, its name, and whether the map is its input (else its output)."""
+) -> tuple[nn.Module, str, bool, str | None]:
+    """The module, its name, whether the map is its input (else its output), and its axes."""
     modules = dict(model.named_modules())
     if layer is not None:
+        layer, _, axes = layer.partition(":")
         if layer not in modules:
             raise ValueError(f"{type(model).__name__} has no layer {layer!r}")
-        return modules[layer], layer, False
+        return modules[layer], layer, False, axes or None
     known = stages(model)
     if not known:
         raise ValueError(f"{type(model).__name__} has no stages known here; name a layer")
@@ -206,22 +206,7 @@ def _cam_layer(
             f"{type(model).__name__} has stages 1 to {len(known)}, so there is no stage {stage}"
         )
     label, before = backbone_of(model).stage_tap(stage)
-    return modules[label], label, before
-
-
-def _put_back(model: nn.Module, output: Any, change: Tensor) -> Any:
-    """Add a change (b, c, rows, columns) to a layer's output, whatever its layout."""
-    if isinstance(output, tuple | list):
-        return (_put_back(model, output[0], change), *output[1:])
-    if output.ndim == 4:
-        return output + (change if change.shape == output.shape else change.permute(0, 2, 3, 1))
-    tokens = change.flatten(2).transpose(1, 2)
-    extra = output.shape[1] - tokens.shape[1]
-    if extra:
-        place = backbone_of(model).class_token_index(tokens.shape[1]) or 0
-        none = tokens.new_zeros(len(tokens), extra, tokens.shape[2])
-        tokens = torch.cat([tokens[:, :place], none, tokens[:, place:]], dim=1)
-    return output + tokens
+    return modules[label], label, before, None
 
 
 # The method

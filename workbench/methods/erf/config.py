@@ -3,7 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+<<<<<<< HEAD
 from workbench.methods.method import IntervalConfig
+=======
+from workbench.methods.method import BootstrapConfig
+from workbench.position import read_position
+>>>>>>> main
 
 if TYPE_CHECKING:
     from workbench.images import Preprocessing
@@ -15,7 +20,8 @@ class ErfConfig(IntervalConfig):
 
     Attributes:
         stage: the stage whose output is looked at, 1 to 4 (the last by default).
-        layer: the path of any module instead of a stage, such as layers.2.blocks.1.
+        layer: the path of any module instead of a stage, such as layers.2.blocks.1; with the axes
+            of its output where they cannot be told, as in layers.2:bhwc or layers.2:blc.
         position: the output unit: centre, a cell such as 3,3, or fractions such as 0.5,0.5.
         score: what is differentiated: the sum of the unit's channels (sum) or of their positive
             parts (relu).
@@ -46,7 +52,9 @@ class ErfConfig(IntervalConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least(chunk=1)
+        self.at_least(chunk=1, stage=1)
+        if self.position != "legacy":
+            read_position(self.position)
 
 
 @dataclass(frozen=True)

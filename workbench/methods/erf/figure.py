@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from workbench.figures.cells import words
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
-from workbench.figures.numbers import csv_table, latex_table, report
+from workbench.figures.numbers import csv_table, latex_table
+from workbench.figures.numbers import report as numbers_report
+from workbench.figures.several import together
 from workbench.methods.erf.display import display, power_of
 from workbench.results import Erf
 
@@ -33,6 +35,11 @@ def sheets(results: Sequence[Erf]) -> Iterator[Sheet]:
 def tables(results: Sequence[Erf]) -> dict[str, str]:
     """Every number as CSV, the main ones as LaTeX."""
     return {"erf.csv": csv_table(results), "erf.tex": latex_table(results, _MAIN)}
+
+
+def report(result: Erf) -> str:
+    """A line for each number that is defined, the main ones first."""
+    return numbers_report(result, _MAIN)
 
 
 def shown(result: Erf) -> np.ndarray:
@@ -71,6 +78,7 @@ def _panel(ax, p: np.ndarray, centre: tuple[float, float] | None = None):
     return image
 
 
+@together
 def draw(results: Sequence[Erf], columns: int | None = None) -> Figure:
     """The maps side by side: one column for each model, one row for each state of training.
 
@@ -125,6 +133,7 @@ def _rows(results: Sequence[Erf]) -> list[list[Erf]]:
     return [only[i : i + 5] for i in range(0, len(only), 5)]
 
 
+@together
 def draw_splits(results: Sequence[Erf]) -> Figure:
     """The whole field and its routes (directions or the scan's inputs), one row for each result.
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from workbench.devices import frozen_eval
 from workbench.figures import overlay
 from workbench.figures.label import label
 from workbench.figures.pair import PAIR
@@ -27,7 +28,6 @@ from workbench.methods.erf.config import ErfConfig
 from workbench.methods.erf.figure import caption, with_interval
 from workbench.methods.erf.measure import protocol
 from workbench.results import Erf
-from workbench.runner import frozen_eval
 
 MOST_BYTES = 3_300_000
 """Of all maps, before they are compressed: the page stays below 5 MB."""

@@ -52,14 +52,30 @@ def _score(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, dict
 
 
 def gradient(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, dict]:
-    """Gradient of the unit's score to the input: (n, 3, h, w) and where the unit lies."""
-    x = x.detach().requires_grad_()
+    """Gradient of the unit's score to the input: (n, 3, h, w) and where the unit lies.
+
+    Raises:
+        ValueError: for a model that keeps no graph from the image to the unit.
+    """
+    score, found, place = _gradient(model, x, config)
+    if not score.requires_grad:
+        raise ValueError(
+            f"{type(model).__name__} gives its features without a gradient to the image: its "
+            "forward runs in torch.no_grad or inference_mode, or detaches or rounds them; leave "
+            "that out, or name a layer before it with --layer"
+        )
+    return found, place
+
+
+def _gradient(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, Tensor, dict]:
+    """The score, its gradient (zero where it has none), and where the unit lies."""
+    x = x.detach().clone().requires_grad_()  # the clone of one of inference mode is none
     with torch.enable_grad():
         score, place = _score(model, x, config)
-        if not score.requires_grad:
-            return torch.zeros_like(x), place
-        (found,) = torch.autograd.grad(score, x, allow_unused=True)
-    return torch.zeros_like(x) if found is None else found, place
+        found = None
+        if score.requires_grad:
+            (found,) = torch.autograd.grad(score, x, allow_unused=True)
+    return score, torch.zeros_like(x) if found is None else found, place
 
 
 def split_gradients(model: nn.Module, x: Tensor, config: ErfConfig) -> Iterator[tuple[str, Tensor]]:
@@ -84,16 +100,20 @@ def split_gradients(model: nn.Module, x: Tensor, config: ErfConfig) -> Iterator[
     rest = None
     if layer != "*":
         with keep(rest_route):
-            rest, _ = gradient(model, x, config)
+            _, rest, _ = _gradient(model, x, config)
         yield "rest", rest
     for route in names:
         with keep(route):
-            found, _ = gradient(model, x, config)
+            _, found, _ = _gradient(model, x, config)
         yield route, found if rest is None else found - rest
 
 
 def size_of(g: Tensor, measure: str) -> Tensor:
-    """(n, 3, h, w) gradient -> (n, h, w): its size at a pixel, summed over colours."""
+    """(n, 3, h, w) gradient -> (n, h, w): its size at a pixel, summed over colours.
+
+    In float32 at least, as squares of half precision underflow.
+    """
+    g = g.to(torch.promote_types(g.dtype, torch.float32))
     if measure == "abs":
         g = g.abs()
     elif measure == "square":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from workbench.methods.method import Method, Run
 from workbench.methods.resolution.config import ResolutionConfig
 from workbench.results import Resolution as Result
-from workbench.results import content_hash, safe_name
+from workbench.results import content_hash, file_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,12 +60,12 @@ class Resolution(Method):
         return self._file("sweep").curve_of(parts, config.confidence)
 
     def file_name(self, result: Result) -> str:
-        """`<model>-resolution-<hash8>.npz`; hash8 stands for model, images and protocol, not for
+        """`resolution-<model>-<hash8>.npz`; hash8 stands for model, images and protocol, not for
         the sizes: more go to the same file.
         """
         meta = result.meta
         hash8 = content_hash([meta["facts"], meta["config"], meta["images"], meta["dtype"]])
-        return f"{safe_name(meta['model'])}-resolution-{hash8}.npz"
+        return file_name(self.name, meta["model"], hash8)
 
     def compare(self, results: Sequence[Result]) -> list[Result]:
         """Differences of accuracy to the first model, protocol by protocol."""

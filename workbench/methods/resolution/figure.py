@@ -20,6 +20,7 @@ from matplotlib.ticker import (
 from workbench.figures.cells import csv_cells, csv_text, latex_cell, latex_tabular, words
 from workbench.figures.colours import COLOURS, MARKERS
 from workbench.figures.files import STYLE, Sheet
+from workbench.figures.several import together
 from workbench.results import Resolution
 
 SOURCE = "Liu et al., VMamba, arXiv 2401.10166v3, table 9 (ImageNet-1k validation, zero-shot)"
@@ -68,7 +69,7 @@ def sheets(curves: Sequence[Resolution], published: tuple[Published, ...] = ()) 
     for group in _protocols(curves):
         _check(group, published)
         drawn = partial(draw, group, published)
-        yield Sheet(_stem(group), drawn, caption(group, published))
+        yield Sheet(_stem(group), drawn, caption(group, published), group)
 
 
 def tables(curves: Sequence[Resolution]) -> dict[str, str]:
@@ -144,6 +145,7 @@ def panels(curves: Sequence[Resolution]) -> tuple[str, ...]:
     return (*first, "latency", "A50", "horizon")
 
 
+@together
 def draw(curves: Sequence[Resolution], published: Sequence[str] = ()) -> Figure:
     """Accuracy (or agreement), relative change, feature similarity, cost, receptive field and
     memory of models against size.

@@ -16,6 +16,7 @@ from workbench.figures.cells import csv_text, interval, latex_cell, latex_tabula
 from workbench.figures.colours import COLOURS, MARKERS
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
+from workbench.figures.several import each
 from workbench.results import Robustness
 
 Style = dict[str, Any]
@@ -51,7 +52,9 @@ _SHARES: dict[str, Style] = {"accuracy": _DOT, "agreement": {**_DOT, "mfc": "whi
 def sheets(results: Sequence[Robustness]) -> Iterator[Sheet]:
     """A figure for each model."""
     for result in results:
-        yield Sheet(f"robustness-{result.meta['model']}", partial(draw, result), caption(result))
+        yield Sheet(
+            f"robustness-{result.meta['model']}", partial(draw, result), caption(result), [result]
+        )
 
 
 def tables(results: Sequence[Robustness]) -> dict[str, str]:
@@ -81,6 +84,7 @@ def report(result: Robustness) -> str:
     return "\n".join(map(str.rstrip, lines))
 
 
+@each
 def draw(result: Robustness) -> Figure:
     """Top-1 accuracy of one model under everything it was put to, a panel for each group.
 

@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+<<<<<<< HEAD
 from workbench.methods.method import IntervalConfig
+=======
+from workbench.methods.method import BootstrapConfig
+from workbench.position import read_position
+>>>>>>> main
 
 PUBLISHED = ("QK", "QwKw", "w")
 """Views as VMamba's figures have them; see `mixing.hidden_attention.VIEWS`."""
@@ -46,6 +51,8 @@ class ScanMapsConfig(IntervalConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least(chunk=1, keep=1)
+        if self.query != "class":
+            read_position(self.query)
         for part in ("with_D", "with_gate", "with_convolution"):
             if getattr(self, part) and self.view in PUBLISHED:
                 raise ValueError(f"the published view {self.view} has no {part}; leave it out")

@@ -13,6 +13,7 @@ from workbench.figures.cells import csv_text
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
 from workbench.figures.numbers import first_cells
+from workbench.figures.several import each
 from workbench.results import ScanMaps
 
 COLOURS, SIGNED = "magma", "RdBu_r"
@@ -35,10 +36,10 @@ def sheets(results: Sequence[ScanMaps]) -> Iterator[Sheet]:
     """For each model the maps of its directions, and those of the scans' coefficients."""
     for result in results:
         model = result.meta["model"]
-        yield Sheet(f"scan-maps-{model}", partial(draw, result), caption(result))
+        yield Sheet(f"scan-maps-{model}", partial(draw, result), caption(result), [result])
         if has_scans(result):
             statistics = partial(draw_statistics, result)
-            yield Sheet(f"scan-statistics-{model}", statistics, caption(result))
+            yield Sheet(f"scan-statistics-{model}", statistics, caption(result), [result])
 
 
 def tables(results: Sequence[ScanMaps]) -> dict[str, str]:
@@ -156,6 +157,7 @@ def _colour_bar(figure: Figure, image, axes, label: str, scaled: bool, signed: b
     bar.set_ticks(ticks, labels=names)
 
 
+@each
 def draw(
     result: ScanMaps, quantities: Sequence[str] = ("row", "column"), title: bool = True
 ) -> Figure:
@@ -237,6 +239,7 @@ def _has(result: ScanMaps, site: dict, quantity: str) -> bool:
     return bool(np.isfinite(result.map(site["name"], quantity)).any())
 
 
+@each
 def draw_statistics(result: ScanMaps) -> Figure:
     """Step size, |B|, |C|, memory horizon and output of every direction, as maps.
 

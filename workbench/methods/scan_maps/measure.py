@@ -7,6 +7,7 @@ maps of their softmax weights.
 """
 
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
@@ -31,6 +32,8 @@ from workbench.paths import CLASS_TOKEN
 from workbench.results import ScanMaps
 from workbench.scan import to_image_order
 from workbench.statistics import Sample
+
+logger = logging.getLogger("workbench")
 
 QUANTITIES = ("row", "column", "diagonal", "delta", "B", "C", "horizon", "output")
 """What a result has maps of. `row`: influence of every cell on the query; `column`: influence of
@@ -62,10 +65,21 @@ class Query:
         """(window, step) of the query in a direction."""
         if self.cell is None:
             return 0, int(np.flatnonzero(direction.path.order == CLASS_TOKEN)[0])
-        found = direction.find(self.cell[0] * self.columns + self.cell[1])
+        row, column = self.cell_in(direction) or self.cell
+        found = direction.find(row * self.columns + column)
         if found is None:
-            raise ValueError(f"the path {direction.path.name!r} never visits the cell {self.cell}")
+            raise ValueError(f"the path {direction.path.name!r} visits no cell of the image")
         return found
+
+    def cell_in(self, direction: Direction) -> tuple[int, int] | None:
+        """The cell asked about in a direction: where it never comes by, the nearest that it
+        visits."""
+        visited = np.unique(direction.places[direction.places >= 0])
+        if self.cell is None or not len(visited):
+            return self.cell
+        rows, columns = np.divmod(visited, self.columns)
+        nearest = np.argmin((rows - self.cell[0]) ** 2 + (columns - self.cell[1]) ** 2)
+        return int(rows[nearest]), int(columns[nearest])
 
 
 def resolve_query(query: str, layer: ScanLayer, grid: Grid, size: tuple[int, int]) -> Query:
@@ -104,6 +118,8 @@ def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> Partial:
         grid = grid_of(model, like, size, batch.tensor.shape[1])
         queries.append(resolve_query(config.query, layer, grid, size))
         sites += _sites(layer, grid, queries[-1], config)
+        if 0 in batch.indices:
+            _say_moved(layer, queries[-1])
     start = 0
     for site in sites:
         site["start"] = start
@@ -136,11 +152,11 @@ def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> Partial:
 
 def _sites(layer: ScanLayer, grid: Grid, query: Query, config: ScanMapsConfig) -> list[dict]:
     """One entry for each direction, for their sum, and with `normalise` for their mean."""
-    names = [direction.name for direction in layer.directions]
-    if layer.is_scan and len(names) > 1:
-        names.append("all")
+    asked = [(direction.name, query.cell_in(direction)) for direction in layer.directions]
+    if layer.is_scan and len(asked) > 1:
+        asked.append(("all", query.cell))
         if config.normalise != "none":
-            names.append("nall")
+            asked.append(("nall", query.cell))
     return [
         {
             "name": f"{layer.name}/{direction}",
@@ -150,12 +166,22 @@ def _sites(layer: ScanLayer, grid: Grid, query: Query, config: ScanMapsConfig) -
             "cells": list(layer.cells),
             "stride": list(grid.stride),
             "offset": list(grid.offset),
-            "query": None if query.cell is None else list(query.cell),
+            "query": None if cell is None else list(cell),
             "windows": layer.directions[0].windows,
             "tokens": layer.directions[0].places.shape[1],
         }
-        for direction in names
+        for direction, cell in asked
     ]
+
+
+def _say_moved(layer: ScanLayer, query: Query) -> None:
+    asked = {direction.name: query.cell_in(direction) for direction in layer.directions}
+    moved = [f"{c[0]},{c[1]} of {name}" for name, c in asked.items() if c and c != query.cell]
+    if moved and query.cell is not None:
+        logger.warning(
+            "%s: cell %d,%d is not on every path; asked instead is the nearest, %s.",
+            layer.name, *query.cell, ", ".join(moved),
+        )  # fmt: skip
 
 
 def _influence(

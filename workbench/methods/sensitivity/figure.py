@@ -15,6 +15,7 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from workbench.figures.cells import csv_text, words
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
+from workbench.figures.several import each, together
 from workbench.results import Sensitivity
 
 # Okabe and Ito's colours
@@ -41,9 +42,9 @@ def sheets(results: Sequence[Sensitivity]) -> Iterator[Sheet]:
     """A figure for each model, and one of single layers and directions where they were measured."""
     for result in results:
         stem = f"sensitivity-{result.meta['model']}"
-        yield Sheet(stem, partial(draw, result), caption(result))
+        yield Sheet(stem, partial(draw, result), caption(result), [result])
         if has_narrow(result):
-            yield Sheet(f"{stem}-narrow", partial(draw_narrow, result), caption(result))
+            yield Sheet(f"{stem}-narrow", partial(draw_narrow, result), caption(result), [result])
     if any(len(sizes) > 1 for sizes in _families(results).values()):
         yield Sheet("sensitivity-sizes", partial(draw_sizes, results), caption_sizes(results))
 
@@ -53,6 +54,7 @@ def tables(results: Sequence[Sensitivity]) -> dict[str, str]:
     return {"sensitivity.csv": csv_table(results)}
 
 
+@each
 def draw(result: Sensitivity) -> Figure:
     """One panel for each view that was taken, and below them the verdicts.
 
@@ -251,6 +253,7 @@ def has_narrow(result: Sensitivity) -> bool:
     )
 
 
+@each
 def draw_narrow(result: Sensitivity) -> Figure:
     """What one layer alone, or one direction alone, does: margin lost to a perturbation inside,
     margin gained by cutting its gradient, margin that patching recovers, with intervals.
@@ -315,6 +318,7 @@ def _scopes(
     ax.legend(fontsize=6, loc="upper left")
 
 
+@together
 def draw_sizes(results: Sequence[Sensitivity]) -> Figure:
     """Models against their number of parameters: shares of first-order sensitivity, smallest
     flipping budgets, accuracies; bars are intervals, lines join the sizes of a family.
