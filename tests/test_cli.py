@@ -41,15 +41,10 @@ def test_erf_writes_results_figures_and_a_caption_and_prints_numbers(
         assert result.maps.shape == (3, 64, 64)
         assert result.map.sum() == pytest.approx(1)
     for suffix, start in ((".pdf", b"%PDF"), (".png", b"\x89PNG"), (".svg", b"<?xml")):
-<<<<<<< HEAD
-        assert (tmp_path / f"erf{suffix}").read_bytes().startswith(start)
-    told = (tmp_path / "erf.txt").read_text()
-    assert "3 images" in told and "an interval needs 10 images" in told
-=======
         (figure,) = tmp_path.glob(f"erf-vmamba_nano-vim_nano-*{suffix}")
         assert figure.read_bytes().startswith(start)
-    assert "3 images" in figure.with_suffix(".txt").read_text()
->>>>>>> main
+    told = figure.with_suffix(".txt").read_text()
+    assert "3 images" in told and "an interval needs 10 images" in told
     assert not list(tmp_path.rglob("*.unfinished"))
 
 

@@ -35,6 +35,7 @@ from workbench.images import (
 )
 from workbench.memory import out_of_memory
 from workbench.methods.method import Method, Partial
+from workbench.models import bare
 from workbench.paths import BIDIRECTIONAL, CROSS
 from workbench.results import (
     Result,

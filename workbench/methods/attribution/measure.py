@@ -16,12 +16,8 @@ from torch import Tensor, nn
 from workbench.geometry import stages
 from workbench.hooks import hooks
 from workbench.images import Batch
-<<<<<<< HEAD
-from workbench.methods.attribution import faithfulness, randomisation
-=======
 from workbench.layout import layout_of
-from workbench.methods.attribution import faithfulness
->>>>>>> main
+from workbench.methods.attribution import faithfulness, randomisation
 from workbench.methods.attribution.config import METHODS, AttributionConfig
 from workbench.methods.method import Partial
 from workbench.methods.scan_maps.published_views import class_maps, quirks

@@ -3,12 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-<<<<<<< HEAD
 from workbench.methods.method import IntervalConfig
-=======
-from workbench.methods.method import BootstrapConfig
 from workbench.position import read_position
->>>>>>> main
 
 if TYPE_CHECKING:
     from workbench.images import Preprocessing
@@ -53,7 +49,7 @@ class ErfConfig(IntervalConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least(chunk=1, stage=1)
-        if self.position != "legacy":
+        if self.position not in ("legacy", "openerf"):  # of presets
             read_position(self.position)
 
 

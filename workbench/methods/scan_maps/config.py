@@ -3,12 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-<<<<<<< HEAD
 from workbench.methods.method import IntervalConfig
-=======
-from workbench.methods.method import BootstrapConfig
 from workbench.position import read_position
->>>>>>> main
 
 PUBLISHED = ("QK", "QwKw", "w")
 """Views as VMamba's figures have them; see `mixing.hidden_attention.VIEWS`."""
