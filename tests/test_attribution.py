@@ -11,6 +11,7 @@ from workbench.images import Batch
 from workbench.methods.attribution import faithfulness
 from workbench.methods.attribution.config import METHODS, AttributionConfig
 from workbench.methods.attribution.measure import explain, grad_cam, targets_of
+from workbench.methods.attribution.randomisation import shuffled, similarity
 from workbench.methods.scan_maps.published_views import class_maps
 from workbench.models import MambaVision, Vim, VMamba
 
@@ -321,3 +322,34 @@ def test_a_patch_larger_than_the_image() -> None:
     config = AttributionConfig(method="occlusion", patch=9)
     with pytest.raises(ValueError, match="patch 9 is larger than the image of 8 x 8"):
         explain(Linear(), torch.randn(1, 3, 8, 8), torch.tensor([0]), config)
+
+
+def test_a_map_of_the_weights_changes_with_them_and_one_of_the_image_does_not() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5)), torch.randn(2, 3, 8, 8)
+    targets = torch.tensor([1, 3])
+
+    def weights(network: nn.Module) -> Tensor:
+        return network[1].weight[targets].view(-1, 3, 8, 8).sum(dim=1)
+
+    def edges(network: nn.Module) -> Tensor:
+        return x.sum(dim=1)
+
+    moved = similarity(model, weights(model), weights, seed=0)
+    assert moved.shape == (2, 4)
+    assert (moved[:, 0] == pytest.approx(1)) and (np.abs(moved[:, 2:]) < 0.4).all()
+    assert similarity(model, edges(model), edges, seed=0) == pytest.approx(np.ones((2, 4)))
+    assert np.isnan(similarity(model, 0 * edges(model), edges, seed=0)).all()
+
+
+def test_shuffling_keeps_the_entries_and_leaves_the_model_alone() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    before = [p.clone() for p in model.parameters()]
+    half, whole = (list(shuffled(model, share, 3).parameters()) for share in (0.5, 1.0))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before[:2], half[:2], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(half[2:], whole[2:], strict=True))
+    assert all(
+        torch.equal(a.flatten().sort().values, b.flatten().sort().values) and not torch.equal(a, b)
+        for a, b in zip(before, whole, strict=True)
+    )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 from torch import Tensor, nn
 
 from workbench import create_model, robustness
@@ -284,7 +285,7 @@ def corrupted(right: dict[str, np.ndarray], clean: np.ndarray, **changes: Any) -
     return combined([Partial(arrays, {"conditions": list(rows), **facts})], NOTHING, **changes)
 
 
-def answers(share: float, rows: int = 5, count: int = 40) -> np.ndarray:
+def answers(share: float, rows: int = 5, count: int = 60) -> np.ndarray:
     return (RNG.random((rows, count)) < share).astype(int)
 
 
@@ -306,18 +307,17 @@ def test_a_baseline_is_100_percent_of_itself_and_the_four_extra_do_not_count() -
 
 
 def test_a_model_with_half_the_errors_has_an_mce_of_50() -> None:
-    base = {name: np.tile([0, 0, 1, 1], (5, 10)) for name in BENCHMARK}
-    own = {name: np.tile([0, 1, 1, 1], (5, 10)) for name in BENCHMARK[:7]}
-    clean = np.ones(40, int)
+    base = {name: np.tile([0, 0, 1, 1], (5, 15)) for name in BENCHMARK}
+    own = {name: np.tile([0, 1, 1, 1], (5, 15)) for name in BENCHMARK[:7]}
+    clean = np.ones(60, int)
     found = against(corrupted(own, clean), corrupted(base, clean)).meta["baseline"]
     assert found["mCE"]["value"] == pytest.approx(50) and found["mCE"]["corruptions"] == 7
     assert found["relative mCE"]["value"] == pytest.approx(50)
     assert found["mCE"]["low"] < 50 < found["mCE"]["high"]
-    # images on which the two differ decide: 10 of the 20 errors, binomially
-    drawn = RNG.multinomial(40, [0.25, 0.25, 0.5], 20000)
-    low, high = np.quantile(100 * drawn[:, 0] / (drawn[:, 0] + drawn[:, 1]), [0.025, 0.975])
-    assert found["mCE"]["low"] == pytest.approx(low, abs=3)
-    assert found["mCE"]["high"] == pytest.approx(high, abs=3)
+    # 15 errors of which 30 are the baseline's: (a / mean a - b / mean b)^2 is 4 on 30 of 60 images
+    half = np.sqrt(4 * 30 / 60 / 60) * stats.t.ppf(0.975, 59)
+    assert found["mCE"]["low"] == pytest.approx(50 * np.exp(-half), rel=0.02)
+    assert found["mCE"]["high"] == pytest.approx(50 * np.exp(half), rel=0.02)
 
 
 def test_a_baseline_on_other_images_is_refused() -> None:

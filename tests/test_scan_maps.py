@@ -347,7 +347,7 @@ def test_shares_add_up_and_chunks_change_nothing(vmamba, tmp_path) -> None:
         shares = [v["share"]["value"] for k, v in numbers.items() if k.startswith(layer)]
         assert len(shares) == 4 and sum(shares) == pytest.approx(100, abs=1e-3)
     one = numbers[f"{layer}/row"]["delta"]
-    assert one["low"] <= one["value"] <= one["high"]
+    assert one["value"] > 0 and one["low"] is None  # three images
     file = results[0].save(tmp_path / "maps.npz")
     loaded = workbench.load(file)
     assert isinstance(loaded, workbench.results.ScanMaps)

@@ -16,7 +16,7 @@ from workbench import sensitivity
 from workbench.images import Batch
 from workbench.kernels import selective_scan
 from workbench.methods.sensitivity import SensitivityConfig, bounds, cut, gradient, patching
-from workbench.methods.sensitivity.claims import SIZE, WEAK, claims, holm, verdict
+from workbench.methods.sensitivity.claims import SIZE, WEAK, claims, comparison, holm, verdict
 from workbench.methods.sensitivity.config import settled
 from workbench.methods.sensitivity.figure import draw
 from workbench.methods.sensitivity.gradient import MEASURES
@@ -26,7 +26,7 @@ from workbench.methods.sensitivity.subject import Case, Subject, row_rms
 from workbench.models import MambaVision, Vim, VMamba
 from workbench.results import Sensitivity, load
 from workbench.runner import run
-from workbench.statistics import Resamples
+from workbench.statistics import Sample
 
 FAST = SensitivityConfig(
     eps=(0.1,), steps=3, draws=2, halvings=2, attack_steps=2, attack_seeds=2, resamples=200
@@ -315,9 +315,7 @@ def test_fractions_are_ratios_of_means_over_images_that_count() -> None:
     moved, lost = restored(clean, adversarial, margins)
     assert lost.tolist() == [4, 6, 0, 0]
     assert moved[:, 0, 0].tolist() == [2, 6, 0, 0] and moved[:, 0, 2].tolist() == [1, 6, 0, 0]
-    entry = Resamples(4, 500, 0.95, 0).ratio(moved[:, 0, 0], lost, "")
-    assert entry["value"] == pytest.approx(0.8)
-    assert entry["low"] == pytest.approx(0.5) and entry["high"] == pytest.approx(1.0)
+    assert Sample(0.95).ratio(moved[:, 0, 0], lost, "")["value"] == pytest.approx(0.8)
 
 
 def invented(B: float, C: float, delta: float, count: int = 60) -> dict[str, np.ndarray]:
@@ -339,10 +337,49 @@ def invented(B: float, C: float, delta: float, count: int = 60) -> dict[str, np.
     ],
 )
 def test_verdicts_follow_the_comparisons(sizes: tuple, trained: bool, expected: str) -> None:
-    draw = Resamples(60, 500, 0.95, 0)
-    found = {entry["claim"]: entry for entry in claims(invented(*sizes), {}, draw, trained)}
+    draw = Sample(0.95)
+    found = {
+        entry["claim"]: entry for entry in claims(invented(*sizes), {}, [[1, 1, 1]], draw, trained)
+    }
     assert found[WEAK]["verdict"] == expected
     assert found["robustness falls with size"]["verdict"] == "undecided"
+
+
+def test_a_view_needs_the_agreement_of_all_conventions() -> None:
+    # the same B, C and delta an entry, of which delta has so many more
+    (weak, *_) = claims(invented(3.0, 3.0, 1.0), {}, [[1, 1, 1000]], Sample(0.95), True)
+    says = {entry["what"].partition(", ")[2]: entry["says"] for entry in weak["comparisons"]}
+    assert says == {"linf": "for", "l2": "for", "l2 of own norm": "against"}
+    assert weak["views"] == {"gradient": "nothing"} and weak["verdict"] == "undecided"
+
+
+def test_a_verdict_that_one_convention_alone_decides_names_it() -> None:
+    flipping = (
+        np.full((60, 3), 0.1) * [1, 1, 4] * np.random.default_rng(0).uniform(0.9, 1.1, (60, 1))
+    )
+    arrays = {"clean": np.ones(60), "flipping": flipping}
+    (weak, *_) = claims(arrays, {}, [], Sample(0.95), True)
+    assert weak["verdict"] == "supported" and weak["reason"] == "by the convention linf alone"
+
+
+@pytest.mark.parametrize(
+    ("fall", "says"), [(0.5, "for"), (-0.5, "against"), (0.05, "nothing"), (-0.05, "nothing")]
+)
+def test_a_cut_can_speak_for_a_defence_and_against_it(fall: float, says: str) -> None:
+    rng = np.random.default_rng(0)
+    none = rng.standard_normal((60, 1, 2))
+    cut = np.concatenate([none, none, none, none - fall + 0.01 * rng.random((60, 1, 2))], axis=1)
+    rows = {"cut": [("none", "all"), ("B", "all"), ("C", "all"), ("delta", "all")]}
+    made = claims({"clean": np.ones(60), "cut": cut}, rows, [], Sample(0.95), True)
+    (claim,) = [claim for claim in made if claim["claim"] == "delta defends"]
+    assert claim["views"] == {"cut": says}
+
+
+def test_p_values_are_uniform_where_the_truth_is_the_smallest_effect() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(5.0, 3.0, (400, 60))
+    p = [comparison(SIZE, "cut", "", x, "points", Sample(0.95))["p"] for x in values]
+    assert 0.02 < np.mean(np.array(p) < 0.1) < 0.09  # one of the two sides: half of 10 %
 
 
 def test_views_that_disagree_decide_nothing() -> None:

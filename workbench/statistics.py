@@ -1,13 +1,12 @@
-"""Numbers with intervals: how images are drawn again, and what interval their draws give.
+"""Numbers with intervals: what a number of some images says of the images they were drawn from.
 
-A bootstrap draws as many images as there are, with replacement, and asks how far the number
-moves. There are two ways to draw: image by image (`redraws`), for statistics of whichever images
-were drawn, and how often each image comes (`counts`), for means of several rows at once. Their
-random numbers differ, and every method keeps the one that its stored results were made with.
+Intervals speak of the population of images, of one trained network, never of an architecture. How
+often each kind holds the truth is simulated in `benchmarks/coverage.py`; docs/statistics.md has
+the table and the reasons.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Any
@@ -18,7 +17,10 @@ from scipy import stats
 Interval = tuple[float, float]
 NONE = (math.nan, math.nan)
 
-_AT_ONCE = 4_000_000  # drawn numbers, 8 bytes each
+FEWEST = 10
+"""Images below which a mean or a number of a mean map has no interval."""
+FEWEST_SKEWED = 50
+"""The same for ratios of means, and for means that a few images can carry (cosines, bounds)."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,10 @@ class Number:
         return found if unit is None else {**found, "unit": unit}
 
     def times(self, factor: float) -> "Number":
-        """Value and bounds, none of them None, multiplied with a factor."""
-        value, low, high = (factor * x for x in (self.value, self.low, self.high))
+        """Value and bounds multiplied with a factor."""
+        value, low, high = (
+            None if x is None else factor * x for x in (self.value, self.low, self.high)
+        )
         return replace(self, value=value, low=low, high=high)
 
 
@@ -53,23 +57,6 @@ def finite(value: float | None) -> float | None:
 
 
 # Intervals
-
-
-def percentile(drawn: np.ndarray, confidence: float) -> Interval:
-    """The middle share `confidence` of draws (resamples,), those that are not finite left out."""
-    drawn = drawn[np.isfinite(drawn)]
-    if not len(drawn):
-        return NONE
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def centred_percentile(drawn: np.ndarray, value: float, confidence: float) -> Interval:
-    """The same without nan, moved so that the median of the draws is the value itself."""
-    tail = (1 - confidence) / 2
-    low, middle, high = np.nanquantile(drawn, [tail, 0.5, 1 - tail])
-    return float(low - middle + value), float(high - middle + value)
 
 
 def wilson(successes: int, count: int, confidence: float = 0.95) -> Interval:
@@ -97,52 +84,8 @@ def student(x: np.ndarray, y: np.ndarray, confidence: float) -> Number:
     if freedom < 1:
         return Number(slope)
     error = math.sqrt(np.square(y - slope * x).sum() / freedom / (x @ x))
-    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
+    half = _t(freedom, confidence) * error
     return Number(slope, slope - half, slope + half)
-
-
-# Draws
-
-
-def redraws(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Image by image: the places (count,) of the images of each resample."""
-    rng = np.random.default_rng(seed)
-    for _ in range(resamples):  # one at a time, as all of them at once need count * resamples
-        yield rng.integers(count, size=count)
-
-
-def counts(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image comes in the resamples: blocks (some resamples, count)."""
-    rng, block = np.random.default_rng(seed), max(1, _AT_ONCE // count)
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        yield rng.multinomial(count, np.full(count, 1 / count), size)
-
-
-def redrawn_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """(n, ...) -> (resamples, ...): means over images by `redraws`."""
-    return np.array([values[at].mean(axis=0) for at in redraws(len(values), resamples, seed)])
-
-
-def paired_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """(k, n) -> (resamples, k): means over images by `counts`, for all rows the same images, so
-    that differences of rows are paired.
-    """
-    n = values.shape[1]
-    return np.concatenate([drawn @ values.T / n for drawn in counts(n, resamples, seed)])
-
-
-def _paired_hits(
-    a: np.ndarray, b: np.ndarray, resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Hits of a and of b, (n,) of 0 and 1, in resamples of the images: (resamples,) each.
-
-    Only how often (a, b) is (0, 0), (0, 1), (1, 0), (1, 1) matters, so drawing images is drawing
-    these four counts.
-    """
-    joint = np.bincount(2 * a.astype(int) + b.astype(int), minlength=4)
-    drawn = np.random.default_rng(seed).multinomial(joint.sum(), joint / joint.sum(), resamples)
-    return drawn[:, 2] + drawn[:, 3], drawn[:, 1] + drawn[:, 3]
 
 
 # Numbers
@@ -150,53 +93,82 @@ def _paired_hits(
 
 def share(hits: np.ndarray, confidence: float, unit: str = "%") -> Number:
     """How many of (n,) are 1, in %, with Wilson's interval."""
+    if not len(hits):
+        return Number(math.nan, unit=unit)
     low, high = wilson(int(hits.sum()), len(hits), confidence)
     return Number(100 * float(hits.mean()), 100 * low, 100 * high, unit)
 
 
-def mean(
-    values: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Number:
-    """Mean over images (n,) with the percentile interval of `redraws`; none of a single image or
-    resample.
+def mean(values: np.ndarray, confidence: float = 0.95, fewest: int = FEWEST) -> Number:
+    """Mean over images (n,) with Student's interval; none of fewer than `fewest` images."""
+    if not len(values):
+        return Number(math.nan)
+    value = float(values.mean())
+    if len(values) < max(fewest, 2):
+        return Number(value)
+    half = _t(len(values) - 1, confidence) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return Number(value, value - half, value + half)
+
+
+def median(values: np.ndarray, confidence: float = 0.95) -> Number:
+    """Median over images (n,), between the order statistics that hold it whatever the distribution
+    (binomial), so infinite values may stand for what was not reached. At 95 % from 6 images on.
     """
     if not len(values):
         return Number(math.nan)
-    interval = NONE
-    if len(values) > 1 and resamples > 1:
-        interval = percentile(redrawn_means(values, resamples, seed), confidence)
-    return Number(float(values.mean()), *interval)
+    n, ordered = len(values), np.sort(values)
+    beyond = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5))
+    interval = (float(ordered[beyond - 1]), float(ordered[n - beyond])) if beyond else NONE
+    return Number(float(ordered[[(n - 1) // 2, n // 2]].mean()), *interval)
 
 
-def difference(
-    a: np.ndarray, b: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+def ratio(
+    above: np.ndarray, below: np.ndarray, confidence: float = 0.95, fewest: int = FEWEST_SKEWED
 ) -> Number:
-    """Share of hits of a minus that of b on the same images, with a paired bootstrap interval.
+    """Mean of `above` over mean of `below`, both (n,), with Student's interval of `linear`; none
+    where fewer than `fewest` images are not 0 below.
+    """
+    if not below.any():
+        return Number(math.nan)
+    enough = np.count_nonzero(below) >= fewest
+    return mean(linear(above, below), confidence, 2 if enough else len(below) + 1)
+
+
+def linear(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Values (n,) whose mean is the ratio of means and whose spread is, to first order, its own."""
+    value = above.sum() / below.sum()
+    return value + (above - value * below) / below.mean()
+
+
+def difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Number:
+    """Mean of a less mean of b on the same images, with the interval of Bonett & Price (Br. J.
+    Math. Stat. Psychol. 2012, 65:479): two images more, one for either side.
 
     Args:
-        a, b: (n,) 1 for right and 0 for wrong.
+        a, b: (n,) 1 for right and 0 for wrong, or shares of several answers.
 
     Raises:
         ValueError: when a and b do not belong to the same images.
     """
     _check_paired(a, b)
     if not len(a):
-        return Number(math.nan, *NONE)
-    hits_a, hits_b = _paired_hits(a, b, resamples, seed)
-    interval = percentile((hits_a - hits_b) / len(a), confidence)
-    return Number(float(a.mean() - b.mean()), *interval)
+        return Number(math.nan)
+    values, n = np.subtract(a, b, dtype=np.float64), len(a) + 2
+    middle = values.sum() / n
+    spread = math.sqrt(((np.square(values).sum() + 2) / n - middle**2) / n)
+    half = NormalDist().inv_cdf(0.5 + confidence / 2) * spread
+    return Number(float(values.mean()), max(-1.0, middle - half), min(1.0, middle + half))
 
 
-def relative_change(
-    a: np.ndarray, b: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Number:
-    """Hits of a over those of b, minus 1, with a paired bootstrap interval; as `difference`."""
+def relative_change(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Number:
+    """Hits of a over those of b on the same images, minus 1; interval as `ratio`.
+
+    Raises:
+        ValueError: as `difference`.
+    """
     _check_paired(a, b)
-    if not len(a) or not b.any():
-        return Number(math.nan, *NONE)
-    hits_a, hits_b = _paired_hits(a, b, resamples, seed)
-    ratios = hits_a / np.where(hits_b > 0, hits_b, np.nan)
-    return Number(float(a.sum() / b.sum() - 1), *percentile(ratios - 1, confidence))
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return ratio(a - b, b, confidence)
 
 
 def _check_paired(a: np.ndarray, b: np.ndarray) -> None:
@@ -204,35 +176,56 @@ def _check_paired(a: np.ndarray, b: np.ndarray) -> None:
         raise ValueError(f"{len(a)} and {len(b)} answers cannot be paired")
 
 
-class Resamples:
-    """The resamples of n images by `counts`, the same for every number, so that all are paired.
+def _t(freedom: int, confidence: float) -> float:
+    return float(stats.t.ppf(0.5 + confidence / 2, freedom))
 
-    The numbers are as results hold them, with no interval of a single image.
+
+# Leaving images out
+
+
+def groups(n: int, most: int) -> list[slice]:
+    """n images in at most so many groups of neighbours, as equal as they can be."""
+    size = math.ceil(n / most)
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def jackknife(
+    whole: np.ndarray, left_out: np.ndarray, parts: Sequence[slice], confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A statistic corrected for its bias of order 1/n, and half the width of Student's interval.
+
+    Groups of different sizes weigh as in Busing, Meijer & van der Leeden (Stat. Comput. 1999, 9:3).
+
+    Args:
+        whole: (...) of all images. left_out: (groups, ...), each of all images but one group's.
     """
+    sizes = np.array([part.stop - part.start for part in parts])
+    times = (sizes.sum() / sizes).reshape(-1, *[1] * whole.ndim)
+    pseudo = times * whole - (times - 1) * left_out
+    found = (pseudo / times).sum(axis=0)
+    variance = (np.square(pseudo - found) / (times - 1)).mean(axis=0)
+    return found, _t(len(parts) - 1, confidence) * np.sqrt(variance)
 
-    def __init__(self, n: int, resamples: int, confidence: float, seed: int) -> None:
+
+class Sample:
+    """Numbers of images as results hold them, at one level of confidence."""
+
+    def __init__(self, confidence: float) -> None:
         self.confidence = confidence
-        self.weights = np.concatenate(list(counts(n, resamples, seed))) / n  # (resamples, n)
 
-    def mean(self, values: np.ndarray, unit: str) -> dict[str, Any]:
-        """Mean of (n,) values."""
-        return self.number(values.mean(), self.weights @ values, unit)
+    def mean(self, values: np.ndarray, unit: str, fewest: int = FEWEST) -> dict[str, Any]:
+        return replace(mean(values, self.confidence, fewest), unit=unit).as_dict()
+
+    def median(self, values: np.ndarray, unit: str) -> dict[str, Any]:
+        return replace(median(values, self.confidence), unit=unit).as_dict()
 
     def ratio(self, above: np.ndarray, below: np.ndarray, unit: str) -> dict[str, Any]:
-        """Mean of `above` over mean of `below`, both (n,)."""
-        if not below.any():
-            return Number(None, unit=unit).as_dict()
-        return self.number(above.mean() / below.mean(), self.ratios(above, below), unit)
+        return replace(ratio(above, below, self.confidence), unit=unit).as_dict()
 
-    def ratios(self, above: np.ndarray, below: np.ndarray) -> np.ndarray:
-        """The ratio of means in every resample."""
-        under = self.weights @ below
-        return (self.weights @ above) / np.where(under > 0, under, np.nan)
-
-    def number(self, value: float, drawn: np.ndarray, unit: str) -> dict[str, Any]:
-        """A value with the percentile interval of what the resamples say, (resamples,)."""
-        interval = percentile(drawn, self.confidence) if self.weights.shape[1] > 1 else NONE
-        return Number(value, *interval, unit).as_dict()
+    def points(self, a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
+        """`difference`, in points of percent."""
+        found = difference(a, b, self.confidence).times(100)
+        return replace(found, unit="points").as_dict()
 
     def share(self, hits: np.ndarray) -> dict[str, Any]:
         """How many of (n,) are 1, in %, with Wilson's interval."""

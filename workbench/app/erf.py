@@ -108,7 +108,7 @@ def fields(choice: Choice, images: Images) -> None:
         erf_panels.routes(result)
     st.button(
         f"All {len(open_images('samples'))} sample images",
-        help="The mean over all sample images, with bootstrap intervals.",
+        help="The mean over all sample images, with intervals.",
         on_click=lambda: st.session_state.update(wanted=asked),
     )
     erf_panels.numbers(found)

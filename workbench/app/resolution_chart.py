@@ -29,7 +29,7 @@ NUMBERS = {
     "top5": Number("Accuracy, five answers", "images whose first five answers hold the right one"),
     "drop": Number(
         "Change of accuracy",
-        "accuracy relative to that at the trained size (paired bootstrap intervals)",
+        "accuracy relative to that at the trained size (paired intervals)",
     ),
     "refit": Number(
         "Accuracy, head refitted",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from workbench.figures.cells import words
 from workbench.methods.sensitivity.figure import COLOURS, RANKED
 from workbench.results import Sensitivity
 
@@ -16,8 +17,8 @@ def shares(results: Sequence[Sensitivity]) -> dict[str, Any]:
         found = result.meta["views"]["gradient"]["shares"]["margin, linf"]
         for tensor in RANKED:
             entry = found[tensor]
-            interval = f"{entry['value']:.1f} [{entry['low']:.1f}, {entry['high']:.1f}] %"
-            row = {"model": result.meta["model"], "tensor": tensor, "share": interval}
+            told = words(entry, ".1f", " %")
+            row = {"model": result.meta["model"], "tensor": tensor, "share": told}
             rows.append(row | {name: entry[name] for name in ("value", "low", "high")})
     models = [result.meta["model"] for result in results]
     return {

@@ -97,13 +97,14 @@ class Config:
 
 
 @dataclass(frozen=True)
-class BootstrapConfig(Config):
+class IntervalConfig(Config):
     """A configuration with intervals over images.
 
     Attributes:
-        resamples: bootstrap resamples over images for the intervals.
+        resamples: groups of images, at most, that the jackknife leaves out in turn (of receptive
+            fields and corruption errors); below 2 these have no intervals.
         confidence: level of the intervals.
-        seed: of every random draw, those of the bootstrap among them.
+        seed: of every random draw.
 
     Raises:
         ValueError: for a confidence that is not between 0 and 1.

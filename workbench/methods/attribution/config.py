@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from workbench.methods.method import BootstrapConfig
+from workbench.methods.method import IntervalConfig
 
 METHODS = {
     "saliency": "|gradient| of the logit, summed over colours",
@@ -19,7 +19,7 @@ METHODS = {
 
 
 @dataclass(frozen=True)
-class AttributionConfig(BootstrapConfig):
+class AttributionConfig(IntervalConfig):
     """How an attribution is made and checked.
 
     Attributes:
@@ -38,6 +38,7 @@ class AttributionConfig(BootstrapConfig):
         patch: side of the occluding patch in pixels; by default an eighth of the image.
         faithfulness: also measure deletion and insertion, with three baselines.
         fractions: points of a deletion or insertion curve.
+        randomisation: also measure how alike the maps of networks with shuffled weights are.
         perturbations: samples for infidelity and max-sensitivity; 0 leaves them out.
         keep: images whose maps are kept.
         chunk: images measured at a time.
@@ -63,6 +64,7 @@ class AttributionConfig(BootstrapConfig):
     patch: int | None = None
     faithfulness: bool = True
     fractions: int = 20
+    randomisation: bool = False
     perturbations: int = 0
     keep: int = 16
     chunk: int = 4

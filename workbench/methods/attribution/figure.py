@@ -106,4 +106,12 @@ def caption(result: Attribution) -> str:
             "the model; the area under a curve stands in brackets. Deletion should be low, "
             "insertion high."
         )
+    alike = [(k, n["value"]) for k, n in meta["numbers"].items() if k.startswith("randomised")]
+    if alike:
+        told = ", ".join(f"{k.split()[1]} {value:.2f}" for k, value in alike)
+        lines.append(
+            "Rank correlation with the maps of the network whose last weights are shuffled "
+            f"(Adebayo et al., arXiv 1810.03292), by their share: {told}. A map that stays alike "
+            "does not depend on what was learnt."
+        )
     return "\n".join([*lines, *meta["quirks"]]) + "\n"

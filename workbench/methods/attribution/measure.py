@@ -5,7 +5,7 @@ Grad-CAM works on every family because a layer's tokens are brought to the grid 
 geometry (`workbench.geometry.as_map`).
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,13 @@ from workbench.geometry import stages
 from workbench.hooks import hooks
 from workbench.images import Batch
 from workbench.layout import layout_of
-from workbench.methods.attribution import faithfulness
+from workbench.methods.attribution import faithfulness, randomisation
 from workbench.methods.attribution.config import METHODS, AttributionConfig
 from workbench.methods.method import Partial
 from workbench.methods.scan_maps.published_views import class_maps, quirks
 from workbench.models import backbone_of
 from workbench.results import Attribution
-from workbench.statistics import mean
+from workbench.statistics import Sample
 
 _CLASS_MAPS = {"raw-attention": "raw", "rollout": "rollout", "mamba-attribution": "attribution"}
 
@@ -215,7 +215,7 @@ def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> Partia
         maps: (n, h, w) float32, signed sum over colours; target (n); probability (n) of it;
         deletion, insertion: (n, 4, fractions + 1), the probability of the target while pixels go
         or come, by this map and by the maps of `faithfulness.REFERENCES`, or empty; infidelity and
-        sensitivity (n), nan where they are left out.
+        sensitivity (n) and randomised (n, `randomisation.SHARES`), nan where they are left out.
     """
     x = batch.tensor
     targets = targets_of(model, batch, config)
@@ -233,6 +233,7 @@ def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> Partia
         "insertion": np.empty((0,), np.float32),
         "infidelity": np.full(count, np.nan, np.float32),
         "sensitivity": np.full(count, np.nan, np.float32),
+        "randomised": np.full((count, len(randomisation.SHARES)), np.nan, np.float32),
     }
     if config.faithfulness:
         base = faithfulness.baseline(model, x, config.baseline)
@@ -240,6 +241,12 @@ def measure(model: nn.Module, batch: Batch, config: AttributionConfig) -> Partia
             model, x, maps, targets, base, config.fractions, config.seed, batch.indices
         )
         arrays["deletion"], arrays["insertion"] = curves
+    if config.randomisation:
+
+        def mapped(other: nn.Module) -> Tensor:
+            return explain(other, x, targets, config).sum(dim=1)
+
+        arrays["randomised"] = randomisation.similarity(model, maps, mapped, config.seed)
     if config.perturbations:
         for i in range(count):
             own = slice(i, i + 1)
@@ -308,7 +315,10 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
     for key in ("infidelity", "sensitivity"):
         if np.isfinite(measured[key]).any():
             values[key] = (measured[key].astype(np.float64), "")
-    draws = {key: getattr(config, key) for key in ("confidence", "resamples", "seed")}
+    for share, alike in zip(randomisation.SHARES, measured["randomised"].T, strict=True):
+        if np.isfinite(alike).any():
+            values[f"randomised {share:.0%}"] = (alike.astype(np.float64), "correlation")
+    sample = Sample(config.confidence)
     meta = {
         **meta,
         "config": asdict(config),
@@ -319,7 +329,7 @@ def combine(measured: Partial, config: AttributionConfig, meta: dict) -> Attribu
         "targets": measured["target"].tolist(),
         "probabilities": measured["probability"].tolist(),
         "numbers": {
-            key: replace(mean(value[np.isfinite(value)], **draws), unit=unit).as_dict()
+            key: sample.mean(value[np.isfinite(value)], unit)
             for key, (value, unit) in values.items()
         },
     }

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from workbench.methods.method import BootstrapConfig
+from workbench.methods.method import IntervalConfig
 from workbench.position import read_position
 
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ErfConfig(BootstrapConfig):
+class ErfConfig(IntervalConfig):
     """How an effective receptive field is measured.
 
     Attributes:
@@ -21,14 +21,16 @@ class ErfConfig(BootstrapConfig):
         position: the output unit: centre, a cell such as 3,3, or fractions such as 0.5,0.5.
         score: what is differentiated: the sum of the unit's channels (sum) or of their positive
             parts (relu).
-        measure: size of the gradient at a pixel, summed over colours: abs, square or relu (the
-            negative part dropped), or signed (absolute value after averaging over images).
+        measure: size of the gradient at a pixel, summed over colours: abs, square, relu (the
+            negative part dropped), sum-relu (dropped after the sum over colours) or signed
+            (absolute value after averaging over images).
         norm: apply the model's final norm to the last stage first.
         average: normalised lets every image weigh the same; raw averages gradients as they are.
         split: none, direction (one scan direction keeps its gradient) or route (one of B, C, delta,
             u, convolution, gate, residual).
         split_layer: split at this scan only, exactly additive; all scans otherwise.
-        preset: a published protocol: luo2016, replknet, vmamba2024 or vmamba2025.
+        preset: a published protocol: luo2016, replknet, vmamba2024, vmamba2025 or
+            openerf.
         chunk: images measured at a time.
     """
 
@@ -36,18 +38,18 @@ class ErfConfig(BootstrapConfig):
     layer: str | None = None
     position: str = "centre"
     score: Literal["sum", "relu"] = "sum"
-    measure: Literal["abs", "square", "relu", "signed"] = "abs"
+    measure: Literal["abs", "square", "relu", "sum-relu", "signed"] = "abs"
     norm: bool = False
     average: Literal["normalised", "raw"] = "normalised"
     split: Literal["none", "direction", "route"] = "none"
     split_layer: str | None = None
-    preset: Literal["luo2016", "replknet", "vmamba2024", "vmamba2025"] | None = None
+    preset: Literal["luo2016", "replknet", "vmamba2024", "vmamba2025", "openerf"] | None = None
     chunk: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least(chunk=1, stage=1)
-        if self.position != "legacy":
+        if self.position not in ("legacy", "openerf"):  # of presets
             read_position(self.position)
 
 
@@ -55,12 +57,13 @@ class ErfConfig(BootstrapConfig):
 class Preset:
     """A published protocol: measurement, image preparation, and how it was shown and counted.
 
-    With `normed_last` a model whose own figures look behind the final norm is looked at there.
+    With `normed_last` a model whose own figures look behind the final norm is looked at there. A
+    size of None is the model's own.
     """
 
     changes: dict
     resize: str
-    size: int
+    size: int | None
     display: str
     quirks: tuple[str, ...]
     normed_last: bool = False
@@ -102,11 +105,22 @@ PRESETS: dict[str, Preset] = {
         (_H2, "negative gradients are dropped", "Vim is taken after its final norm, others before"),
         normed_last=True,
     ),
+    "openerf": Preset(
+        {"measure": "sum-relu", "average": "raw", "position": "openerf", "norm": True},
+        "model",
+        None,
+        "linear",
+        (
+            "the unit is the one above and left of the middle where patches are embedded, else at "
+            "h // 2",
+            "the negative part is dropped after the mean over colours, image by image",
+        ),
+    ),
 }
 
 
 def own_size(config: ErfConfig) -> int | None:
-    """Side of the images in the preset's publication, in pixels; None without a preset."""
+    """Side of the images in the preset's publication, in pixels; None for the model's own."""
     return PRESETS[config.preset].size if config.preset else None
 
 

@@ -84,7 +84,7 @@ def draw(results: Sequence[Erf], columns: int | None = None) -> Figure:
 
     Every panel is divided by its own maximum; the white cross is the output unit's projective
     centre. Under a panel: area of the smallest pixel set that holds half of the map, and of the
-    smallest centred square that does, with bootstrap intervals.
+    smallest centred square that does, with intervals.
 
     Raises:
         ValueError: without results or when they are shown by different protocols.
@@ -113,8 +113,9 @@ def draw(results: Sequence[Erf], columns: int | None = None) -> Figure:
             for result, ax in zip(row, line, strict=False):
                 image = _panel(ax, shown(result), tuple(result.meta["centre"]))
                 ax.set_title(label(result, "\n"))
+                alive = "shortcut only\n" if result.meta.get("closed_branches") else ""
                 ax.set_xlabel(
-                    f"A50 {with_interval(result, 'A50')}\nr50 {with_interval(result, 'r50')}"
+                    f"{alive}A50 {with_interval(result, 'A50')}\nr50 {with_interval(result, 'r50')}"
                 )
         _colour_bar(figure, image, axes, transforms.pop())
     plt.close(figure)
@@ -179,6 +180,20 @@ def draw_splits(results: Sequence[Erf]) -> Figure:
     return figure
 
 
+def _intervals(meta: dict) -> str:
+    """What brackets say, or how many images they need; nothing is known of older results."""
+    level, fewest = f"{100 * meta['config']['confidence']:.0f} %", meta.get("intervals_from")
+    if fewest is None:
+        signed = meta["protocol"]["measure"] == "signed"
+        return "signed maps have no intervals" if signed else f"brackets are {level} intervals"
+    if meta["images_used"] < fewest:
+        return f"numbers are of these images alone, an interval needs {fewest} images"
+    return (
+        f"numbers and {level} intervals (jackknife) are estimates for the population that the "
+        "images were drawn from, of this one trained network"
+    )
+
+
 def caption(results: Sequence[Erf]) -> str:
     """What the figure shows, in sentences: protocol, unit, images, normalisation, intervals."""
     first = results[0].meta
@@ -188,6 +203,7 @@ def caption(results: Sequence[Erf]) -> str:
         "abs": "absolute gradient",
         "square": "squared gradient",
         "relu": "positive part of the gradient",
+        "sum-relu": "gradient, its negative part dropped after the sum over colours,",
         "signed": "gradient, averaged with its sign and then made positive",
     }[settled["measure"]]
     where = f"stage {config['stage']}" if config["stage"] else "the last stage"
@@ -201,8 +217,7 @@ def caption(results: Sequence[Erf]) -> str:
         f"Maps are shown as {first['display']} of the value over the map's maximum; the cross "
         "marks the unit's projective centre.",
         f"A50 is the share of the image in the smallest set of pixels that holds half of the map, "
-        f"r50 that of the smallest centred square; brackets are {100 * config['confidence']:.0f} % "
-        "bootstrap intervals over images.",
+        f"r50 that of the smallest centred square; {_intervals(first)}.",
     ]
     if config["preset"]:
         lines.insert(
@@ -216,4 +231,9 @@ def caption(results: Sequence[Erf]) -> str:
             f"{label(result)}: {height} x {width} px, unit "
             f"{tuple(meta['cell'])} of {rows} x {columns}, images: {meta['images']['source']}."
         )
+        if meta.get("closed_branches"):
+            lines.append(
+                f"{label(result)}: {meta['closed_branches']} branches are closed by a scale of "
+                "zero (zero-init), so the field is that of the shortcuts around them."
+            )
     return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ from workbench.geometry import feature_map, grid_of, resolve_position
 from workbench.images import Batch
 from workbench.methods.erf.config import PRESETS, ErfConfig
 from workbench.methods.erf.display import display
-from workbench.methods.erf.metrics import THRESHOLDS, bootstrap, legacy_square, numbers
+from workbench.methods.erf.metrics import FEWEST, THRESHOLDS, estimates, legacy_square, numbers
 from workbench.methods.erf.routes import directions, only_direction, only_route, routes
 from workbench.methods.method import Partial
 from workbench.models import backbone_of
@@ -41,6 +41,9 @@ def _score(model: nn.Module, x: Tensor, config: ErfConfig) -> tuple[Tensor, dict
     grid = grid_of(model, features, size, x.shape[1])
     if config.position == "legacy":
         cell = (grid.cells[0] // 2, grid.cells[1] // 2)
+    elif config.position == "openerf":
+        embeds = any(name == "patch_embed" for name, _ in model.named_children())
+        cell = ((grid.cells[0] - embeds) // 2, (grid.cells[1] - embeds) // 2)
     else:
         cell = resolve_position(config.position, grid, size)
     values = features[:, :, cell[0], cell[1]]
@@ -117,13 +120,15 @@ def size_of(g: Tensor, measure: str) -> Tensor:
         g = g.square()
     elif measure == "relu":
         g = g.relu()
-    return g.sum(dim=1)
+    g = g.sum(dim=1)
+    return g.relu() if measure == "sum-relu" else g
 
 
 def measure(model: nn.Module, batch: Batch, config: ErfConfig) -> Partial:
     """Maps of a batch: `maps` (n, h, w) float32 and `split:<route>` alike.
 
-    Constants: `cells`, `cell` and `centre` of the unit, and the `routes` in their order.
+    Constants: `cells`, `cell` and `centre` of the unit, the `routes` in their order, and the number
+    of branches `closed` by a scale of zero.
     """
     config = protocol(config, model)
     found, place = gradient(model, batch.tensor, config)
@@ -137,7 +142,15 @@ def measure(model: nn.Module, batch: Batch, config: ErfConfig) -> Partial:
         "pictures": batch.pictures if 0 in batch.indices else batch.pictures[:0],
         **{f"split:{route}": maps for route, maps in splits.items()},
     }
-    return Partial(arrays, {**place, "routes": list(splits)})
+    return Partial(arrays, {**place, "routes": list(splits), "closed": closed_branches(model)})
+
+
+def closed_branches(model: nn.Module) -> int:
+    """How many norms and layer scales are zero in every channel, as residual branches start that
+    are to begin with the shortcut alone (zero-init): nothing passes them, forward or backward.
+    """
+    scales = (p for name, p in model.named_parameters() if not name.endswith("bias"))
+    return sum(p.ndim == 1 and p.numel() > 1 and not p.any() for p in scales)
 
 
 def weights_of(maps: np.ndarray, config: ErfConfig) -> np.ndarray:
@@ -175,8 +188,9 @@ def combine(measured: Partial, config: ErfConfig, meta: dict) -> Erf:
     weights = weights_of(maps, settled)
     mean = mean_map(maps, weights)
     centre = tuple(place["centre"])
-    draws = (config.resamples, config.confidence, config.seed)
-    found = bootstrap(maps, weights, centre, numbers(mean, centre), *draws)
+    values, intervals = numbers(mean, centre), (config.resamples, config.confidence)
+    fewest = FEWEST.get(settled.measure, len(maps) + 1)
+    found = estimates(maps, weights, centre, values, *intervals, fewest)
     raw = maps.mean(axis=0, dtype=np.float64)
     transform = PRESETS[config.preset].display if config.preset else "x ** 0.25"
     legacy = display(np.abs(raw), transform if config.preset else "log10(x + 1)")
@@ -192,7 +206,9 @@ def combine(measured: Partial, config: ErfConfig, meta: dict) -> Erf:
         "cells": list(place["cells"]),
         "cell": list(place["cell"]),
         "centre": list(centre),
+        "closed_branches": place.get("closed", 0),
         "images_used": int(good.sum()),
+        "intervals_from": FEWEST.get(settled.measure),
         "images_without_map": int((~good).sum()),
         "display": transform,
         "quirks": list(PRESETS[config.preset].quirks) if config.preset else [],

@@ -5,11 +5,12 @@ Every function takes a non-negative map p (height, width) and, where a centre is
 factor changes nothing. Shares are of the image area, lengths in pixels.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
-from workbench.statistics import Number, centred_percentile, redraws
+from workbench.statistics import Number, groups, jackknife
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)
 
@@ -36,24 +37,28 @@ def centred_square(p: np.ndarray, centre: tuple[float, float], share: float) -> 
     evenly over the ring, and the answer is never below one pixel. Legacy scripts differ in three
     ways (see `legacy_square`). Returns a share of the image area, 1 at most.
     """
-    return _centred_squares(p, centre, (share,))[0]
+    return _reached(*_squares(p, centre), share) / p.size
 
 
-def _centred_squares(
-    p: np.ndarray, centre: tuple[float, float], shares: tuple[float, ...]
-) -> list[float]:
+def _squares(p: np.ndarray, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the map in each centred square, and the squares' areas in pixels."""
     ring, areas = _rings(p.shape, tuple(centre))
     mass = np.bincount(ring, weights=p.ravel()).cumsum()
-    if mass[-1] <= 0:
-        return [float("nan")] * len(shares)
-    found = []
-    for share in shares:
-        at = int(np.searchsorted(mass, share * mass[-1] * (1 - 1e-12)))
-        mass_before, area_before = (mass[at - 1], areas[at - 1]) if at else (0.0, 0.0)
-        part = (share * mass[-1] - mass_before) / (mass[at] - mass_before)
-        area = area_before + min(part, 1.0) * (areas[at] - area_before)
-        found.append(float(max(area, 1.0) / p.size))
-    return found
+    return mass / (mass[-1] or np.nan), areas
+
+
+def _sets(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the map in its 1, 2, 3 ... brightest pixels, and these numbers."""
+    mass = np.sort(p, axis=None)[::-1].cumsum(dtype=np.float64)
+    return mass / (mass[-1] or np.nan), np.arange(1.0, p.size + 1)
+
+
+def _reached(shares: np.ndarray, areas: np.ndarray, share: float) -> float:
+    """The area at which growing shares reach one, linear in between, one pixel at least."""
+    if np.isnan(shares[-1]):
+        return float("nan")
+    grown = np.concatenate([[0.0], np.maximum.accumulate(shares)])
+    return max(1.0, float(np.interp(share * (1 - 1e-12), grown, np.concatenate([[0.0], areas]))))
 
 
 def legacy_square(p: np.ndarray, share: float) -> float:
@@ -74,16 +79,11 @@ def legacy_square(p: np.ndarray, share: float) -> float:
 
 
 def smallest_set(p: np.ndarray, share: float) -> float:
-    """A(t): the fewest pixels, wherever they are, that hold `share` of the map, over all pixels."""
-    return _smallest_sets(p, (share,))[0]
+    """A(t): the fewest pixels, wherever they are, that hold `share` of the map, over all pixels.
 
-
-def _smallest_sets(p: np.ndarray, shares: tuple[float, ...]) -> list[float]:
-    mass = np.sort(p, axis=None)[::-1].cumsum(dtype=np.float64)
-    if mass[-1] <= 0:
-        return [float("nan")] * len(shares)
-    wanted = np.array(shares) * mass[-1] * (1 - 1e-12)
-    return [float(count) / p.size for count in np.searchsorted(mass, wanted) + 1]
+    The last pixel counts in part, and the answer is never below one pixel.
+    """
+    return _reached(*_sets(p), share) / p.size
 
 
 def effective_radius(p: np.ndarray, centre: tuple[float, float]) -> float:
@@ -165,11 +165,21 @@ def _circles(
 
 def numbers(p: np.ndarray, centre: tuple[float, float]) -> dict[str, float]:
     """All numbers of one map, by name; see `UNITS`."""
-    squares = _centred_squares(p, centre, THRESHOLDS)
-    sets = _smallest_sets(p, THRESHOLDS)
-    found = {f"r{t * 100:.0f}": 100 * r for t, r in zip(THRESHOLDS, squares, strict=True)}
-    found |= {f"A{t * 100:.0f}": 100 * a for t, a in zip(THRESHOLDS, sets, strict=True)}
-    return found | {
+    return _numbers(p, centre, _squares(p, centre), _sets(p))
+
+
+def _numbers(
+    p: np.ndarray,
+    centre: tuple[float, float],
+    squares: tuple[np.ndarray, np.ndarray],
+    sets: tuple[np.ndarray, np.ndarray],
+) -> dict[str, float]:
+    areas = {
+        f"{kind}{t * 100:.0f}": 100 * _reached(*curve, t) / p.size
+        for kind, curve in (("r", squares), ("A", sets))
+        for t in THRESHOLDS
+    }
+    return areas | {
         "radius": effective_radius(p, centre),
         "participation": 100 * participation(p),
         "entropy": 100 * entropy_share(p),
@@ -192,37 +202,79 @@ UNITS = {
     "column_share": "% of map",
 }
 
+FEWEST = {"abs": 10, "relu": 25, "sum-relu": 25, "square": 50}
+"""Images from which on numbers are estimates with intervals, by measure: the more a map is made of
+single bright pixels, the more images. Signed maps never have any: their noise, made positive after
+the mean, is no bias of order 1/n."""
+_AREAS = (0.2, 0.3, 0.5)
+"""Areas are as rough functions of the maps as these shares of an area are smooth ones, so the
+jackknife takes the shares; at 99 %, where the share hardly grows, the area itself."""
+_LOGARITHMS = ("r99", "A99", "radius", "participation", "entropy", "crossness", "row_share",
+               "column_share")  # fmt: skip
+_GRID = 1000
+"""So many of the brightest pixels' shares are kept of every map."""
 
-def bootstrap(
+
+def estimates(
     maps: np.ndarray,
     weights: np.ndarray,
     centre: tuple[float, float],
     values: dict[str, float],
-    resamples: int,
+    most: int,
     confidence: float,
-    seed: int,
+    fewest: int = 10,
 ) -> dict[str, Number]:
-    """Numbers of the mean map with intervals over images drawn with replacement.
+    """Numbers of the mean map of the population that images were drawn from, with intervals.
 
-    The intervals are centred, because a resample holds fewer different images, whose mean is less
-    even, so that its areas are too small.
+    A mean of few maps is less even than that of all images: its areas, entropy and participation
+    are too small. The jackknife, leaving out at most `most` groups of images in turn, takes the
+    bias of order 1/n away and gives Student intervals: of logarithms, and for the areas at 20, 30
+    and 50 % where the bounds of the share that an area holds reach that share. The ratio of axes
+    is at its least for a round map, where no such interval holds, so it stays as it is.
 
     Args:
         maps: (images, height, width); signed maps are averaged first and made positive after.
         weights: (images,), what each map is multiplied with before the mean.
-        values: the numbers of the mean map of all images; none has an interval for fewer than two.
+        values: the numbers of the mean map, which stay as they are without intervals for fewer
+            than `fewest` images (see `FEWEST`) or two groups.
     """
-    if len(maps) < 2 or resamples < 2:
-        return {name: Number(value, unit=UNITS[name]) for name, value in values.items()}
-    flat = maps.reshape(len(maps), -1)
-    drawn = []
-    for places in redraws(len(maps), resamples, seed):
-        counts = np.bincount(places, minlength=len(maps))
-        p = (counts * weights).astype(flat.dtype) @ flat
-        found = numbers(np.abs(p.reshape(maps.shape[1:]), dtype=np.float64), centre)
-        drawn.append([found[name] for name in values])
-    intervals = {}
-    for (name, value), draws in zip(values.items(), np.array(drawn).T, strict=True):
-        low, high = centred_percentile(draws, value, confidence)
-        intervals[name] = Number(value, float(np.maximum(low, 0)), high, UNITS[name])
-    return intervals
+    plain = {name: Number(value, unit=UNITS[name]) for name, value in values.items()}
+    if len(maps) < fewest or most < 2:
+        return plain
+    parts = groups(len(maps), most)
+    sums = [np.tensordot(weights[part], maps[part].astype(np.float64), 1) for part in parts]
+    total = np.sum(sums, axis=0)
+    ring_areas = _rings(total.shape, tuple(centre))[1]
+    counts = np.unique(np.geomspace(1, total.size, _GRID).round().astype(int))
+
+    def features(p: np.ndarray) -> np.ndarray:
+        squares, sets = _squares(p, centre), _sets(p)
+        found = _numbers(p, centre, squares, sets)
+        with np.errstate(divide="ignore"):
+            logarithms = np.log([found[name] for name in _LOGARITHMS])
+        return np.concatenate([logarithms, squares[0], sets[0][counts - 1]])
+
+    whole = features(np.abs(total))
+    left_out = np.array([features(np.abs(total - own)) for own in sums])
+    with np.errstate(invalid="ignore"):
+        middle, half = jackknife(whole, left_out, parts, confidence)
+    first = len(_LOGARITHMS)
+    curves = {"r": (slice(first, first + len(ring_areas)), ring_areas),
+              "A": (slice(first + len(ring_areas), None), counts)}  # fmt: skip
+
+    def number(name: str) -> Sequence[float]:
+        if name in _LOGARITHMS:
+            at = _LOGARITHMS.index(name)
+            return np.exp(middle[at] + np.array([0, -1, 1]) * half[at]).tolist()
+        (at, areas), share = curves[name[0]], float(name[1:]) / 100
+        bounds = ((middle + side * half)[at] for side in (0, 1, -1))
+        return [100 * _reached(shares, areas, share) / total.size for shares in bounds]
+
+    names = (*_LOGARITHMS, *(f"{kind}{t * 100:.0f}" for kind in "rA" for t in _AREAS))
+    most_of = {name: 100.0 if "%" in unit else np.inf for name, unit in UNITS.items()}
+    corrected = {name: np.minimum(number(name), most_of[name]).tolist() for name in names}
+    return plain | {
+        name: Number(*found, UNITS[name])
+        for name, found in corrected.items()
+        if np.isfinite(found).all()
+    }

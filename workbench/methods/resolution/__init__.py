@@ -57,10 +57,7 @@ class Resolution(Method):
 
     def join(self, parts: Sequence[Step], config: ResolutionConfig) -> Result:
         """The curve of the steps."""
-        statistics = self._file("curve").Statistics(
-            config.confidence, config.resamples, config.seed
-        )
-        return self._file("sweep").curve_of(parts, statistics)
+        return self._file("sweep").curve_of(parts, config.confidence)
 
     def file_name(self, result: Result) -> str:
         """`resolution-<model>-<hash8>.npz`; hash8 stands for model, images and protocol, not for

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from workbench.methods.method import BootstrapConfig, Config
+from workbench.methods.method import Config, IntervalConfig
 
 Protocol = Literal["grows", "constant"]
 
@@ -35,7 +35,7 @@ class PointConfig(_Adaptation):
 
 
 @dataclass(frozen=True)
-class ResolutionConfig(_Adaptation, BootstrapConfig):
+class ResolutionConfig(_Adaptation, IntervalConfig):
     """How a model is measured over sizes.
 
     Resize protocols are never mixed: with object_size="grows" the whole picture is scaled to the
@@ -67,14 +67,13 @@ class ResolutionConfig(_Adaptation, BootstrapConfig):
 
     object_size: tuple[Protocol, ...] = ("grows",)
     sizes: tuple[int, ...] = ()
-    erf_images: int = 4
-    resamples: int = 2000
+    erf_images: int = 10
 
     def __post_init__(self) -> None:
         if isinstance(self.object_size, str):
             object.__setattr__(self, "object_size", (self.object_size,))
         super().__post_init__()
-        self.at_least(erf_images=0, resamples=1)
+        self.at_least(erf_images=0)
         if not self.object_size:
             raise ValueError("object_size must be grows, constant or both, not none")
         for size in self.sizes:

@@ -1,31 +1,16 @@
 """From the points of several sizes to one model's curve, with intervals, and models compared."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from workbench.methods.resolution import metrics
 from workbench.results import Erf, Resolution, ResolutionPoint
-from workbench.statistics import Number, difference, mean, relative_change, wilson
+from workbench.statistics import Number, Sample, mean, relative_change, share
 
-__all__ = ["UNITS", "Statistics", "compare", "curve"]
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """How intervals are made: their level, and resamples and seed of the bootstrap."""
-
-    confidence: float = 0.95
-    resamples: int = 2000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
-        if self.resamples < 1:
-            raise ValueError(f"resamples must be at least 1, not {self.resamples}")
+__all__ = ["UNITS", "compare", "curve"]
 
 
 UNITS = {
@@ -53,13 +38,13 @@ def curve(
     points: Sequence[ResolutionPoint],
     fields: Mapping[int, Erf] | None = None,
     missing: Mapping[int, str] | None = None,
-    statistics: Statistics = Statistics(),
+    confidence: float = 0.95,
 ) -> Resolution:
     """One model's curve from the points of its sizes, in any order.
 
     Numbers that compare with the native size are there once its point is. Intervals: Wilson's for
-    shares of images, percentile bootstrap over images for `drop` (paired), `kl` and `margin`, the
-    quartiles for `latency`, `cpu` and `throughput`.
+    shares of images, Student's for `kl`, `margin` and, linearised, `drop`, the quartiles for
+    `latency`, `cpu` and `throughput`.
 
     Args:
         fields: receptive fields by size.
@@ -75,7 +60,7 @@ def curve(
     _check_alike(points)
     native = first["config"]["native"]
     reference = next((p for p in points if p.meta["size"] == native), None)
-    rows = [_row(p, reference, (fields or {}).get(p.meta["size"]), statistics) for p in points]
+    rows = [_row(p, reference, (fields or {}).get(p.meta["size"]), confidence) for p in points]
     sizes = np.array([point.meta["size"] for point in points])
     labelled = [_correct(p) for p in points if p.labels is not None]
     agrees = [_agrees(p, reference) for p in points] if reference else []
@@ -91,10 +76,10 @@ def curve(
         "images": {k: v for k, v in first["images"].items() if k != "names"},
         "images_used": len(points[0].logits),
         "preprocessing": {k: v for k, v in first["preprocessing"].items() if k != "size"},
-        "interval": asdict(statistics),
+        "interval": {"confidence": confidence},
         "points": rows,
         "missing": {str(size): reason for size, reason in sorted((missing or {}).items())},
-        "exponents": _exponents(sizes, rows, native, statistics.confidence),
+        "exponents": _exponents(sizes, rows, native, confidence),
         "sources": [point.meta["hash"] for point in points],
     }
     return Resolution(
@@ -107,12 +92,13 @@ def curve(
 
 def compare(curves: Sequence[Resolution]) -> list[Resolution]:
     """The curves with the number `difference` where the first curve has the size too: top-1 minus
-    that of the first on the same images, in points of percent with a paired bootstrap interval.
+    that of the first on the same images, in points of percent.
 
     Raises:
         ValueError: when the curves are of different images.
     """
     first = curves[0]
+    sample = Sample(first.meta["interval"]["confidence"])
     found = []
     for other in curves:
         if other.meta["images"]["fingerprint"] != first.meta["images"]["fingerprint"]:
@@ -126,8 +112,7 @@ def compare(curves: Sequence[Resolution]) -> list[Resolution]:
             if len(at):
                 b = first.correct[at[0]]
                 known = (a >= 0) & (b >= 0)
-                gain = difference(a[known], b[known], **first.meta["interval"]).times(100)
-                entry = replace(gain, unit="points").as_dict()
+                entry = sample.points(a[known], b[known])
                 point = {**point, "numbers": {**point["numbers"], "difference": entry}}
             points.append(point)
         found.append(replace(other, meta={**other.meta, "points": points}))
@@ -166,16 +151,10 @@ def _row(
     point: ResolutionPoint,
     reference: ResolutionPoint | None,
     field: Erf | None,
-    statistics: Statistics,
+    confidence: float,
 ) -> dict[str, Any]:
     """The numbers of one size."""
-    options = asdict(statistics)
     found: dict[str, Number] = {}
-
-    def share(key: str, hits: np.ndarray) -> None:
-        count, n = int(hits.sum()), len(hits)
-        low, high = wilson(count, n, statistics.confidence)
-        found[key] = Number(100 * count / n if n else np.nan, 100 * low, 100 * high)
 
     def spread(key: str, values: np.ndarray, factor: float) -> None:
         if len(values):
@@ -185,18 +164,19 @@ def _row(
     if point.labels is not None:
         known = point.labels >= 0
         correct = _correct(point)[known]
-        share("top1", correct)
+        found["top1"] = share(correct, confidence)
         if point.logits.shape[1] > 5:
-            share("top5", metrics.in_top(point.logits[known], point.labels[known], 5))
+            hits = metrics.in_top(point.logits[known], point.labels[known], 5)
+            found["top5"] = share(hits, confidence)
         if point.refit is not None:
-            share("refit", point.refit[known] == point.labels[known])
+            found["refit"] = share(point.refit[known] == point.labels[known], confidence)
         if reference is not None:
-            change = relative_change(correct, _correct(reference)[known], **options)
+            change = relative_change(correct, _correct(reference)[known], confidence)
             found["drop"] = change.times(100)
     if reference is not None:
-        share("agreement", _agrees(point, reference))
-        found["kl"] = mean(metrics.divergence(reference.logits, point.logits), **options)
-        found["margin"] = mean(metrics.margin(reference.logits, point.logits), **options)
+        found["agreement"] = share(_agrees(point, reference), confidence)
+        found["kl"] = mean(metrics.divergence(reference.logits, point.logits), confidence)
+        found["margin"] = mean(metrics.margin(reference.logits, point.logits), confidence)
         found["cka"] = Number(metrics.cka(reference.features, point.features))
     for key in ("A50", "crossness"):
         if field is not None:

@@ -316,8 +316,8 @@ def caption(curves: Sequence[Resolution], published: Sequence[str] = ()) -> str:
     ]
     if curves[0].correct is not None:
         lines.append(
-            f"Bands: {level} Wilson intervals of accuracy, paired bootstrap intervals over images "
-            "of the change from the trained size, quartiles of time."
+            f"Bands: {level} Wilson intervals of accuracy, paired intervals over images of the "
+            "change from the trained size, of one trained network; quartiles of time."
         )
         if any(point["numbers"].get("refit") for curve in curves for point in curve.points):
             lines.append(
@@ -327,8 +327,8 @@ def caption(curves: Sequence[Resolution], published: Sequence[str] = ()) -> str:
     else:
         lines.append(
             f"Without labels: the share of images with the prediction of the trained size ({level} "
-            "Wilson intervals) and the divergence from it (bootstrap intervals over images); time "
-            "with quartiles."
+            "Wilson intervals) and the divergence from it (Student's, over images); time with "
+            "quartiles."
         )
     lines.append(
         "CKA: linear, unbiased. Time: one image, forward, batch 1; b is the exponent of time in "

@@ -15,7 +15,7 @@ from workbench.methods.erf import ErfConfig
 from workbench.methods.method import Method, Run
 from workbench.methods.resolution.adapt import adapted, preprocessing_at, settled
 from workbench.methods.resolution.config import PointConfig, ResolutionConfig
-from workbench.methods.resolution.curve import Statistics, curve
+from workbench.methods.resolution.curve import curve
 from workbench.results import Erf, Resolution, ResolutionPoint
 
 
@@ -158,12 +158,12 @@ def _field(run: Run, model: nn.Module, images: Images, options: dict) -> Erf | N
 
 def curve_of(
     steps: Sequence[Step],
-    statistics: Statistics = Statistics(),  # noqa: B008
+    confidence: float = 0.95,
 ) -> Resolution:
     """The curve of the steps so far; see `workbench.methods.resolution.curve.curve`."""
     return curve(
         [step.point for step in steps if step.point is not None],
         {step.size: step.field for step in steps if step.field is not None},
         {step.size: step.reason for step in steps if step.reason is not None},
-        statistics,
+        confidence,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from workbench.methods.method import BootstrapConfig
+from workbench.methods.method import IntervalConfig
 from workbench.perturbations.corruptions import SEVERITIES, chosen
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ ON_SCANS = ("drop-scan", "information")
 
 
 @dataclass(frozen=True)
-class RobustnessConfig(BootstrapConfig):
+class RobustnessConfig(IntervalConfig):
     """What a model is put to, and how it is counted.
 
     Attributes:
@@ -60,7 +60,6 @@ class RobustnessConfig(BootstrapConfig):
     lost: tuple[float, ...] = (0.125, 0.25, 0.5)
     grids: tuple[int, ...] | None = None
     fill: Literal["mean", "black", "blur"] = "mean"
-    resamples: int = 2000
     chunk: int = 16
 
     def __post_init__(self) -> None:
@@ -69,7 +68,7 @@ class RobustnessConfig(BootstrapConfig):
         for field, top in (("dropped", 1), ("lost", 0.5)):
             if not all(0 < value <= top for value in getattr(self, field)):
                 raise ValueError(f"{field} must be shares above 0, up to {top}")
-        self.at_least(steps=1, restarts=1, grid=1, resamples=1, chunk=1)
+        self.at_least(steps=1, restarts=1, grid=1, chunk=1)
         if not self.eps_255:
             raise ValueError("eps_255 must be at least one distance, in units of 1/255")
         for eps in (*self.eps_255, *(self.autoattack_eps_255 or ())):

@@ -10,7 +10,7 @@ import numpy as np
 
 from workbench.perturbations.corruptions import BENCHMARK, NAMES
 from workbench.results import Result, Robustness, load
-from workbench.statistics import Number, paired_means, percentile
+from workbench.statistics import FEWEST_SKEWED, Number, groups, jackknife
 
 
 def corruption_errors(
@@ -57,8 +57,9 @@ def against(result: Robustness, baseline: Robustness) -> Robustness:
     model's errors on the same pictures, and their means `mCE` and `relative mCE`.
 
     The means are over those of the benchmark's 15 corruptions that both hold, at the severities
-    that both hold, and where they are defined: `corruptions` says over how many. The intervals are
-    of a bootstrap over images that draws the same ones for both models.
+    that both hold, and where they are defined: `corruptions` says over how many. Intervals are of a
+    jackknife of logarithms that leaves the same images out for both models; fewer than
+    `FEWEST_SKEWED` images have none, nor has what is not positive for some that are left.
 
     Raises:
         ValueError: when images, labels, size or seed differ, or without a common corruption.
@@ -77,17 +78,23 @@ def against(result: Robustness, baseline: Robustness) -> Robustness:
                 "errors are no baseline; measure both alike"
             )
     names, severities = _common(result, baseline)
-    statistics = one["config"]
     rows = np.concatenate([_wrong(of, names, severities) for of in (result, baseline)])
-    drawn = paired_means(rows, statistics["resamples"], statistics["seed"])
-    # the sample itself comes first, then the draws; of each the model and its baseline
-    rates = np.concatenate([rows.mean(axis=1)[None], drawn]).reshape(len(drawn) + 1, 2, -1)
+    parts = groups(rows.shape[1], max(one["config"]["resamples"], 1))
+    left = [np.delete(rows, part, axis=1).mean(axis=1) for part in parts]
+    # all images come first, then all but those of each group; of each the model and its baseline
+    rates = np.stack([rows.mean(axis=1), *left]).reshape(len(parts) + 1, 2, -1)
     clean, errors = rates[..., 0], rates[..., 1:].reshape(*rates.shape[:2], len(names), -1)
+    enough = rows.shape[1] >= FEWEST_SKEWED and len(parts) > 1
     both = corruption_errors(errors[:, 0], clean[:, 0], errors[:, 1], clean[:, 1])
 
     def entry(values: np.ndarray) -> dict[str, Any]:
-        interval = percentile(values[1:], statistics["confidence"])
-        return Number(values[0], *interval, "% of baseline").as_dict()
+        number = Number(values[0], unit="% of baseline")
+        if enough and (values > 0).all():
+            logs = np.log(values)
+            _, half = jackknife(logs[0], logs[1:], parts, one["config"]["confidence"])
+            low, high = (float(values[0] * np.exp(side * half)) for side in (-1, 1))
+            number = replace(number, low=low, high=high)
+        return number.as_dict()
 
     found: dict[str, Any] = {"model": other["model"], "hash": other["hash"]}
     for kind, values in zip(("CE", "relative CE"), both, strict=True):

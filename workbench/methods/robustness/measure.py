@@ -97,9 +97,8 @@ def combine(measured: Partial, config: RobustnessConfig, meta: dict[str, Any]) -
             "no image is of a class that the model knows, so right answers cannot be counted; give "
             "images of its classes, or images without labels to count unchanged predictions"
         )
-    statistics = {key: getattr(config, key) for key in ("confidence", "resamples", "seed")}
     right = (predictions == labels)[:, known].astype(np.int8)
-    numbers = condition_numbers(right, predictions[:, known], margin[:, known], statistics)
+    numbers = condition_numbers(right, predictions[:, known], margin[:, known], config.confidence)
     rows = [
         {**_parts(name), "name": name, "numbers": of}
         for name, of in zip(facts["conditions"], numbers, strict=True)
@@ -107,7 +106,7 @@ def combine(measured: Partial, config: RobustnessConfig, meta: dict[str, Any]) -
     counted = [row["group"] == "corruption" and row["series"] in BENCHMARK for row in rows]
     summary = {"clean accuracy": numbers[0]["accuracy"]}
     if any(counted):
-        summary["mean corruption error"] = mean_error(1 - right[counted], statistics)
+        summary["mean corruption error"] = mean_error(1 - right[counted], config.confidence)
     checked = measured["checklist"]
     meta = {
         **meta,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from workbench.methods.method import BootstrapConfig
+from workbench.methods.method import IntervalConfig
 from workbench.position import read_position
 
 PUBLISHED = ("QK", "QwKw", "w")
@@ -11,7 +11,7 @@ PUBLISHED = ("QK", "QwKw", "w")
 
 
 @dataclass(frozen=True)
-class ScanMapsConfig(BootstrapConfig):
+class ScanMapsConfig(IntervalConfig):
     """What is asked of the scans.
 
     Attributes:

@@ -10,7 +10,6 @@ import functools
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ from workbench.mixing.statistics import horizon_quantiles, pixels, shares, token
 from workbench.paths import CLASS_TOKEN
 from workbench.results import ScanMaps
 from workbench.scan import to_image_order
-from workbench.statistics import NONE, Number, percentile, redrawn_means
+from workbench.statistics import Sample
 
 logger = logging.getLogger("workbench")
 
@@ -362,15 +361,7 @@ def combine(measured: Partial, config: ScanMapsConfig, meta: dict) -> ScanMaps:
     """One `ScanMaps` of all images."""
     maps, pictures, sites = measured["maps"], measured["pictures"], measured.constants["sites"]
     numbers = measured["numbers"].astype(np.float64)
-    means = numbers.mean(axis=0)
-    several = len(numbers) > 1 and config.resamples > 1
-    drawn = redrawn_means(numbers, config.resamples, config.seed) if several else means[None]
-
-    def number(i: int, j: int, unit: str) -> dict[str, Any]:
-        known = several and np.isfinite(means[i, j])
-        interval = percentile(drawn[:, i, j], config.confidence) if known else NONE
-        return Number(means[i, j], *interval, unit).as_dict()
-
+    sample = Sample(config.confidence)
     meta = {
         **meta,
         "config": asdict(config),
@@ -378,9 +369,12 @@ def combine(measured: Partial, config: ScanMapsConfig, meta: dict) -> ScanMaps:
         "view": VIEWS[config.view],
         "sites": sites,
         "numbers": {
-            site["name"]: {key: number(i, j, NUMBERS[key]) for j, key in enumerate(NUMBERS)}
+            site["name"]: {
+                key: sample.mean(numbers[:, i, j], unit)
+                for j, (key, unit) in enumerate(NUMBERS.items())
+            }
             for i, site in enumerate(sites)
-            if np.isfinite(means[i]).any()
+            if np.isfinite(numbers[:, i].mean(axis=0)).any()
         },
         "quirks": _quirks(config),
     }

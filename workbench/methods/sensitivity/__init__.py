@@ -27,7 +27,7 @@ class Sensitivity(Method):
     Config = SensitivityConfig
 
     def compare(self, results: Sequence[Result]) -> list[Result]:
-        """The claim on size across the sizes of a family, see `sizes.compare`."""
+        """Holm over all models, and the claim on size across a family, see `sizes.compare`."""
         from workbench.methods.sensitivity.sizes import compare
 
         return compare(results)

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from workbench.methods.sensitivity.gradient import LOSSES, MEASURES, TENSORS
-from workbench.methods.sensitivity.metrics import restored
+from workbench.methods.sensitivity.gradient import LOSSES
+from workbench.methods.sensitivity.metrics import CONVENTIONS, restored, shares_of
 from workbench.methods.sensitivity.perturb import HIGHEST
 from workbench.methods.sensitivity.subject import RANKED
-from workbench.statistics import Resamples
+from workbench.statistics import FEWEST_SKEWED, Sample, linear
 
 WEAK, DEFENDS, SIZE = (
     "B and C are weak points",
@@ -22,26 +23,41 @@ WEAK, DEFENDS, SIZE = (
     "robustness falls with size",
 )
 ONE_SIZE = "one size says nothing of it; measure several sizes of a family"
-FEWEST = 20
-"""Images below which nothing is decided: bootstrap intervals of fewer are too narrow."""
+FEWEST = FEWEST_SKEWED
+"""Images below which nothing is decided."""
+SMALLEST = {
+    "% of sensitivity": 5.0,
+    "doublings": 0.5,
+    "logits": 0.1,
+    "of the margin lost": 0.05,
+    "points": 5.0,
+}
+"""Smallest effect that speaks for or against a claim, by unit: what would matter, chosen beforehand
+and not from data."""
 Rows = Mapping[str, Sequence[Sequence[str]]]
 
 
 def claims(
-    arrays: Mapping[str, np.ndarray], rows: Rows, draw: Resamples, trained: bool
+    arrays: Mapping[str, np.ndarray],
+    rows: Rows,
+    entries: Sequence[Sequence[int]],
+    sample: Sample,
+    trained: bool,
 ) -> list[dict[str, Any]]:
     """What the views of one model say to the claims.
 
-    Every comparison is a number that is positive where it speaks for the claim, with a bootstrap p
-    value corrected by Holm over all comparisons. A view speaks for a claim when all its comparisons
-    do, against it when all speak against it. A claim is supported when a view speaks for it and
-    none against it, not supported the other way round, else undecided; always undecided from fewer
-    than `FEWEST` images, or for an untrained model, whose ranks are no evidence.
+    Every comparison is a number that is positive where it speaks for the claim, with Student's p
+    value of being beyond the smallest effect of its unit (`SMALLEST`) on one side or the other,
+    corrected by Holm over all comparisons. A view speaks for a claim when all its comparisons do,
+    in every convention of what a relative change is, and against it when all speak against it. A
+    claim is supported when a view speaks for it and none against, not supported the other way
+    round, else undecided; always undecided from fewer than `FEWEST` images, or for an untrained
+    model, whose ranks are no evidence.
 
-    arrays, rows: as in `Sensitivity`, of whatever views there are.
+    arrays, rows, entries: as in `Sensitivity` and its meta, of whatever views there are.
     """
-    made = [*_weak(arrays, rows, draw), *_defends(arrays, rows, draw)]
-    correct(made, draw.confidence)
+    made = [*_weak(arrays, rows, entries, sample), *_defends(arrays, rows, sample)]
+    correct(made, sample.confidence)
     return [
         judged(claim, [e for e in made if e["claim"] == claim], len(arrays["clean"]), trained)
         for claim in (WEAK, DEFENDS, SIZE)
@@ -53,8 +69,7 @@ def correct(made: Sequence[dict[str, Any]], confidence: float) -> None:
     for entry, p in zip(made, holm([entry["p"] for entry in made]), strict=True):
         entry["p_corrected"] = p
         certain = p < 1 - confidence
-        says = "against" if entry["either_way"] or (entry["value"] or 0) < 0 else "for"
-        entry["says"] = says if certain else "nothing"
+        entry["says"] = ("for" if entry["value"] > 0 else "against") if certain else "nothing"
 
 
 def judged(claim: str, own: Sequence[dict[str, Any]], images: int, trained: bool) -> dict[str, Any]:
@@ -66,9 +81,18 @@ def judged(claim: str, own: Sequence[dict[str, Any]], images: int, trained: bool
         reason = "the weights are random, and ranks before training are no evidence"
     elif own and few:
         reason = f"fewer than {FEWEST} images decide nothing"
+    found = "undecided" if few or not trained else verdict(views.values())
+    decisive = [
+        {entry.get("convention", "") for entry in own if entry["view"] == view}
+        for view, says in views.items()
+        if says != "nothing"
+    ]
+    if found != "undecided" and all(len(one) == 1 and "" not in one for one in decisive):
+        names = ", ".join(sorted(set.union(*decisive)))
+        reason = f"by the convention {names} alone"
     return {
         "claim": claim,
-        "verdict": "undecided" if few or not trained else verdict(views.values()),
+        "verdict": found,
         "reason": reason,
         "views": views,
         "comparisons": list(own),
@@ -102,90 +126,87 @@ def comparison(
     claim: str,
     view: str,
     what: str,
-    value: float,
-    samples: np.ndarray,
-    draw: Resamples,
+    values: np.ndarray,
     unit: str,
-    either_way: bool = False,
+    sample: Sample,
+    convention: str = "",
 ) -> dict[str, Any]:
-    """A number that is positive where it speaks for a claim, with its bootstrap p value.
+    """The mean over images (n,) of what is positive where it speaks for a claim, and its p value.
 
-    either_way: whether it speaks against the claim on both sides of 0.
+    convention: of what a relative change of one size is, where the number depends on it.
+
+    p is of both sides: that the mean is not beyond the smallest effect of the unit.
     """
-    finite = samples[np.isfinite(samples)]
-    p = 1.0
-    if len(finite):
-        tail = min((finite <= 0).mean(), (finite >= 0).mean())
-        p = float(min(1.0, 2 * max(tail, 1 / (len(finite) + 1))))
+    value, n = float(values.mean()), len(values)
+    error = float(values.std(ddof=1)) / np.sqrt(n) if n > 1 else np.inf
+    beyond = abs(value) - SMALLEST[unit]
+    p = float(beyond <= 0) if error == 0 else 2 * stats.t.sf(beyond / error, max(n - 1, 1))
     return {
         "claim": claim,
         "view": view,
-        "what": what,
-        "p": p,
-        "either_way": either_way,
-        **draw.number(value, samples, unit),
+        "what": f"{what}, {convention}" if convention else what,
+        "convention": convention,
+        "p": float(min(1.0, p)),
+        "smallest": SMALLEST[unit],
+        **sample.mean(values, unit),
     }
 
 
-def _weak(arrays: Mapping[str, np.ndarray], rows: Rows, draw: Resamples) -> list[dict[str, Any]]:
+def _weak(
+    arrays: Mapping[str, np.ndarray],
+    rows: Rows,
+    entries: Sequence[Sequence[int]],
+    sample: Sample,
+) -> list[dict[str, Any]]:
     found = []
 
-    def paired(view: str, name: str, more: np.ndarray, unit: str) -> None:
+    def above(view: str, name: str, values: np.ndarray, unit: str, convention: str = "") -> None:
         what = f"{name} above delta"
-        samples = draw.weights @ more
-        found.append(comparison(WEAK, view, what, float(more.mean()), samples, draw, unit))
+        found.append(comparison(WEAK, view, what, values, unit, sample, convention))
 
     if "gradient" in arrays:
-        margin = arrays["gradient"][:, LOSSES.index("margin")].sum(axis=1)
-        linf = margin[..., MEASURES.index("linf")][:, [TENSORS.index(name) for name in RANKED]]
-        whole = linf.sum(axis=1, keepdims=True)
-        share = 100 * linf / np.where(whole > 0, whole, 1)
-        for i in (0, 1):
-            paired("gradient", RANKED[i], share[:, i] - share[:, 2], "% of sensitivity")
+        shares = shares_of(arrays["gradient"][:, LOSSES.index("margin")], entries)
+        for kind in CONVENTIONS[1:]:
+            for i in (0, 1):
+                more = shares[kind][:, i] - shares[kind][:, 2]
+                above("gradient", RANKED[i], more, "% of sensitivity", kind)
     if "flipping" in arrays:
         # What the highest budget does not flip counts as flipped there.
         budgets = np.log2(np.clip(arrays["flipping"], HIGHEST / 1024, HIGHEST))
         for i in (0, 1):
-            paired("perturb", RANKED[i], budgets[:, 2] - budgets[:, i], "doublings of the budget")
+            above("perturb", RANKED[i], budgets[:, 2] - budgets[:, i], "doublings", "linf")
     if "cut" in arrays:
         margin, where = np.nanmean(arrays["cut"], axis=2), _wide(rows["cut"])
         for name in ("B", "C"):
-            paired("cut", name, margin[:, where[name]] - margin[:, where["delta"]], "logits")
+            above("cut", name, margin[:, where[name]] - margin[:, where["delta"]], "logits")
     if "patching" in arrays:
         moved, lost = restored(arrays["clean"], arrays["adversarial"], arrays["patching"])
         where = _wide(rows["patching"])
         for name in ("B", "C"):
             more = moved[:, where[name], 0] - moved[:, where["delta"], 0]
-            found.append(_fraction(WEAK, f"{name} above delta", more, lost, draw))
+            above("patching", name, _fraction(more, lost), "of the margin lost")
     return found
 
 
-def _defends(arrays: Mapping[str, np.ndarray], rows: Rows, draw: Resamples) -> list[dict[str, Any]]:
+def _defends(arrays: Mapping[str, np.ndarray], rows: Rows, sample: Sample) -> list[dict[str, Any]]:
     found = []
     if "cut" in arrays:
         margin, where = np.nanmean(arrays["cut"], axis=2), _wide(rows["cut"])
+        # Attacks that do more harm without delta's gradient were held back by it, as claimed;
+        # whoever knows it cuts the gradient, so `withstands` says what such a defence is worth.
         fall = margin[:, where["none"]] - margin[:, where["delta"]]
-        # A rise without delta's gradient shows an attack that went through delta. A fall is what
-        # has been read as defence: it shows that delta led the whole gradient astray.
-        found.append(
-            comparison(
-                DEFENDS, "cut", "margin lost without delta's gradient", float(fall.mean()),
-                draw.weights @ fall, draw, "logits", either_way=True,
-            )
-        )  # fmt: skip
+        what = "margin lost without delta's gradient"
+        found.append(comparison(DEFENDS, "cut", what, fall, "logits", sample))
     if "patching" in arrays:
         moved, lost = restored(arrays["clean"], arrays["adversarial"], arrays["patching"])
-        worse = -moved[:, _wide(rows["patching"])["delta"], 0]
-        found.append(_fraction(DEFENDS, "harm of putting clean delta back", worse, lost, draw))
+        worse = _fraction(-moved[:, _wide(rows["patching"])["delta"], 0], lost)
+        what = "harm of putting clean delta back"
+        found.append(comparison(DEFENDS, "patching", what, worse, "of the margin lost", sample))
     return found
 
 
-def _fraction(
-    claim: str, what: str, above: np.ndarray, lost: np.ndarray, draw: Resamples
-) -> dict[str, Any]:
-    value = float(above.sum() / lost.sum()) if lost.any() else 0.0
-    samples = draw.ratios(above, lost)
-    return comparison(claim, "patching", what, value, samples, draw, "of the margin lost")
+def _fraction(above: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    return linear(above, lost) if lost.any() else np.zeros(len(lost))
 
 
 def _wide(rows: Sequence[Sequence[str]]) -> dict[str, int]:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from workbench.methods.method import BootstrapConfig
+from workbench.methods.method import IntervalConfig
 
 VIEWS = ("gradient", "perturb", "cut", "patching", "bounds", "horizon")
 
 
 @dataclass(frozen=True)
-class SensitivityConfig(BootstrapConfig):
+class SensitivityConfig(IntervalConfig):
     """What is asked of the scans, and how strong the attacks are.
 
     Attributes:
@@ -50,7 +50,6 @@ class SensitivityConfig(BootstrapConfig):
     narrow: bool = True
     raw_norms: bool = False
     quick: bool = False
-    resamples: int = 2000
     chunk: int = 25
 
     def __post_init__(self) -> None:
@@ -70,7 +69,7 @@ class SensitivityConfig(BootstrapConfig):
             if not 0 < value <= 255:
                 raise ValueError(f"{field} counts in 1/255 and must lie in (0, 255], not {value:g}")
         self.at_least(steps=1, restarts=1, draws=1, attack_steps=1, attack_seeds=1)
-        self.at_least(chunk=1, halvings=0, resamples=1)
+        self.at_least(chunk=1, halvings=0)
 
 
 def settled(config: SensitivityConfig) -> SensitivityConfig:

@@ -23,6 +23,8 @@ COLOURS = {"B": "#0072B2", "C": "#D55E00", "delta": "#009E73", "u": "#CC79A7"}
 MARKERS = {"B": "o", "C": "s", "delta": "^", "u": "D"}
 RANKED = ("B", "C", "delta")
 BANNER = "RANDOM WEIGHTS: ranks of B, C and delta before training are not evidence"
+SHOWN = ("linf", "l2", "l2 of own norm")
+"""Conventions of a relative change whose shares stand in the titles, in this order."""
 FEW = 4
 """So many directions have room for their names side by side."""
 _SIGN = {"for": "for", "against": "against", "nothing": "undecided"}
@@ -102,7 +104,11 @@ def _maps(figure: Figure, axes: Sequence[Axes], result: Sensitivity) -> None:
     values = values.reshape(len(modules), len(directions), 3)
     for i, (ax, name) in enumerate(zip(axes, RANKED, strict=True)):
         image = ax.imshow(values[..., i], cmap="magma", vmin=0, vmax=values.max(), aspect="auto")
-        ax.set_title(f"sensitivity to {name}")
+        shares = [view["shares"].get(f"margin, {kind}", {}).get(name) for kind in SHOWN]
+        told = " / ".join(f"{share['value']:.0f}" for share in shares if share)
+        count = view.get("entries", {}).get(name)
+        numbers = f"\n{count:,} numbers an image" if count else ""
+        ax.set_title(f"sensitivity to {name}: {told} %{numbers}", fontsize=7)
         _direction_ticks(ax, directions, fontsize=5.5)
         ax.set_yticks(range(len(modules)), range(len(modules)) if i == 0 else [])
         ax.spines[:].set_visible(False)
@@ -322,7 +328,7 @@ def draw_sizes(results: Sequence[Sensitivity]) -> Figure:
     """
     panels: dict[str, tuple[str, str, Callable[[dict], dict[str, dict]]]] = {
         "gradient": (
-            "share of first-order sensitivity",
+            "share of sensitivity, linf",
             "share (%)",
             lambda views: views["gradient"]["shares"]["margin, linf"],
         ),
@@ -430,8 +436,12 @@ def report(result: Sensitivity) -> str:
         lines.append(BANNER)
     views = meta["views"]
     if "gradient" in views:
-        shares = views["gradient"]["shares"]["margin, linf"]
-        lines.append("gradient: share of first-order sensitivity " + _each(shares))
+        entries = views["gradient"].get("entries", {})
+        if entries:
+            told = ", ".join(f"{name} {count}" for name, count in entries.items())
+            lines.append(f"gradient: numbers in an image's tensors {told}")
+        for kind, shares in views["gradient"]["shares"].items():
+            lines.append(f"gradient: share of sensitivity, {kind}: {_each(shares)}")
     if "perturb" in views:
         smallest = views["perturb"]["flipping"]
         budgets = [
@@ -445,11 +455,13 @@ def report(result: Sensitivity) -> str:
             if row["scope"] == "all":
                 lines.append(f"  without {row['tensors']}: accuracy {_words(row['accuracy'])}")
     if "patching" in views:
+        after = "accuracy, recovered"
         for row in views["patching"]["rows"]:
             if row["scope"] == "all":
                 lines.append(
                     f"patching {row['tensors']}: recovered {_words(row['recovered'])}, induced "
                     f"{_words(row['induced'])}"
+                    + (f", accuracy {_words(row[after])}" if after in row else "")
                 )
     if "bounds" in views:
         lines.append(f"bounds: exceeded {views['bounds']['exceeded']} times")
@@ -459,7 +471,8 @@ def report(result: Sensitivity) -> str:
             lines.append(f"  {claim['reason']}")
         for entry in claim["comparisons"]:
             lines.append(
-                f"  {entry['view']}: {entry['what']} {_words(entry)}, p {entry['p_corrected']:.2g} "
+                f"  {entry['view']}: {entry['what']} {_words(entry)}, beyond "
+                f"{entry.get('smallest', 0):g}: p {entry['p_corrected']:.2g} "
                 f"({_SIGN[entry['says']]})"
             )
     return "\n".join(lines)
@@ -480,13 +493,22 @@ def caption(result: Sensitivity) -> str:
     level = f"{100 * used['confidence']:g} %"
     return (
         f"{label(result)}, {len(result.clean)} images. Sensitivity: steepest change of the margin "
-        "with a relative change of every entry, the scale of a row being its RMS over steps. "
+        "with a relative change of every entry, the scale of a row being its RMS over steps; in "
+        f"titles its shares by {', '.join(SHOWN)}. "
         f"Perturbations inside the model: {used['steps']} projected gradient steps on the margin, "
         f"{used['draws']} random draws. Attacks on the image: l_inf PGD of {used['attack_steps']} "
         f"steps, {used['attack_seeds']} seeds. Patching: ratio of means over images that are "
-        f"right when clean and wrong when attacked. Intervals: {level}, bootstrap over images "
-        "(Wilson for accuracies); claims: Holm over all comparisons."
+        "right when clean and wrong when attacked. Margins without a gradient: medians. "
+        f"Intervals: {level}, over images of one trained network, which say nothing of another "
+        f"seed's; claims: {_holm(result)}."
     )
+
+
+def _holm(result: Sensitivity) -> str:
+    corrected = result.meta.get("corrected")
+    if not corrected or corrected["models"] < 2:
+        return "Holm over all comparisons"
+    return f"Holm over all {corrected['comparisons']} comparisons of {corrected['models']} models"
 
 
 def csv_table(results: Sequence[Sensitivity]) -> str:

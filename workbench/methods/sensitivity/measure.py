@@ -10,9 +10,9 @@ from workbench.methods.method import Partial
 from workbench.methods.sensitivity import bounds, cut, gradient, horizon, metrics, patching, perturb
 from workbench.methods.sensitivity.claims import claims
 from workbench.methods.sensitivity.config import SensitivityConfig, settled
-from workbench.methods.sensitivity.subject import Case, Subject
+from workbench.methods.sensitivity.subject import PARAMETERS, Case, Subject
 from workbench.results import Sensitivity
-from workbench.statistics import Resamples
+from workbench.statistics import Sample
 
 _MEASURES = {
     "gradient": gradient.measure,
@@ -32,7 +32,8 @@ _ARRAYS = (
 def measure(model: nn.Module, batch: Batch, config: SensitivityConfig) -> Partial:
     """The arrays of `Sensitivity`, image by image.
 
-    Constants: the names of their `rows`, and the model's number of `parameters`.
+    Constants: the names of their `rows`, the model's number of `parameters`, and by site how many
+    `entries` an image has in each of B, C, delta and u.
     Where an image has no label the model's own prediction takes its place. Runs in float32.
 
     Raises:
@@ -53,9 +54,13 @@ def measure(model: nn.Module, batch: Batch, config: SensitivityConfig) -> Partia
         "patching": [(row.name, row.scope) for row in patching.rows(subject, config)],
     }
     named = {key: [[str(part) for part in row] for row in value] for key, value in rows.items()}
+    entries = [
+        [case.clean[site][name].numel() // len(case.x) for name in PARAMETERS]
+        for (site,) in rows["sites"]
+    ]
     arrays = {key: value.detach().cpu().numpy() for key, value in found.items()}
     parameters = sum(p.numel() for p in model.parameters())
-    return Partial(arrays, {"rows": named, "parameters": parameters})
+    return Partial(arrays, {"rows": named, "entries": entries, "parameters": parameters})
 
 
 def combine(measured: Partial, config: SensitivityConfig, meta: dict) -> Sensitivity:
@@ -65,18 +70,24 @@ def combine(measured: Partial, config: SensitivityConfig, meta: dict) -> Sensiti
     sites = [site for (site,) in rows["sites"]]
     arrays = {key: value.astype(np.float64) for key, value in measured.arrays.items()}
     clean = arrays["clean"]
-    draw = Resamples(len(clean), used.resamples, used.confidence, used.seed)
+    sample = Sample(used.confidence)
+    entries = measured.constants["entries"]
     views = {
-        "gradient": lambda: metrics.of_gradient(arrays["gradient"], sites, draw),
+        "gradient": lambda: metrics.of_gradient(arrays["gradient"], sites, entries, sample),
         "perturb": lambda: metrics.of_perturb(
-            clean, arrays["perturbed"], arrays["random"], arrays["flipping"], rows["perturb"], draw
+            clean,
+            arrays["perturbed"],
+            arrays["random"],
+            arrays["flipping"],
+            rows["perturb"],
+            sample,
         ),
-        "cut": lambda: metrics.of_cut(arrays["cut"], arrays["alignment"], rows["cut"], draw),
+        "cut": lambda: metrics.of_cut(arrays["cut"], arrays["alignment"], rows["cut"], sample),
         "patching": lambda: metrics.of_patching(
-            clean, arrays["adversarial"], arrays["patching"], rows["patching"], draw
+            clean, arrays["adversarial"], arrays["patching"], rows["patching"], sample
         ),
-        "bounds": lambda: metrics.of_bounds(arrays["bounds"], sites, draw),
-        "horizon": lambda: metrics.of_horizon(arrays["horizon"], sites, draw),
+        "bounds": lambda: metrics.of_bounds(arrays["bounds"], sites, sample),
+        "horizon": lambda: metrics.of_horizon(arrays["horizon"], sites, sample),
     }
     trained = meta["facts"].get("training") != "before training"
     meta = {
@@ -85,13 +96,14 @@ def combine(measured: Partial, config: SensitivityConfig, meta: dict) -> Sensiti
         "used": asdict(used),
         "rows": rows,
         "labelled": int(measured["labelled"].sum()),
-        "clean": draw.share(clean >= 0),
+        "clean": sample.share(clean >= 0),
         "trained": trained,
         "parameters": measured.constants["parameters"],
+        "entries": entries,
         "views": {view: views[view]() for view in used.views},
-        "claims": claims(arrays, rows, draw, trained),
+        "claims": claims(arrays, rows, entries, sample, trained),
     }
     if "adversarial" in arrays:
-        meta["attacked"] = draw.share(arrays["adversarial"] >= 0)
+        meta["attacked"] = sample.share(arrays["adversarial"] >= 0)
     kept = {key: arrays[key].astype(np.float32) for key in _ARRAYS if key in arrays}
     return Sensitivity(meta=meta, clean=clean.astype(np.float32), **kept)

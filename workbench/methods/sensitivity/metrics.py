@@ -1,7 +1,7 @@
 """From values of every image to numbers with intervals, view by view.
 
-Intervals are percentile bootstraps over images, paired wherever two conditions are compared;
-accuracies of one condition have Wilson's.
+Intervals are over images, paired wherever two conditions are compared; docs/statistics.md says of
+which kind and from how many images on.
 """
 
 from collections.abc import Sequence
@@ -13,34 +13,58 @@ from workbench.methods.sensitivity.gradient import LOSSES, MEASURES, TENSORS
 from workbench.methods.sensitivity.patching import WAYS
 from workbench.methods.sensitivity.perturb import HIGHEST
 from workbench.methods.sensitivity.subject import RANKED
-from workbench.statistics import Number, Resamples
+from workbench.statistics import FEWEST_SKEWED, Number, Sample, ratio
+
+CONVENTIONS = ("elasticity", "linf", "l2", "l2 of own norm")
+"""What a relative change of one size means: of every entry, or of all entries together."""
 
 
-def of_gradient(values: np.ndarray, sites: Sequence[str], draw: Resamples) -> dict[str, Any]:
-    """Shares of B, C and delta in their summed sensitivity, and the table over sites.
+def of_gradient(
+    values: np.ndarray, sites: Sequence[str], entries: Sequence[Sequence[int]], sample: Sample
+) -> dict[str, Any]:
+    """Shares of B, C and delta in their summed sensitivity by every convention, and the table over
+    sites.
 
-    values: (n, losses, sites, tensors, measures).
+    values: (n, losses, sites, tensors, measures). entries: by site, how many numbers an image has
+    in each of `PARAMETERS`.
     """
     measures = MEASURES[: values.shape[-1]]
-    ranked = [TENSORS.index(name) for name in RANKED]
-    shares = {}
-    for loss, name in enumerate(LOSSES):
-        for kind in ("elasticity", "linf", "l2"):
-            total = values[:, loss, :, :, measures.index(kind)].sum(axis=1)[:, ranked]
-            whole = total.sum(axis=1)
-            parts = total / np.where(whole > 0, whole, 1.0)[:, None]
-            shares[f"{name}, {kind}"] = {
-                tensor: draw.mean(100 * parts[:, i], "%") for i, tensor in enumerate(RANKED)
-            }
+    found = {
+        f"{name}, {kind}": {
+            tensor: sample.mean(parts[:, i], "%") for i, tensor in enumerate(RANKED)
+        }
+        for loss, name in enumerate(LOSSES)
+        for kind, parts in shares_of(values[:, loss], entries).items()
+    }
     signed, size = (values[..., measures.index(kind)] for kind in ("signed", "elasticity"))
     gap = np.abs(signed[..., 0] - signed[..., 1]) / np.maximum(size[..., 0], 1e-300)
     table = values[:, LOSSES.index("margin")].mean(axis=0)
     return {
-        "shares": shares,
+        "shares": found,
+        "entries": dict(zip(RANKED, np.sum(entries, axis=0).tolist(), strict=False)),
         "sites": list(sites),
         "tensors": list(TENSORS),
         "table": {kind: table[..., i].tolist() for i, kind in enumerate(measures)},
         "identity_gap": float(gap.max()),
+    }
+
+
+def shares_of(values: np.ndarray, entries: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    """By convention, the share of B, C and delta in their summed sensitivity, in %: (n, 3).
+
+    `elasticity`, `linf` and `l2` as in `gradient.MEASURES`; `l2 of own norm`: a budget relative to
+    the tensor's own Euclidean norm, the root of its number of entries in units of its rows' RMS.
+
+    values: (n, sites, tensors, measures). entries: as `of_gradient`.
+    """
+    ranked = [TENSORS.index(name) for name in RANKED]
+    size = {kind: values[:, :, ranked, MEASURES.index(kind)] for kind in CONVENTIONS[:3]}
+    size[CONVENTIONS[3]] = size["l2"] * np.sqrt(np.array(entries)[:, : len(RANKED)])
+    totals = {kind: of.sum(axis=1) for kind, of in size.items()}
+    wholes = {kind: of.sum(axis=1, keepdims=True) for kind, of in totals.items()}
+    return {
+        kind: 100 * of / np.where(wholes[kind] > 0, wholes[kind], 1.0)
+        for kind, of in totals.items()
     }
 
 
@@ -50,7 +74,7 @@ def of_perturb(
     random: np.ndarray,
     flipping: np.ndarray,
     rows: Sequence[Sequence[str]],
-    draw: Resamples,
+    sample: Sample,
 ) -> dict[str, Any]:
     """Accuracy and margin at every budget, beside the random control; smallest flipping budgets.
 
@@ -63,14 +87,14 @@ def of_perturb(
             "tensor": tensor,
             "scope": scope,
             "eps": float(eps),
-            "one_step": draw.share(single >= 0),
-            "accuracy": draw.share(many >= 0),
-            "drop": draw.mean(clean - many, "logits"),
+            "one_step": sample.share(single >= 0),
+            "accuracy": sample.share(many >= 0),
+            "drop": sample.mean(clean - many, "logits"),
         }
         if i < random.shape[1]:
             drops = clean[:, None] - random[:, i]
-            row["random"] = draw.mean(100.0 * (random[:, i] >= 0).mean(axis=1), "%")
-            row["random_drop"] = draw.mean(drops.mean(axis=1), "logits")
+            row["random"] = sample.mean(100.0 * (random[:, i] >= 0).mean(axis=1), "%")
+            row["random_drop"] = sample.mean(drops.mean(axis=1), "logits")
             usual = float(np.median(drops.mean(axis=0)))
             row["gain"] = float((clean - many).mean() / usual) if usual > 0 else None
         found.append(row)
@@ -81,30 +105,34 @@ def of_perturb(
             "median": float(np.median(values)) if len(values) else None,
             "flipped": int(np.isfinite(values).sum()),
             "of": len(values),
-            "mean": _geometric_mean(flipping[:, i], (clean >= 0).astype(float), draw),
+            "mean": _geometric_mean(flipping[:, i], clean >= 0, sample),
         }
         if not np.isfinite(smallest[tensor]["median"] or 0):
             smallest[tensor]["median"] = None
     return {"rows": found, "flipping": smallest}
 
 
-def _geometric_mean(budgets: np.ndarray, right: np.ndarray, draw: Resamples) -> dict[str, Any]:
-    """Over images that are right; what the highest budget does not flip counts as flipped there."""
+def _geometric_mean(budgets: np.ndarray, right: np.ndarray, sample: Sample) -> dict[str, Any]:
+    """Over images that are right; what the highest budget does not flip counts as flipped there,
+    so there is no interval where few are flipped.
+    """
     logs = np.log2(np.clip(budgets, HIGHEST / 1024, HIGHEST)) * right
-    unit = "of the RMS of a row"
-    if not right.any():
-        return Number(None, unit=unit).as_dict()
-    return draw.number(2 ** (logs.sum() / right.sum()), 2 ** draw.ratios(logs, right), unit)
+    flipped = np.count_nonzero(right & (budgets <= HIGHEST))
+    fewest = FEWEST_SKEWED if flipped >= FEWEST_SKEWED else len(right) + 1
+    found = ratio(logs, right.astype(float), sample.confidence, fewest)
+    value, low, high = (x if x is None else 2**x for x in (found.value, found.low, found.high))
+    return Number(value, low, high, "of the RMS of a row").as_dict()
 
 
 def of_cut(
     cut: np.ndarray,
     alignment: np.ndarray,
     rows: Sequence[Sequence[str]],
-    draw: Resamples,
+    sample: Sample,
 ) -> dict[str, Any]:
     """Robust accuracy without the gradient of a path, and what is left when the worst is taken.
 
+    The difference of margins is the median over images, as single images can carry a mean.
     cut: (n, rows, seeds), nan where a seed was not run. alignment: (n, rows, 2).
     """
     right = answers(cut)
@@ -113,23 +141,22 @@ def of_cut(
     found = []
     for i, (tensors, scope) in enumerate(rows):
         narrow = scope != "all"  # with the first seed only
-        more = means[:, i] - (first[:, 0] if narrow else means[:, 0])
         left = margins[:, i] - (cut[:, 0, 0] if narrow else margins[:, 0])
         found.append(
             {
                 "tensors": tensors,
                 "scope": scope,
-                "accuracy": draw.mean(100 * means[:, i], "%"),
-                "difference": draw.mean(100 * more, "points"),
-                "margin_difference": draw.mean(left, "logits"),
-                "cosine": draw.mean(alignment[:, i, 0], ""),
-                "cut_off": draw.mean(alignment[:, i, 1], "of the norm"),
+                "accuracy": sample.mean(100 * means[:, i], "%"),
+                "difference": sample.points(means[:, i], first[:, 0] if narrow else means[:, 0]),
+                "margin_difference": sample.median(left, "logits"),
+                "cosine": sample.mean(alignment[:, i, 0], "", FEWEST_SKEWED),
+                "cut_off": sample.mean(alignment[:, i, 1], "of the norm", FEWEST_SKEWED),
             }
         )
     wide = [i for i, row in enumerate(rows) if row[1] == "all"]
     return {
         "rows": found,
-        "withstands": draw.share(np.nanmin(right, axis=(1, 2)) > 0),
+        "withstands": sample.share(np.nanmin(right, axis=(1, 2)) > 0),
         "seeds": {found[i]["tensors"]: (100 * right[:, i].mean(axis=0)).tolist() for i in wide},
     }
 
@@ -144,9 +171,9 @@ def of_patching(
     adversarial: np.ndarray,
     margins: np.ndarray,
     rows: Sequence[Sequence[str]],
-    draw: Resamples,
+    sample: Sample,
 ) -> dict[str, Any]:
-    """Fractions of the lost margin that patching gives back, or takes.
+    """Fractions of the lost margin that patching gives back, or takes, and accuracy after it.
 
     Ratios of means over the images that are right when clean and wrong when attacked; the mean of
     ratios would blow up where little was lost. margins: (n, rows, 4).
@@ -154,7 +181,8 @@ def of_patching(
     moved, lost = restored(clean, adversarial, margins)
     found = [
         {"tensors": tensors, "scope": scope}
-        | {way: draw.ratio(moved[:, i, w], lost, "") for w, way in enumerate(WAYS)}
+        | {way: sample.ratio(moved[:, i, w], lost, "") for w, way in enumerate(WAYS)}
+        | {f"accuracy, {WAYS[w]}": sample.share(margins[:, i, w] >= 0) for w in (0, 2)}
         for i, (tensors, scope) in enumerate(rows)
     ]
     wide = {tensors: i for i, (tensors, scope) in enumerate(rows) if scope == "all"}
@@ -165,7 +193,7 @@ def of_patching(
             for w in (0, 2):
                 alone = moved[:, [wide[part] for part in parts], w].sum(axis=1)
                 beyond = moved[:, wide[name], w] - alone
-                interactions[f"{WAYS[w]}: {name}"] = draw.ratio(beyond, lost, "")
+                interactions[f"{WAYS[w]}: {name}"] = sample.ratio(beyond, lost, "")
     return {"rows": found, "images": int((lost > 0).sum()), "interactions": interactions}
 
 
@@ -183,19 +211,20 @@ def restored(
     return np.where(lost[:, None, None] > 0, moved, 0.0), lost
 
 
-def of_bounds(values: np.ndarray, sites: Sequence[str], draw: Resamples) -> dict[str, Any]:
+def of_bounds(values: np.ndarray, sites: Sequence[str], sample: Sample) -> dict[str, Any]:
     """Ceiling and reached change of every scan's output, in parts of its size.
 
     values: (n, sites, 3, 3). `exceeded` counts images and tensors beyond the ceiling by more than
     rounding (1e-5 of it): none, or something is wrong.
     """
+    unit = "of mean |C h|"
     rows = [
         {
             "site": site,
             "tensor": tensor,
-            "bound": draw.mean(values[:, i, j, 0], "of mean |C h|"),
-            "attack": draw.mean(values[:, i, j, 1], "of mean |C h|"),
-            "random": draw.mean(values[:, i, j, 2], "of mean |C h|"),
+            "bound": sample.mean(values[:, i, j, 0], unit, FEWEST_SKEWED),
+            "attack": sample.mean(values[:, i, j, 1], unit, FEWEST_SKEWED),
+            "random": sample.mean(values[:, i, j, 2], unit, FEWEST_SKEWED),
         }
         for i, site in enumerate(sites)
         for j, tensor in enumerate(RANKED)
@@ -204,7 +233,7 @@ def of_bounds(values: np.ndarray, sites: Sequence[str], draw: Resamples) -> dict
     return {"rows": rows, "exceeded": int(beyond.sum())}
 
 
-def of_horizon(values: np.ndarray, sites: Sequence[str], draw: Resamples) -> dict[str, Any]:
+def of_horizon(values: np.ndarray, sites: Sequence[str], sample: Sample) -> dict[str, Any]:
     """Half-life and log spectral radius, clean and under attack. values: (n, 2, sites, 2)."""
     rows = []
     for i, site in enumerate(sites):
@@ -213,12 +242,12 @@ def of_horizon(values: np.ndarray, sites: Sequence[str], draw: Resamples) -> dic
         rows.append(
             {
                 "site": site,
-                "horizon": draw.mean(clean[:, 0], "steps"),
-                "horizon_attacked": draw.mean(there[:, 0], "steps"),
-                "shift": draw.mean(longer, "doublings"),
-                "log_radius": draw.mean(clean[:, 1], ""),
-                "log_radius_attacked": draw.mean(there[:, 1], ""),
-                "log_radius_shift": draw.mean(there[:, 1] - clean[:, 1], ""),
+                "horizon": sample.mean(clean[:, 0], "steps"),
+                "horizon_attacked": sample.mean(there[:, 0], "steps"),
+                "shift": sample.mean(longer, "doublings"),
+                "log_radius": sample.mean(clean[:, 1], ""),
+                "log_radius_attacked": sample.mean(there[:, 1], ""),
+                "log_radius_shift": sample.mean(there[:, 1] - clean[:, 1], ""),
             }
         )
     return {"rows": rows}

@@ -1,0 +1,266 @@
+"""How often the intervals of the workbench hold the truth.
+
+    python benchmarks/coverage.py imagenette_val_128.npz --out benchmarks/results/coverage
+
+A population is the values of many images: receptive fields, scan maps and deletion areas of 300
+validation images at 64 px by the trained small models, measured once and kept in a temporary
+folder; and the per-image values in `samples/results`. Its number is the truth. Images are drawn
+from it with replacement, n at a time, and coverage is how often the interval that the workbench
+gives to n images holds the truth: 95 % is meant. `--quick` draws less often.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# First, because it decides how torch's threads wait.
+from workbench.process import prepare  # isort: skip
+
+prepare()
+import numpy as np
+
+from workbench import (
+    ErfConfig,
+    attribution,
+    create_model,
+    erf,
+    open_images,
+    preprocessing_for,
+    scan_maps,
+)
+from workbench import run as run_method
+from workbench.methods.erf.metrics import FEWEST, estimates, numbers
+from workbench.methods.robustness.corruption_errors import _common, _wrong
+from workbench.methods.sensitivity.metrics import restored, shares_of
+from workbench.methods.sensitivity.perturb import HIGHEST
+from workbench.results import load
+from workbench.statistics import FEWEST_SKEWED, Number, difference, mean, median, ratio, share
+
+FAMILIES = ("vmamba_nano", "vim_nano", "mambavision_nano")
+FIELDS = [(name, "abs") for name in (*FAMILIES, "resnet_nano")] + [
+    (name, measure) for measure in ("relu", "square", "signed") for name in FAMILIES[:2]
+]
+COUNTS = (4, 10, 25, 50, 100)
+SAMPLES = Path(__file__).parents[1] / "samples" / "results"
+KEPT = Path(tempfile.gettempdir()) / "vssm-coverage"
+Population = tuple[np.ndarray, ...]
+"""Arrays whose first axis is the images."""
+
+
+def kept(name: str, measure: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What was measured once, from its file."""
+    KEPT.mkdir(exist_ok=True)
+    file = KEPT / f"{name}.npz"
+    if not file.exists():
+        np.savez(file, **measure())
+    return dict(np.load(file))
+
+
+def fields(pack: Path, name: str, measure: str, count: int = 300) -> dict[str, np.ndarray]:
+    """`maps` (images, height, width) and the `centre` of the unit."""
+
+    def measured() -> dict[str, np.ndarray]:
+        model = create_model(name, "official")
+        config = ErfConfig(measure=measure, chunk=10, resamples=0)
+        options = {"preprocessing": preprocessing_for(model)}
+        found = run_method(erf, model, open_images(pack, count), config, **options)
+        return {"maps": found.maps, "centre": np.array(found.meta["centre"])}
+
+    return kept(f"{name}-{measure}-{count}", measured)
+
+
+def field_rows(pack: Path, draws: int) -> Iterator[tuple[str, int, dict[str, float], list[float]]]:
+    """Population, n, coverage by number (nan without an interval), and A50 of the mean map and as
+    estimated, over the truth."""
+    for name, measure in FIELDS:
+        found = fields(pack, name, measure)
+        maps, centre = found["maps"], tuple(found["centre"])
+        weights = 1 / np.maximum(np.abs(maps).sum(axis=(1, 2), dtype=np.float64), 1e-30)
+
+        def plain(at: np.ndarray) -> dict[str, float]:
+            total = np.tensordot(weights[at], maps[at].astype(np.float64), 1)  # noqa: B023
+            return numbers(np.abs(total), centre)  # noqa: B023
+
+        truth = plain(np.arange(len(maps)))
+        for n in COUNTS if measure == "abs" else COUNTS[1:4]:
+            rng = np.random.default_rng(n)
+            hits, ratios = [], []
+            for _ in range(max(20, draws * 10 // max(10, n // 2))):
+                at = rng.integers(len(maps), size=n)
+                values = plain(at)
+                # of however few images: what the limits are chosen by
+                given = estimates(maps[at], weights[at], centre, values, 200, 0.95, 2)
+                ratios.append([values["A50"] / truth["A50"], given["A50"].value / truth["A50"]])
+                hits.append([_holds(given[key], truth[key]) for key in truth])
+            cover = dict(zip(truth, 100 * np.mean(hits, axis=0), strict=True))
+            yield f"{name}, {measure}", n, cover, np.mean(ratios, axis=0).tolist()
+
+
+def _holds(number: Number, truth: float) -> float:
+    if number.low is None or not np.isfinite(number.low):
+        return np.nan
+    slack = 1e-9 * max(1.0, abs(truth))
+    return float(number.low - slack <= truth <= number.high + slack)
+
+
+def per_image(pack: Path) -> Iterator[tuple[str, Callable[..., Number], Population]]:
+    """Kind of number, the function that gives it with an interval, and its values by image."""
+    for name in FAMILIES:
+        found = kept(f"{name}-scan-maps", lambda: _scan_maps(pack, name))  # noqa: B023
+        for values in found["numbers"].reshape(len(found["numbers"]), -1).T:
+            yield "scan maps: numbers of a direction", mean, (values.astype(np.float64),)
+    found = kept("vmamba_nano-attribution", lambda: _areas(pack))
+    for values in found["areas"].T:
+        yield "attribution: areas and their differences", mean, (values,)
+    for name in FAMILIES:
+        yield from _sensitivity(load(SAMPLES / "sensitivity" / f"{name}.npz"))
+    for name in ("vmamba_nano", "resnet_nano"):
+        result = load(SAMPLES / "robustness" / f"{name}.npz")
+        hits = result.correct.astype(np.float64)
+        for i in range(0, len(hits), 12):
+            yield "robustness: accuracy", _share, (hits[i],)
+            yield "robustness: change from clean", difference, (hits[i], hits[0])
+            yield "robustness: margin", mean, (result.margins[i].astype(np.float64),)
+        errors = _wrong(result, *_common(result))[1:].mean(axis=0)
+        yield "robustness: mean error", mean, (errors,)
+    for name in ("vmamba_nano", "vim_nano", "vit_nano"):
+        result = load(SAMPLES / "resolution" / f"{name}-resolution.npz")
+        native = list(result.sizes).index(result.meta["native"])
+        hits = result.correct.astype(np.float64)
+        for i in (0, 4, 8):
+            yield "resolution: accuracy, agreement", _share, (hits[i],)
+            yield "resolution: difference of models", difference, (hits[i], hits[native])
+            yield "resolution: drop", ratio, (hits[i] - hits[native], hits[native])
+
+
+def _share(hits: np.ndarray) -> Number:
+    return share(hits, 0.95).times(0.01)
+
+
+def _skewed(values: np.ndarray) -> Number:
+    return mean(values, fewest=FEWEST_SKEWED)
+
+
+def _sensitivity(result) -> Iterator[tuple[str, Callable[..., Number], Population]]:
+    arrays = {key: np.asarray(value, np.float64) for key, value in vars(result).items()
+              if isinstance(value, np.ndarray)}  # fmt: skip
+    clean, view = arrays["clean"], "sensitivity: "
+    for values in shares_of(arrays["gradient"][:, 0], result.meta["entries"]).values():
+        for i in range(3):
+            yield view + "shares of first-order sensitivity", mean, (values[:, i],)
+    for i in range(0, 16, 3):
+        yield view + "margins lost inside", mean, (clean - arrays["perturbed"][:, i, 1],)
+    right = (clean >= 0).astype(np.float64)
+    for i in range(3):
+        flipping = arrays["flipping"][:, i]
+        if np.count_nonzero(right * (flipping <= HIGHEST)) >= FEWEST_SKEWED:
+            logs = np.log2(np.clip(flipping, HIGHEST / 1024, HIGHEST)) * right
+            yield view + "flipping budgets, logarithms", ratio, (logs, right)
+    margin, hits = np.nanmean(arrays["cut"], axis=2), np.nanmean(arrays["cut"] >= 0, axis=2)
+    for i in (1, 2, 3, 4):
+        yield view + "margin without a gradient", median, (margin[:, i] - margin[:, 0],)
+        yield view + "accuracy without a gradient", difference, (hits[:, i], hits[:, 0])
+        yield view + "cosines, parts cut off", _skewed, (arrays["alignment"][:, i, 0],)
+    moved, lost = restored(clean, arrays["adversarial"], arrays["patching"])
+    for i in range(9):
+        for way in (0, 2):
+            yield view + "fractions patched", ratio, (moved[:, i, way], lost)
+    for site in range(0, arrays["bounds"].shape[1], 3):
+        for values in arrays["bounds"][:, site].reshape(len(clean), -1).T:
+            yield view + "bounds", _skewed, (values,)
+        yield view + "half-lives", mean, (arrays["horizon"][:, 0, site, 0],)
+
+
+def _scan_maps(pack: Path, name: str) -> dict[str, np.ndarray]:
+    measured = _measured(pack, name, scan_maps, scan_maps.Config(), 300)
+    return {"numbers": measured["numbers"]}
+
+
+def _areas(pack: Path) -> dict[str, np.ndarray]:
+    from workbench.methods.attribution.faithfulness import area
+
+    config = attribution.Config(method="saliency", perturbations=0, fractions=10)
+    measured = _measured(pack, "vmamba_nano", attribution, config, 150)
+    both = [area(measured[curve]) for curve in ("deletion", "insertion")]
+    return {"areas": np.concatenate([*both, *(a[:, :1] - a[:, 1:2] for a in both)], axis=1)}
+
+
+def _measured(pack: Path, name: str, method, config, count: int):
+    """What a method measures, image by image."""
+    from workbench.images import Batch
+    from workbench.methods.method import Partial
+
+    model = create_model(name, "official")
+    images, preprocessing = open_images(pack, count), preprocessing_for(model)
+    parts = []
+    for start in range(0, count, 10):
+        indices = list(range(start, min(start + 10, count)))
+        pictures = np.stack([preprocessing.picture(images.load(i)) for i in indices])
+        names = [images.names[i] for i in indices]
+        batch = Batch(preprocessing.tensor(pictures), pictures, names, None, indices)
+        parts.append(method.measure(model, batch, config))
+    return Partial.joined(parts)
+
+
+def mean_rows(pack: Path, draws: int) -> Iterator[tuple[str, int, list[float]]]:
+    """Kind, n, and the coverage of each of its numbers, of those that have an interval."""
+    kinds: dict[str, list[tuple[Callable[..., Number], Population]]] = {}
+    for kind, function, population in per_image(pack):
+        if np.isfinite(np.concatenate(population)).all() and np.ptp(population[0]) > 0:
+            kinds.setdefault(kind, []).append((function, population))
+    for kind, found in kinds.items():
+        for n in (10, 25, 50, 100, 200):
+            cover = []
+            for function, population in found:
+                rng, truth = np.random.default_rng(n), function(*population).value
+                size = len(population[0])
+                hits = [
+                    _holds(function(*(values[at] for values in population)), truth)
+                    for at in rng.integers(size, size=(draws, n))
+                ]
+                if np.mean(np.isfinite(hits)) > 0.5:
+                    cover.append(100 * float(np.nanmean(hits)))
+            yield kind, n, cover
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pack", type=Path, help="the Imagenette validation pack")
+    parser.add_argument("--out", type=Path, help="write STEM.md")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the draws")
+    args = parser.parse_args()
+    draws = 80 if args.quick else 400
+    text = f"# Coverage of intervals\n\n{__doc__}\n"
+    lines: list[str] = []
+    for name, n, cover, (plain, corrected) in field_rows(args.pack, draws):
+        if not lines:
+            heads = ["receptive fields of", "n", *cover, "A50 of the mean map", "A50 estimated"]
+            lines = ["| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+        few = n < FEWEST.get(name.partition(", ")[2], n + 1)
+        cells = [
+            "-" if np.isnan(x) else f"({x:.0f})" if few else f"{x:.0f}" for x in cover.values()
+        ]
+        row = [name, str(n), *cells, f"{plain:.3f}", f"{corrected:.3f}"]
+        lines.append("| " + " | ".join(row) + " |")
+        print(lines[-1], flush=True)
+    text += (
+        "## Numbers of receptive fields\n\nCoverage in %, and A50 of the mean map of n images and "
+        "as estimated, over the truth. In parentheses: fewer images than the workbench gives an "
+        "interval from. `anisotropy` never has one.\n\n" + "\n".join(lines) + "\n\n"
+    )
+    lines = ["| number | n | populations | median | least | most |", "|---|--:|--:|--:|--:|--:|"]
+    for kind, n, cover in mean_rows(args.pack, draws):
+        told = (f"{f(cover):.1f}" for f in (np.median, np.min, np.max)) if cover else "---"
+        lines.append(f"| {kind} | {n} | {len(cover)} | " + " | ".join(told) + " |")
+        print(lines[-1], flush=True)
+    text += (
+        "## Other numbers\n\nCoverage in % over the populations of a kind; - without interval.\n\n"
+    )
+    text += "\n".join(lines) + "\n"
+    if args.out:
+        args.out.with_suffix(".md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
