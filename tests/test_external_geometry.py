@@ -215,6 +215,16 @@ def test_an_order_by_content_outside_the_calling_module_is_refused():
     )
 
 
+def test_what_a_model_draws_by_chance_is_not_of_the_image():
+    class Noisy(Net):
+        def forward(self, image):
+            return super().forward(image + torch.randn_like(image))
+
+    noisy, state = Noisy(Mixer(lambda h, w: orders_of(("column",), h, w))), torch.get_rng_state()
+    assert [site.direction for site in workbench.scans(learned(noisy))] == ["column"]
+    assert torch.equal(state, torch.get_rng_state())
+
+
 def test_mixed_tokens_are_refused():
     def blurred(_, x):
         return x + x.roll(1, dims=2)

@@ -7,6 +7,7 @@ from torch import nn
 
 from workbench.external.adapter import Adapter
 from workbench.external.explain import explained, no_network
+from workbench.external.learn import TooSlow
 from workbench.external.model import ExternalModel
 from workbench.external.theirs import TheirFiles
 
@@ -40,13 +41,20 @@ def build(
     model = first = None
     arguments: dict[str, Any] = {}
     causes: set[str] = set()
-    for trial in dict.fromkeys((size,) if size else (own or SIZES[0], *SIZES)):
+    trials = list(dict.fromkeys((size,) if size else (own or SIZES[0], *SIZES)))
+    while trials:
+        trial = trials.pop(0)
+        smaller = [] if size or own else [s for s in (SIZES[3], SIZES[4]) if s < trial]
         if model is None or arguments != _arguments(parameters, trial):
             arguments = _arguments(parameters, trial)
             with explained(name, theirs), no_network():
                 model = module_of(make(**arguments), name)
         try:
-            found = look_at(model, Adapter(make), trial, imported, theirs, tell)
+            found = look_at(model, Adapter(make), trial, imported, theirs, tell, bool(smaller))
+        except TooSlow:
+            tell(f"{name}: slow with such images, so smaller ones are taken")
+            trials = smaller
+            continue
         except ValueError as error:
             cause = str(error).partition(" failed at ")[2]
             first = first or error
@@ -78,12 +86,16 @@ def look_at(
     imported: Sequence[str],
     theirs: TheirFiles,
     tell: Callable[[str], None],
+    hurry: bool = False,
 ) -> ExternalModel:
     """The model, run on images of a size."""
     pixels = f"images of {size[0]} x {size[1]} pixels"
-    tell(f"{type(model).__name__}: learning its scan paths with {pixels}")
-    with explained(f"{type(model).__name__} with {pixels}", theirs):
-        return ExternalModel(model, adapter, size, imported)
+    name = type(model).__name__
+    tell(f"{name}: learning its scan paths with {pixels}")
+    with explained(f"{name} with {pixels}", theirs):
+        return ExternalModel(
+            model, adapter, size, imported, lambda far: tell(f"{name}: {far}"), hurry
+        )
 
 
 def _arguments(parameters: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:

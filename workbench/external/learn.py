@@ -1,7 +1,9 @@
 """Where an external model scans and along which paths, learned from what happens at its inputs."""
 
 import copy
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,14 +12,24 @@ from torch import Tensor, nn
 
 from workbench.external.adapter import Adapter
 from workbench.external.places import cells_of, images
-from workbench.external.probe import PAD, probe
+from workbench.external.probe import PAD, SEVERAL, probe
 from workbench.external.sites import Call, watching
 from workbench.external.tokens import Tokens, find_tokens
-from workbench.hooks import hooks
+from workbench.hooks import After, hooks
 from workbench.paths import PADDING
 
 _AROUND = 3
 """Modules whose input is tried: the caller of a scan and those around it."""
+
+PATIENCE = 3.0
+"""Seconds of processor time that a pass may take where a smaller image would do as well."""
+
+_SILENCE = 2.0
+"""Seconds for which nobody need be told anything."""
+
+
+class TooSlow(BaseException):
+    """A pass takes longer than `PATIENCE`. No Exception, as models catch those."""
 
 
 @dataclass(eq=False)
@@ -67,35 +79,73 @@ class Facts:
     maps: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def learn(model: nn.Module, adapter: Adapter, image: Tensor) -> Facts:
-    """Run a twin of `model` on noise in the shape of `image` (1, 3, h, w), and probe it."""
+def learn(
+    model: nn.Module,
+    adapter: Adapter,
+    image: Tensor,
+    tell: Callable[[str], None],
+    hurry: bool = False,
+) -> Facts:
+    """Run a twin of `model` on noise in the shape of `image` (1, 3, h, w), and probe it.
+
+    Args:
+        tell: is told how far it is, now and then.
+        hurry: whether a slow pass is to be given up.
+
+    Raises:
+        TooSlow: when it is.
+    """
+    end = time.process_time() + PATIENCE if hurry else math.inf
+    tell = _now_and_then(tell)
     twin = _twin(model)
     names = {module: name for name, module in twin.named_modules()}
     first, *others = images(image)
     facts = Facts()
     with torch.no_grad():
-        calls = _calls(twin, adapter, first)
-        facts.functions = tuple(dict.fromkeys(f for call in calls for f in call.functions))
-        around = {call.module: _around(twin, names[call.module]) for call in calls}
-        inputs = _Inputs(list(dict.fromkeys(m for chain in around.values() for m in chain)))
+        around: dict[nn.Module, list[nn.Module]] = {}
+        inputs = _Inputs()
+        calls: list[Call] = []
+
+        def note(call: Call) -> None:
+            calls.append(call)
+            if call.module not in around:
+                around[call.module] = _around(twin, names[call.module])
+            inputs.note(around[call.module])
 
         def keep(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
             found = one_map(output)
+            if time.process_time() > end:
+                raise TooSlow
             if found is not None:
                 facts.maps[names[module]] = tuple(found.shape)
 
-        with inputs.kept(), hooks(names, after=keep):
-            calls = _calls(twin, adapter, first, inputs)
-        for other in others:
-            with inputs.compared():
-                _calls(twin, adapter, other)
+        with inputs.kept(list(names)), hooks(names, after=keep), watching(note):
+            _run(twin, adapter, first)
+        facts.functions = tuple(dict.fromkeys(f for call in calls for f in call.functions))
+        for i, other in enumerate(others):
+            tell(f"pass {i + 2} of {len(others) + 1}")
+            with inputs.compared(), watching(lambda _: None):
+                _run(twin, adapter, other)
         numbers: dict[nn.Module, int] = {}
         for call in calls:
             number = numbers[call.module] = numbers.get(call.module, -1) + 1
             length = call.u.shape[-1]
             facts.calls.append(Learned(names[call.module], number, call.name, call.groups, length))
-        _find_paths(facts.calls, calls, around, inputs, names, adapter, image.shape[-2:])
+        _find_paths(facts.calls, calls, around, inputs, names, adapter, image.shape[-2:], tell)
     return facts
+
+
+def _now_and_then(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Tell nothing for some seconds after the last time."""
+    last = time.monotonic()
+
+    def told(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > _SILENCE:
+            tell(text)
+            last = time.monotonic()
+
+    return told
 
 
 def _twin(model: nn.Module) -> nn.Module:
@@ -115,21 +165,9 @@ def _twin(model: nn.Module) -> nn.Module:
     return twin
 
 
-def _calls(
-    twin: nn.Module, adapter: Adapter, image: Tensor, inputs: "_Inputs | None" = None
-) -> list[Call]:
-    """The scan calls of one silent pass; `inputs` is told to which inputs each belongs."""
-    found: list[Call] = []
-
-    def watch(call: Call) -> None:
-        found.append(call)
-        if inputs is not None:
-            inputs.note()
-
+def _run(twin: nn.Module, adapter: Adapter, image: Tensor) -> None:
     args, kwargs = adapter.arguments(image)
-    with watching(watch):
-        twin(*args, **kwargs)
-    return found
+    twin(*args, **kwargs)
 
 
 def _around(twin: nn.Module, name: str) -> list[nn.Module]:
@@ -149,25 +187,33 @@ class _Inputs:
         read: kind of module and scans -> what the last one of that kind read at each step.
     """
 
-    def __init__(self, modules: list[nn.Module]) -> None:
-        self.modules = modules
+    def __init__(self) -> None:
         self.found: dict[tuple[nn.Module, int], Tokens | str] = {}
         self.changes: dict[tuple[nn.Module, int], list[Tensor]] = {}
         self.at: list[dict[nn.Module, int]] = []
         self.read: dict[tuple, list[Tensor]] = {}
         self._invoked: dict[nn.Module, int] = {}
+        self._running: dict[tuple[nn.Module, int], tuple[tuple, dict]] = {}
 
-    def note(self) -> None:
+    def note(self, around: list[nn.Module]) -> None:
+        """A scan is called: keep what the modules around it were given."""
         self.at.append(dict(self._invoked))
+        for module in around:
+            key = (module, self._invoked.get(module, -1))
+            if key in self._running and key not in self.found:
+                self.found[key] = find_tokens(module, *self._running[key])
 
-    def kept(self):
+    def kept(self, modules: list[nn.Module]):
         def keep(key: tuple[nn.Module, int], args: tuple, kwargs: dict) -> None:
             # copies, as what comes next may change its input in place
             copied = [x.clone() if isinstance(x, Tensor) else x for x in args]
             named = {k: x.clone() if isinstance(x, Tensor) else x for k, x in kwargs.items()}
-            self.found[key] = find_tokens(key[0], tuple(copied), named)
+            self._running[key] = tuple(copied), named
 
-        return self._hooked(keep)
+        def forget(module: nn.Module, *_: object) -> None:
+            self._running.pop((module, self._invoked[module]), None)
+
+        return self._hooked(modules, keep, forget)
 
     def compared(self):
         def compare(key: tuple[nn.Module, int], args: tuple, kwargs: dict) -> None:
@@ -177,16 +223,21 @@ class _Inputs:
             other = args[tokens.key] if isinstance(tokens.key, int) else kwargs[tokens.key]
             self.changes.setdefault(key, []).append(tokens.changes(other))
 
-        return self._hooked(compare)
+        return self._hooked(dict.fromkeys(module for module, _ in self.found), compare)
 
-    def _hooked(self, function: Callable[[tuple[nn.Module, int], tuple, dict], None]):
+    def _hooked(
+        self,
+        modules: Iterable[nn.Module],
+        function: Callable[[tuple[nn.Module, int], tuple, dict], None],
+        after: After | None = None,
+    ):
         self._invoked.clear()
 
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
             number = self._invoked[module] = self._invoked.get(module, -1) + 1
             function((module, number), args, kwargs)
 
-        return hooks(self.modules, before=hook)
+        return hooks(modules, before=hook, after=after)
 
 
 def one_map(output: object) -> Tensor | None:
@@ -207,12 +258,14 @@ def _find_paths(
     names: dict[nn.Module, str],
     adapter: Adapter,
     size: tuple[int, int],
+    tell: Callable[[str], None],
 ) -> None:
     """Fill in what is learned of each call; calls of one module on one input together."""
     together: dict[tuple[nn.Module, int], list[int]] = {}
     for i, call in enumerate(calls):
         together.setdefault((call.module, inputs.at[i].get(call.module, -1)), []).append(i)
     for (scanning, _), members in together.items():
+        tell(f"scan {members[0] + 1} of {len(calls)}")
         kept = [i for i in members if not adapter.skip(learned[i].module, learned[i].number)]
         for i in members:
             learned[i].reason = None if i in kept else "the adapter says that it is not spatial"
@@ -221,13 +274,12 @@ def _find_paths(
         reasons = []
         for module in around[scanning]:
             key = (module, inputs.at[members[0]].get(module, -1))
-            reason = _probed(learned, calls, members, key, inputs, names, adapter, size)
-            if reason is None:
+            reasons.append(_probed(learned, calls, members, key, inputs, names, adapter, size))
+            if reasons[-1] in (None, SEVERAL):
                 break
-            reasons.append(reason)
-        else:
+        if reasons[-1] is not None:
             for i in kept:
-                learned[i].reason = reasons[0]
+                learned[i].reason = SEVERAL if SEVERAL in reasons else reasons[0]
         for i in set(members) - set(kept):
             learned[i].grid = learned[i].orders = None
 

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class ExternalModel(nn.Module):
         adapter: how to use it.
         size: height and width of the images by which it is looked at first.
         imported: the stand-ins that its code imported, to say why no scan was called.
+        tell, hurry: see `learn`.
 
     Attributes:
         model: the external model.
@@ -48,6 +49,8 @@ class ExternalModel(nn.Module):
         adapter: Adapter,
         size: tuple[int, int],
         imported: Sequence[str] = (),
+        tell: Callable[[str], None] = logger.info,
+        hurry: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.adapter = model.eval(), adapter
@@ -56,7 +59,9 @@ class ExternalModel(nn.Module):
         self.num_classes = classes if adapter.score is class_scores else None
         self._facts: dict[tuple[int, int], Facts] = {}
         first = next(model.parameters(), torch.zeros(()))
-        facts = self._facts_at(torch.zeros(1, 3, *size, device=first.device, dtype=first.dtype))
+        facts = self._facts_at(
+            torch.zeros(1, 3, *size, device=first.device, dtype=first.dtype), tell, hurry
+        )
         self.native_size = size
         self.notes = [] if facts.calls else [_no_scans(model, imported)]
         self.functions = facts.functions
@@ -117,12 +122,14 @@ class ExternalModel(nn.Module):
         real = (call.cells >= 0).to(output.device)
         return output[:, :, real].unflatten(2, call.grid)
 
-    def _facts_at(self, image: Tensor) -> Facts:
+    def _facts_at(
+        self, image: Tensor, tell: Callable[[str], None] = logger.info, hurry: bool = False
+    ) -> Facts:
         """What is known of the scans at the size of `image`; learned now where nothing is."""
         size = (image.shape[-2], image.shape[-1])
         if size not in self._facts:
             with redirected():
-                facts = learn(self.model, self.adapter, image[:1])
+                facts = learn(self.model, self.adapter, image[:1], tell, hurry)
             self._facts[size] = facts
             if len(self._facts) > 1:  # the scans have their names from the first size
                 self._keep_paths(facts, size)

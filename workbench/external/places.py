@@ -4,6 +4,7 @@ Scans return zeros meanwhile, so that what is left of the model (residual stream
 layers between stages) keeps every token near its place in the image.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -69,11 +70,11 @@ def cells_of(
     if declared is not None and declared[0] * declared[1] != len(real):
         return f"it has {len(real)} tokens of the image, not {declared[0]} x {declared[1]}"
     weights = [spot[real].double().square() for spot in spots]
-    ranked = sorted((_distance(grid, weights), i, grid) for i, grid in enumerate(grids))
+    ranked = sorted((*_distance(grid, weights), i, grid) for i, grid in enumerate(grids))
     if not ranked:
         return f"its {len(real)} tokens of the image are on no grid"
-    distance, _, grid = ranked[0]
-    if declared is None and distance > 1:
+    _, far, _, grid = ranked[0]
+    if declared is None and far > 1:
         return (
             "its tokens are not in the order of the image: a module around it has put them in "
             "another order, or mixed them"
@@ -89,21 +90,27 @@ def _grids(shape: tuple[int, ...], real: Tensor, aspect: float) -> list[tuple[in
     if len(shape) == 2:
         rows, columns = (len(x.unique()) for x in (real // shape[1], real % shape[1]))
         return [(rows, columns)] if rows * columns == len(real) else []
-    pairs = [(n, len(real) // n) for n in range(1, len(real) + 1) if len(real) % n == 0]
-    return sorted(pairs, key=lambda pair: abs(torch.tensor(pair[0] / pair[1] / aspect).log()))
+    count = len(real)
+    pairs = [(n, count // n) for n in range(1, count + 1) if count % n == 0]
+    return sorted(pairs, key=lambda pair: abs(math.log(pair[0] / pair[1] / aspect)))
 
 
-def _distance(grid: tuple[int, int], weights: list[Tensor]) -> float:
-    """The median over spots of how far they appear from where they are; up to 1 is near."""
-    found = []
+def _distance(grid: tuple[int, int], weights: list[Tensor]) -> tuple[float, float]:
+    """The medians over spots of how far they appear from where they are: in fractions of a side,
+    and in what is near on this grid, of which a narrow one allows more."""
+    found: list[tuple[float, float]] = []
     for (row, column), weight in zip(SPOTS, weights, strict=True):
         if not weight.any():
             continue
         share = (weight / weight.sum()).view(grid)
-        off = 0.0
+        off = far = 0.0
         for axis, at in ((0, row), (1, column)):
             places = (torch.arange(grid[axis], device=share.device) + 0.5) / grid[axis]
             seen = float((share.sum(1 - axis) * places).sum())
-            off = max(off, abs(seen - at) / max(_NEAR, 1.5 / grid[axis]))
-        found.append(off)
-    return sorted(found)[len(found) // 2] if found else 2.0
+            off = max(off, abs(seen - at))
+            far = max(far, abs(seen - at) / max(_NEAR, 1.5 / grid[axis]))
+        found.append((off, far))
+    if not found:
+        return 2.0, 2.0
+    offs, fars = (sorted(x)[len(found) // 2] for x in zip(*found, strict=True))
+    return offs, fars

@@ -2,8 +2,9 @@
 
 With scans that return zeros and depthwise convolutions that pass on what they get, a step depends
 on one token at most. Noise on all tokens with a bit of their number set, and then on the others,
-tells this bit of the token at every step: 2 log2(tokens) passes, and exact. For a block like one
-that was probed before it is enough to see whether it reads the same tokens: noise on random ones.
+tells this bit of the token at every step: 2 log2(tokens) passes, and exact; the first step that
+several tokens move ends it. For a block like one that was probed before it is enough to see whether
+it reads the same tokens: noise on random ones.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,9 @@ PAD = -1
 _CHANNELS = 16
 """Channels of a direction that are looked at: noise on a token changes all of them."""
 
+
+SEVERAL = "a step of its scans reads several tokens, or a token that depends on others"
+"""Why there is no such token; with more of the model around it is as true."""
 
 _CHECKS = 6
 """Passes in which an order that is expected is checked."""
@@ -57,22 +61,19 @@ def probe(
 
         if expected is not None and _agrees(moved, expected, tokens.count, plain[0].device):
             return list(expected)
-        number = torch.arange(tokens.count, device=tokens.tensor.device)
-        ones, zeros = [], []
+        number = torch.arange(tokens.count, device=plain[0].device)
+        read = [torch.zeros(u.shape[1], u.shape[-1], dtype=torch.int64) for u in plain]
+        none: list[Tensor] = []  # where no token is read
         for bit in range(max(1, (tokens.count - 1).bit_length())):
             chosen = (number >> bit) & 1 == 1
-            for found, mask in ((ones, chosen), (zeros, ~chosen)):
-                found.append(moved(mask))
-    found = []
-    for k in range(len(calls)):
-        one, zero = (torch.stack([bits[k] for bits in part]) for part in (ones, zeros))
-        either = one | zero  # (bits, groups, l)
-        if (one & zero).any() or (either.any(0) != either.all(0)).any():
-            return "a step of its scans reads several tokens, or a token that depends on others"
-        weights = 2 ** torch.arange(len(one), device=one.device)
-        token = (one * weights[:, None, None]).sum(0)
-        found.append(torch.where(either.any(0), token, PAD).cpu())
-    return found
+            ones, zeros = moved(chosen), moved(~chosen)
+            neither = [~(one | zero) for one, zero in zip(ones, zeros, strict=True)]
+            none = none or neither
+            both = any(bool((one & zero).any()) for one, zero in zip(ones, zeros, strict=True))
+            if both or not all(map(torch.equal, none, neither)):
+                return SEVERAL
+            read = [k + (one.cpu().long() << bit) for k, one in zip(read, ones, strict=True)]
+    return [k.masked_fill(where.cpu(), PAD) for k, where in zip(read, none, strict=True)]
 
 
 def _agrees(

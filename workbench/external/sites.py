@@ -104,10 +104,16 @@ _WATCH: ContextVar[Callable[[Call], None] | None] = ContextVar("watch", default=
 
 @contextmanager
 def watching(watch: Callable[[Call], None]) -> Iterator[None]:
-    """Inside the block every scan returns zeros, and `watch` is told of every call."""
+    """Inside the block every scan returns zeros, `watch` is told of every call, and what a model
+    draws by chance is the same in every block."""
     token = _WATCH.set(watch)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     try:
-        yield
+        with torch.random.fork_rng(devices):
+            torch.default_generator.manual_seed(0)
+            if devices:
+                torch.cuda.manual_seed(0)
+            yield
     finally:
         _WATCH.reset(token)
 
