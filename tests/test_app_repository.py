@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import Mock, patch
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -12,6 +13,7 @@ from workbench import erf, external
 from workbench.app import erf_measure, repository, session
 from workbench.app.measure import measure
 from workbench.app.session import Spec
+from workbench.cli import app as command
 from workbench.cli import main
 from workbench.images import open_images, preprocessing_for
 from workbench.runner import run
@@ -32,6 +34,14 @@ def make():
     return VSSM()
 """
 
+OF_96_PIXELS = """
+
+class Of96(VSSM):
+    def __init__(self, img_size=96):
+        super().__init__()
+        self.img_size = img_size
+"""
+
 
 @pytest.fixture
 def adapter(tmp_path, monkeypatch):
@@ -40,13 +50,24 @@ def adapter(tmp_path, monkeypatch):
     shutil.copytree(EXTERNAL / "vmamba", folder)
     file = tmp_path / "adapter.py"
     file.write_text(ADAPTER)
-    for name, value in (("REPO", folder), ("ADAPTER", file), ("WEIGHTS", tmp_path)):
-        monkeypatch.setenv(f"VSSM_{name}", str(value))
-    session.st.cache_data.clear()
+    start(monkeypatch, "--repo", folder, "--adapter", file, "--weights", tmp_path)
     yield file
-    known = repository.current()
-    assert known is not None
-    repository.process_of(known).close()
+    close()
+
+
+def start(monkeypatch, *options):
+    """What `vssm app` with these options gives the app."""
+    server = Mock(**{"poll.return_value": 0, "wait.return_value": 0})
+    with patch.object(command.subprocess, "Popen", return_value=server) as started:
+        assert main(["app", "--headless", *map(str, options)]) == 0
+    for name, value in started.call_args.kwargs["env"].items():
+        monkeypatch.setenv(name, value)
+    session.st.cache_data.clear()
+
+
+def close():
+    for known in repository.offered():
+        repository.process_of(known).close()
 
 
 @pytest.fixture
@@ -66,6 +87,23 @@ def fine(app: AppTest) -> AppTest:
     assert not app.exception
     assert [error.value for error in app.error] == []
     return app
+
+
+def test_models_are_named_without_an_adapter_and_have_their_own_size(tmp_path, monkeypatch):
+    shutil.copytree(EXTERNAL / "vmamba", tmp_path / "Named")
+    file = tmp_path / "Named" / "models" / "vmamba.py"
+    file.write_text(file.read_text() + OF_96_PIXELS)
+    start(monkeypatch, "--repo", tmp_path / "Named", "--model", "VSSM", "Of96")
+    page = AppTest.from_file(APP, default_timeout=120)
+    page.query_params.update(position="0.1,0.9", model="your repository: Of96")
+    words = fine(page.run()).code[0].value.split()
+    close()
+    assert page.selectbox(key="model").options[:2] == [
+        "your repository: VSSM", "your repository: Of96",
+    ]  # fmt: skip
+    assert words[words.index("--model") + 1] == "Of96" and "--adapter" not in words
+    assert words[words.index("--repo") + 1] == str(tmp_path / "Named")
+    assert words[words.index("--size") + 1] == "96"
 
 
 def test_a_click_measures_the_field_in_another_process(app, adapter):
@@ -141,6 +179,8 @@ def test_what_goes_wrong_there_is_a_sentence_here(app, adapter, code, said):
         (["--adapter", "{0}/a.py"], "--adapter makes the model of a repository"),
         (["--repo", "{0}/none", "--adapter", "{0}/a.py"], "clone the repository there"),
         (["--repo", "{0}", "--adapter", "{0}/none.py"], "give a Python file with make()"),
+        (["--repo", "{0}", "--model", "Nobody"], "has no class or function 'Nobody'"),
+        (["--model", "vmamba_nano"], "give --repo with it"),
     ],
 )
 def test_the_command_wants_a_folder_and_a_file(tmp_path, capsys, options, said):

@@ -1,16 +1,17 @@
-"""The repository that the app was started with, whose code runs in a process of its own.
+"""Models of the repository that the app was started with, each in a process of its own.
 
 So what it imports and changes does not touch the app, and a crash ends its process alone. It is no
 protection from malice: the code has the rights of the user who named it.
 """
 
 import functools
+import json
 import os
 import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,32 +25,44 @@ R = TypeVar("R")
 INSIDE = "VSSM_REPOSITORY_PROCESS"
 """Set in the environment of that process."""
 
+_TOLD = "VSSM_REPOSITORY"
+
 ERRORS: tuple[type[Exception], ...] = (ConnectionError, OSError, MemoryError, ValueError)
 """What the page says in a sentence; the first that fits stands for an error of the process."""
 
 
 @dataclass(frozen=True)
 class Repository:
-    """The folder, and the file that makes its model where there is one."""
+    """One model: the folder, and the file that makes it or its name there where one is given."""
 
     folder: Path
-    adapter: Path | None
+    adapter: Path | None = None
+    model: str | None = None
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return self.model or self.folder.name
 
 
-def current() -> Repository | None:
-    """What `vssm app --repo FOLDER` was told, with or without `--adapter FILE`."""
-    folder, adapter = os.environ.get("VSSM_REPO"), os.environ.get("VSSM_ADAPTER")
-    return Repository(Path(folder), Path(adapter) if adapter else None) if folder else None
+def told(folder: str | Path, adapter: str | Path | None, models: Sequence[str]) -> dict[str, str]:
+    """What `vssm app --repo FOLDER` was told, for the environment of the app."""
+    found = {"folder": str(Path(folder).resolve()), "models": list(models)}
+    found["adapter"] = None if adapter is None else str(Path(adapter).resolve())
+    return {_TOLD: json.dumps(found)}
+
+
+def offered() -> list[Repository]:
+    """The models of the repository by the app's environment."""
+    if _TOLD not in os.environ:
+        return []
+    found = json.loads(os.environ[_TOLD])
+    adapter = found["adapter"] and Path(found["adapter"])
+    return [Repository(Path(found["folder"]), adapter, m) for m in found["models"] or [None]]
 
 
 def repository_of(model: str) -> Repository | None:
-    """The repository, if a model's name is that of it; None for the workbench's own models."""
-    known = current()
-    return known if known is not None and known.name == model else None
+    """Where a model of that name is found; None for the workbench's own models."""
+    return next((own for own in offered() if own.name == model), None)
 
 
 def beside_the_model(function: Callable[P, R]) -> Callable[P, R]:

@@ -47,6 +47,7 @@ class Spec:
     stamp: time and size of that file, so that a new file of the same name is read again.
     size: of the input, in pixels.
     entry: which of the dictionaries in the file, where it was said.
+    own_size: whether `size` is what a repository's model takes when it is told none.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Spec:
     size: int
     stamp: tuple[int, int] | None = None
     entry: str | None = None
+    own_size: bool = False
 
     @property
     def random(self) -> bool:
@@ -81,6 +83,7 @@ class Spec:
         if own := repository.repository_of(self.model):
             found = ["--repo", short(own.folder)]
             found += ["--adapter", short(own.adapter)] if own.adapter else []
+            found += ["--model", own.model] if own.model else []
         if self.weights != "auto":
             found += ["--weights", short(self.source)]
         found += ["--entry", self.entry] if self.entry else []
@@ -112,19 +115,24 @@ def results_folder() -> Path:
     return Path(os.environ.get("VSSM_RESULTS") or SAMPLES.parent / "results")
 
 
-@st.cache_resource(max_entries=4, show_spinner="Loading the model ...")
 def load(spec: Spec) -> Loaded:
     """The model, from the cache when it was loaded before; to be called `beside_the_model`.
 
     Raises:
         ValueError, OSError: in one sentence, as `create_model` does.
     """
+    return _load(replace(spec, size=0) if spec.own_size else spec)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Loading the model ...")
+def _load(spec: Spec) -> Loaded:
     if own := repository.repository_of(spec.model):
         weights = None if spec.weights == "auto" else spec.source
         model = external.load(
             own.folder,
             own.adapter,
-            size=spec.size,
+            model=own.model,
+            size=None if spec.own_size else spec.size,
             weights=weights,
             entry=spec.entry,
             seed=spec.seed,
@@ -134,6 +142,14 @@ def load(spec: Spec) -> Loaded:
             spec.model, spec.source, seed=spec.seed, img_size=spec.size, entry=spec.entry
         )
     return Loaded(model, threading.RLock())
+
+
+@st.cache_data(max_entries=100, show_spinner="Loading the model ...")
+@beside_the_model
+def native_size(spec: Spec) -> tuple[int, int]:
+    """Height and width of the images that a repository's model is made for, or takes."""
+    model: Any = load(spec).model
+    return model.native_size
 
 
 @st.cache_data(max_entries=100, show_spinner="Loading the model ...")

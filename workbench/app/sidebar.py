@@ -1,12 +1,12 @@
 """The sidebar, the same on every page: a model, its weights, an image, all in the URL."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import streamlit as st
 import timm
 
 from workbench.app import repository
-from workbench.app.session import Spec, plain, sentences, weights_folder
+from workbench.app.session import Spec, native_size, plain, sentences, weights_folder
 from workbench.images import SAMPLES, SUFFIXES, BadImage, Images, open_images
 from workbench.models import REGISTERED, networks
 from workbench.weights.files import PATTERNS
@@ -36,9 +36,9 @@ class Choice:
 
 def model_names() -> list[str]:
     """The repository's, small models, then family by family, then some of timm's to compare."""
-    own = repository.current()
+    own = [known.name for known in repository.offered()]
     small = [name for name in REGISTERED if name.endswith("_nano")]
-    return list(dict.fromkeys([*([own.name] if own else []), *small, *REGISTERED, *BASELINES]))
+    return list(dict.fromkeys([*own, *small, *REGISTERED, *BASELINES]))
 
 
 def scanning() -> str:
@@ -115,14 +115,21 @@ def _described(name: str) -> str:
 
 def spec(model: str, weights: str, seed: int, size: str, entry: str | None = None) -> Spec:
     """The choices, complete."""
-    known = timm.get_pretrained_cfg(model)
-    own = known.input_size[-1] if known else 224
-    pixels = own if size == OWN_SIZE else int(size)
     stamp = None
     if weights not in ("random", "official", "auto"):
         state = (weights_folder() / weights).stat()
         stamp = (state.st_mtime_ns, state.st_size)
-    return Spec(model, weights, seed, min(max(pixels, 64), 512), stamp, entry)
+    found = Spec(model, weights, seed, 0, stamp, entry)
+    own_size = False
+    if size != OWN_SIZE:
+        pixels = int(size)
+    elif repository.repository_of(model):
+        height, pixels = native_size(replace(found, own_size=True))
+        own_size = height == pixels and str(pixels) in SIZES
+    else:
+        known = timm.get_pretrained_cfg(model)
+        pixels = known.input_size[-1] if known else 224
+    return replace(found, size=min(max(pixels, 64), 512), own_size=own_size)
 
 
 def draw() -> None:

@@ -13,8 +13,11 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from workbench.cli.options import add_fields
+from workbench.cli.options import add_fields, read_fields
 from workbench.study import Study
+
+_OPTIONS = {"repo", "adapter", "model", "device"}
+"""Of those that every run has."""
 
 
 def parser() -> ArgumentParser:
@@ -31,9 +34,7 @@ def parser() -> ArgumentParser:
     )
     made.add_argument("--weights", default=None, help="folder with checkpoints to choose from")
     made.add_argument("--results", default=None, help="folder with result files to show")
-    add_fields(
-        made, Study, skip={field.name for field in fields(Study)} - {"repo", "adapter", "device"}
-    )
+    add_fields(made, Study, skip={field.name for field in fields(Study)} - _OPTIONS)
     made.add_argument("--headless", action="store_true", help="do not open a browser window")
     return made
 
@@ -51,12 +52,19 @@ def command(args: Namespace) -> int:
         from workbench.devices import usable
 
         environment["VSSM_DEVICE"] = str(usable(args.device))
-    if args.repo is not None or args.adapter is not None:
-        Study(repo=args.repo, adapter=args.adapter).check_models()
-        environment["VSSM_REPO"] = str(Path(args.repo).resolve())
-        environment.pop("VSSM_ADAPTER", None)
-        if args.adapter is not None:
-            environment["VSSM_ADAPTER"] = str(Path(args.adapter).resolve())
+    study = read_fields(args, Study)
+    if study.repo is not None or study.adapter is not None:
+        study.check_models()
+        from workbench import external
+        from workbench.app import repository
+
+        external.check(study.repo, study.adapter, study.model)
+        environment |= repository.told(study.repo, study.adapter, study.model)
+    elif study.model:
+        raise ValueError(
+            "--model chooses among the models of a repository: give --repo with it; those of the "
+            "workbench are chosen on the page"
+        )
     from workbench.app.server import LOCAL, TOKEN, new_token
 
     if args.host not in LOCAL and not args.token:
