@@ -475,6 +475,26 @@ def it_compiles_without_a_graph_break():
 
 
 @case
+def models_export_for_any_batch():
+    from test_traced_models import MAKE
+
+    from workbench import kernels
+    from workbench.kernels.gpu import backend
+
+    found = {}
+    batch = torch.export.Dim("batch", min=1, max=64)
+    with mock.patch.multiple(kernels, _cpu=backend, _triton=backend):  # as it is on a GPU
+        for name, make in MAKE.items():
+            torch.manual_seed(0)
+            model, x = make().eval(), torch.randn(2, 3, 16, 16)
+            made = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
+            found[f"{name} scans"] = "vssm.selective_scan_triton" in str(made.graph)
+            with torch.no_grad():
+                found[name] = torch.equal(made.module()(x[:1]), model(x[:1]))
+    return found
+
+
+@case
 def flops_and_fake_tensors():
     from workbench.kernels.gpu import backend
 

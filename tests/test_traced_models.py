@@ -63,8 +63,7 @@ def test_a_model_compiles_whole_at_a_new_size() -> None:
     works_with_gradients(model, x)
 
 
-def test_a_model_exports_for_any_batch_at_a_new_size() -> None:
-    model = Vim(img_size=32, patch_size=8, depth=1, embed_dim=16, d_state=2, num_classes=3).eval()
+def test_a_model_exports_for_any_batch_at_a_new_size(model) -> None:
     x = new_image(2)
     batch = torch.export.Dim("batch", min=1, max=64)
     exported = torch.export.export(model, (x,), dynamic_shapes=({0: batch},)).module()
