@@ -1,9 +1,12 @@
 """Stand-ins for compiled modules and for mamba_ssm's Python agree with autograd through the
 reference scan."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from workbench.external import cross, mamba, native, norms, ssd
 from workbench.kernels import selective_scan
@@ -177,6 +180,29 @@ def test_the_bidirectional_inner_function_is_two_scans():
         model.dt_proj.bias, True, backend="reference",
     )  # fmt: skip
     close(both, forth + back.flip(-1).transpose(1, 2) @ model.out_proj.weight.t())
+
+
+def test_a_residual_block_adds_norms_and_mixes_in_turn():
+    class Mix(nn.Linear):
+        def forward(self, x, inference_params=None):
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    block = mamba.Block(4, lambda d: Mix(d, d), partial(mamba.GatedMLP, multiple_of=6))
+    block.double()
+    x, before = torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(3, 4).double()
+    y, total = block(x, before)
+    mixed = x + before
+    after = mixed + F.linear(F.layer_norm(mixed, (4,)), block.mixer.weight, block.mixer.bias)
+    fc1, fc2 = (layer.weight for layer in (block.mlp.fc1, block.mlp.fc2))
+    assert fc1.shape == (2 * 12, 4)  # 8 / 3 of 4, up to a multiple of 6
+    value, gate = (F.layer_norm(after, (4,)) @ fc1.T).tensor_split(2, dim=-1)
+    torch.testing.assert_close(total, after)
+    torch.testing.assert_close(y, (value * gate * gate.sigmoid()) @ fc2.T)
+    older = mamba.BlockOfOneNorm(4, lambda d: Mix(d, d), nn.LayerNorm, False, True).double()
+    y, total = older(x)
+    assert total.dtype == torch.float32 and torch.equal(total, x.float())
+    torch.testing.assert_close(y, older.mixer(F.layer_norm(x, (4,))))
 
 
 def test_the_block_refuses_arguments_of_forks():

@@ -9,6 +9,7 @@ from torch import nn
 import workbench
 from workbench import external
 from workbench.cli import main
+from workbench.external import launches, learn, names
 from workbench.weights import facts_of
 
 NET = """
@@ -87,6 +88,22 @@ def test_factories_come_before_classes_the_smallest_first_and_are_told_the_size(
     assert facts_of(model)["model"] == "repo_tiny" and model.model.head.in_features == 16
     other = loaded(tmp_path, files, model="net:Net", size=64)
     assert other.model.head.in_features == 8
+
+
+def test_definitions_that_name_each_other_are_no_trap(tmp_path):
+    loops = (
+        "\ndef a():\n    return b()\ndef b():\n    return a()\nclass B(A): pass\nclass A(B): pass\n"
+    )
+    model = loaded(tmp_path, {"net.py": NET, "loops.py": f"from mamba_ssm import Mamba{loops}"})
+    assert "net:Net()" in note(model)
+
+
+def test_a_model_of_any_size_that_is_slow_is_looked_at_with_small_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(learn, "PATIENCE", 0.0)
+    net = NET.replace(", img_size=32", "").replace("img_size = img_size", "img_size = 'any'")
+    net = net.replace("assert x.shape[-1] == self.img_size", "assert True")
+    assert loaded(tmp_path, {"net.py": net}).native_size == (64, 64)
+    assert loaded(tmp_path, {"net.py": net}, size=128).native_size == (128, 128)
 
 
 def test_of_several_models_the_first_that_takes_images_is_taken(tmp_path):
@@ -181,6 +198,7 @@ def test_a_package_goes_on_without_what_it_imports_for_itself(tmp_path):
          r"net.py:\d+: TypeError.* in vain for the package 'gone_of_theirs'.*pip install"),
         ({"net.py": "import their_kernel\n" + NET,
           "csrc/setup.py": "CUDAExtension('their_kernel', ['a.cu'])"}, "pip install Repo/csrc$"),
+        ({"net.py": "import timm.of_old\n" + NET}, "installed timm has no timm.of_old: install"),
         ({"net.py": "import sys; sys.exit('no GPU')\n" + NET}, "ended the program at net.py:1"),
         ({"net.py": "input('go on? ')\n" + NET}, "net.py:1: EOFError"),
         ({"net.py": NET.replace("in_chans=3, dim=8, img", "in_chans, dim, img")},
@@ -196,6 +214,48 @@ def test_what_is_missing_is_one_sentence(tmp_path, files, said):
     with pytest.raises(ValueError, match=said) as caught:
         loaded(tmp_path, files)
     assert len(str(caught.value).splitlines()) == 1
+
+
+UNKNOWN = """
+import no_triton as triton
+import no_triton.language as tl
+from mamba_ssm.modules.mamba9 import Mamba9
+from no_triton import language
+from timm.models.layers.helpers import to_2tuple
+
+assert to_2tuple(3) == (3, 3)
+
+N = tl.constexpr(8)
+
+@triton.autotune(configs=[triton.Config({"N": 1}, num_warps=4)], key=["n"])
+@triton.jit
+def double(x, n: tl.constexpr, dtype=language.float32):
+    tl.store(x, 2 * tl.load(x))
+"""
+TRIED = """
+try:
+    import no_triton as triton
+    from mamba_ssm.modules.mamba9 import (
+        Mamba9,
+    )
+except ImportError:
+    triton = Mamba9 = None
+"""
+
+
+def test_what_nobody_has_is_refused_when_it_is_used_and_left_to_try(tmp_path, monkeypatch):
+    monkeypatch.setitem(names.LAST, "no_triton", launches.TRITON)
+    monkeypatch.setitem(names.LAST, "no_triton.language", names.LAST["triton.language"])
+    assert len(list(workbench.scans(loaded(tmp_path / "named", {"net.py": UNKNOWN + NET})))) == 2
+    tried = f"{TRIED}{NET}\nassert triton is Mamba9 is None"
+    assert not loaded(tmp_path / "tried", {"net.py": tried}).provenance.notes[1:]
+    for used, said in (
+        ("double[(1,)](x)", "the Triton kernel double needs a GPU"),
+        ("Mamba9(8)", "mamba9.Mamba9 has no stand-in"),
+    ):
+        net = UNKNOWN + NET.replace("        assert x", f"        {used}\n        assert x")
+        with pytest.raises(ValueError, match=said):
+            loaded(tmp_path / used[:6], {"net.py": net})
 
 
 def test_a_name_is_found_with_its_module_or_without_and_the_nearest_is_said(tmp_path):

@@ -5,6 +5,7 @@ import socket
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +19,7 @@ from workbench.external.theirs import TheirFiles
 _PIP_NAMES = {
     "cv2": "opencv-python",
     "PIL": "pillow",
+    "pywt": "pywavelets",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
@@ -92,13 +94,19 @@ def _said(what: str, error: Exception, theirs: TheirFiles) -> str:
         package = (error.name or str(error)).partition(".")[0]
         if stands_in(package):
             return f"{error.name} has no stand-in: {_ELSE}"
+        if "." in (error.name or "") and find_spec(package) is not None:
+            return (
+                f"the installed {package} has no {error.name}: install the version of {package} "
+                "that the repository asks for"
+            )
         return f"the repository needs the package {package!r}, {_absent(package, theirs.folder)}"
     said = (str(error).splitlines() or [""])[0]
     at = _their_place(error)
-    if any(word in said for word in ("CUDA", "NVIDIA", "nvidia")):
+    if any(word in said for word in ("CUDA", "NVIDIA", "nvidia", "active drivers")):
         return f"{at} needs a GPU, and there is none here ({said}): {_ELSE}"
     said = f"{what} failed at {at}: {type(error).__name__}: {said}"
-    if isinstance(error, ImportError | NameError | AttributeError | TypeError) and theirs.missing:
+    unmet = isinstance(error, ImportError | NameError) or "NoneType" in said
+    if unmet and theirs.missing:
         package = theirs.missing[0]
         said += f"; it asked in vain for the package {package!r}, {_absent(package, theirs.folder)}"
     return said

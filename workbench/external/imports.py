@@ -45,7 +45,7 @@ class StandIns(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
         vars(module).update(content(name))
-        module.__getattr__ = refused(name)  # pyright: ignore[reportAttributeAccessIssue]
+        vars(module).setdefault("__getattr__", refused(name))
         self.imported.append(name)
 
     def _real(self, name: str, path: Sequence[str] | None) -> bool:

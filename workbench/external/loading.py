@@ -147,7 +147,7 @@ class _Start:
     def _inside(self, paths: list[Path]) -> Iterator[tuple[Any, TheirFiles]]:
         with (
             stand_in(*paths, installed=False) as stand_ins,
-            their_files(self.folder) as theirs,
+            their_files(self.folder, stand_ins) as theirs,
             torch.random.fork_rng(devices=[]),
         ):
             torch.default_generator.manual_seed(self.seed)

@@ -196,3 +196,80 @@ class Mamba(nn.Module):
             D=self.D.float(),
             delta_bias=self.dt_proj.bias.float(),
         )
+
+
+class Block(nn.Module):
+    """mamba_ssm's residual block: add, norm, mixer, and again with an MLP where there is one.
+
+    Args:
+        dim: width of the tokens.
+        mixer_cls, mlp_cls: make the parts from the width; `nn.Identity` stands for no MLP.
+        norm_cls: makes the norms.
+        fused_add_norm: has no effect on what is computed.
+        residual_in_fp32: keep the sum in float32.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        mixer_cls,
+        mlp_cls=nn.Identity,
+        norm_cls=nn.LayerNorm,
+        fused_add_norm: bool = False,
+        residual_in_fp32: bool = False,
+    ) -> None:
+        super().__init__()
+        self.residual_in_fp32 = residual_in_fp32
+        self.norm, self.mixer = norm_cls(dim), mixer_cls(dim)
+        self.norm2, self.mlp = (
+            (None, None) if mlp_cls is nn.Identity else (norm_cls(dim), mlp_cls(dim))
+        )
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        residual: Tensor | None = None,
+        inference_params: object = None,
+        **mixer: object,
+    ) -> tuple[Tensor, Tensor]:
+        """(b, l, dim) and the sum so far, None at first -> what is to be added, and the sum."""
+        x, residual = self._added(hidden_states, residual, self.norm)
+        x = self.mixer(x, inference_params=inference_params, **mixer)
+        if self.norm2 is not None and self.mlp is not None:
+            x, residual = self._added(x, residual, self.norm2)
+            x = self.mlp(x)
+        return x, residual
+
+    def _added(self, x: Tensor, residual: Tensor | None, norm) -> tuple[Tensor, Tensor]:
+        total = x if residual is None else x + residual
+        normed = norm(total.to(norm.weight.dtype))
+        return normed, total.float() if self.residual_in_fp32 else total
+
+
+class BlockOfOneNorm(Block):
+    """The same as mamba_ssm 1 had it, without an MLP."""
+
+    def __init__(self, dim: int, mixer_cls, norm_cls=nn.LayerNorm, *rest: bool, **kwargs) -> None:
+        super().__init__(dim, mixer_cls, nn.Identity, norm_cls, *rest, **kwargs)
+
+
+class GatedMLP(nn.Module):
+    """mamba_ssm's MLP: fc2(x * activation(gate)) of x and gate from fc1; (..., in_features) ->
+    (..., out_features)."""
+
+    def __init__(
+        self, in_features: int, hidden_features: int | None = None,
+        out_features: int | None = None, activation=F.silu, bias: bool = False,
+        multiple_of: int = 128, device=None, dtype=None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        hidden = int(8 * in_features / 3) if hidden_features is None else hidden_features
+        hidden = math.ceil(hidden / multiple_of) * multiple_of
+        made: dict = {"bias": bias, "device": device, "dtype": dtype}
+        self.fc1 = nn.Linear(in_features, 2 * hidden, **made)
+        self.activation = activation
+        self.fc2 = nn.Linear(hidden, out_features or in_features, **made)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, gate = self.fc1(x).chunk(2, dim=-1)
+        return self.fc2(x * self.activation(gate))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from workbench.external import mamba, native, norms, ssd
+from workbench.external import launches, mamba, native, norms, ssd
 
 Content = dict[str, Any]
 
@@ -32,9 +32,11 @@ _CONV = {"causal_conv1d_fn": native.conv1d_fn}
 
 MODULES: dict[str, Content] = {
     "mamba_ssm": {"Mamba": mamba.Mamba, "Mamba2": ssd.Mamba2, **_SCANS},
+    "mamba_ssm.modules.block": {"Block": mamba.Block},
     "mamba_ssm.modules.mamba2": {"Mamba2": ssd.Mamba2},
     "mamba_ssm.modules.mamba2_simple": {"Mamba2Simple": ssd.Mamba2Simple},
-    "mamba_ssm.modules.mamba_simple": {"Mamba": mamba.Mamba},
+    "mamba_ssm.modules.mamba_simple": {"Block": mamba.BlockOfOneNorm, "Mamba": mamba.Mamba},
+    "mamba_ssm.modules.mlp": {"GatedMLP": mamba.GatedMLP},
     "mamba_ssm.ops.selective_scan_interface": _SCANS,
     "selective_scan": {
         "selective_scan_fn": mamba.selective_scan_without_gate,
@@ -77,6 +79,15 @@ LEAVES: dict[str, Content] = {
 COUNTERS: dict[str, Content] = {"fvcore.nn": {}}
 """Only asked to count operations; taken where the package is not installed."""
 
+LAST: dict[str, Content] = {
+    "triton": launches.TRITON,
+    "triton.language": {"__getattr__": launches.LANGUAGE.__getattr__},
+}
+"""Taken where the package is not installed and the repository cannot do without it."""
+
+_MOVED = "timm.models.layers."
+"""Where timm had, until its version 1, what is in `timm.layers` now."""
+
 _KNOWN = {**MODULES, **LEAVES, **COUNTERS}
 _PARENTS = {name.rsplit(".", n)[0] for name in _KNOWN for n in range(1, name.count(".") + 1)}
 _PACKAGE = re.compile(r"selective_scan_\w+")  # around a compiled module, as selective_scan_vmamba
@@ -93,7 +104,16 @@ def stands_in(name: str) -> bool:
 
 def content(name: str) -> Content:
     """What is in that stand-in."""
-    return next((_KNOWN[tail] for tail in _tails(name) if tail in _KNOWN), {})
+    if name.startswith(_MOVED):
+        now = vars(import_module(name.replace(_MOVED, "timm.layers.")))
+        return {key: value for key, value in now.items() if not key.startswith("__")}
+    return next((_KNOWN[tail] for tail in _tails(name) if tail in _KNOWN), LAST.get(name, {}))
+
+
+def on_demand(name: str) -> bool:
+    """Whether a module that nobody has is stood in where the repository cannot do without it."""
+    top = name.partition(".")[0]
+    return stands_in(top) or top in LAST or name.startswith(_MOVED)
 
 
 def is_leaf(name: str) -> bool:

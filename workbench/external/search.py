@@ -191,11 +191,15 @@ class Repository:
 
     def target(self, definition: Definition) -> Definition:
         """The class that a factory returns an instance of; a class itself."""
-        if definition.is_class:
-            return definition
-        found = (self.lookup(definition.source, name) for name in definition.returned)
-        made = next((d for d in found if isinstance(d, Definition) and d is not definition), None)
-        return definition if made is None else self.target(made)
+        seen: set[Definition] = set()  # two factories may name each other
+        while not definition.is_class:
+            seen.add(definition)
+            found = (self.lookup(definition.source, name) for name in definition.returned)
+            made = next((d for d in found if isinstance(d, Definition) and d not in seen), None)
+            if made is None:
+                break
+            definition = made
+        return definition
 
     def parameters(self, definition: Definition) -> dict[str, Any]:
         """Arguments and their defaults, with those that a class passes on to its bases."""
@@ -286,13 +290,11 @@ class Repository:
             yield from source.definitions.values()
 
     def _ancestors(self, definition: Definition) -> list[Definition]:
-        found = [self.lookup(definition.source, base) for base in definition.bases]
-        return [
-            each
-            for d in found
-            if isinstance(d, Definition) and d is not definition
-            for each in (d, *self._ancestors(d))
-        ]
+        found = [definition]
+        for each in found:  # grows
+            bases = (self.lookup(each.source, base) for base in each.bases)
+            found += [b for b in bases if isinstance(b, Definition) and b not in found]
+        return found[1:]
 
     def _makes_model(self, definition: Definition) -> bool:
         if definition.is_class:

@@ -18,7 +18,7 @@ import torch
 
 from workbench.external.cross import CROSS
 from workbench.external.imports import StandIns
-from workbench.external.names import stands_in
+from workbench.external.names import on_demand, stands_in
 from workbench.external.search import Definition, Repository, Source
 
 
@@ -97,18 +97,37 @@ class TheirFiles(MetaPathFinder):
 
 
 class Missing(MetaPathFinder):
-    """Asked last: keeps the names that nobody has."""
+    """Asked last: keeps the names that nobody has.
 
-    def __init__(self, theirs: TheirFiles) -> None:
-        self.theirs = theirs
+    What is not known of a package that is stood in, and Triton, are stand-ins too, which refuse to
+    be used, and what timm has moved is found; not for an import inside `try`, which has something
+    else in its place.
+    """
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+    def __init__(self, theirs: TheirFiles, stand_ins: StandIns) -> None:
+        self.theirs, self.stand_ins = theirs, stand_ins
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         asking: FrameType | None = sys._getframe(1)
         while asking is not None and asking.f_code.co_filename.startswith("<frozen"):
             asking = asking.f_back
         file, top = Path(asking.f_code.co_filename) if asking else Path(), name.partition(".")[0]
-        if top not in sys.modules and file.is_relative_to(self.theirs.folder):
+        if asking is None or not file.is_relative_to(self.theirs.folder):
+            return None
+        if on_demand(name) and not _is_tried(file, asking.f_lineno):
+            return ModuleSpec(name, self.stand_ins, is_package=True)
+        if top not in sys.modules:
             self.theirs.missing.append(top)
+        return None
+
+
+def _is_tried(file: Path, line: int) -> bool:
+    """Whether a line of a file is inside `try`."""
+    return any(
+        isinstance(node, ast.Try)
+        and node.body[0].lineno <= line <= (node.body[-1].end_lineno or line)
+        for node in ast.walk(ast.parse(file.read_bytes()))
+    )
 
 
 class TheirLoader(SourceFileLoader):
@@ -172,13 +191,12 @@ def _bound(node: ast.stmt) -> set[str]:
 
 
 @contextmanager
-def their_files(folder: Path) -> Iterator[TheirFiles]:
+def their_files(folder: Path, stand_ins: StandIns) -> Iterator[TheirFiles]:
     """Inside the block the repository's files are imported in this way; scripts in them see no
     arguments and no input, and what they print goes where errors go."""
     finder = TheirFiles(folder)
-    after = [i for i, other in enumerate(sys.meta_path) if isinstance(other, StandIns)]
-    missing = Missing(finder)
-    sys.meta_path.insert(max(after, default=-1) + 1, finder)
+    missing = Missing(finder, stand_ins)
+    sys.meta_path.insert(sys.meta_path.index(stand_ins) + 1, finder)
     sys.meta_path.append(missing)
     try:
         with (
