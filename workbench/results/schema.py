@@ -117,6 +117,24 @@ _OWN: dict[str, dict[str, dict[str, Any]]] = {
         "used": OBJECT,
         "claims": _list(_object("claim verdict", claim=TEXT, verdict=TEXT)),
     },
+    "quantize": {
+        **_NUMBERED,
+        "conditions": _list(
+            _object(
+                "name tensor granularity range bits numbers",
+                **dict.fromkeys(("name", "tensor", "granularity", "range"), TEXT),
+                bits=WHOLE,
+                numbers=NUMBERS,
+            ),
+            minItems=1,
+        ),
+        "sites": TEXTS,
+        "tensors": TEXTS,
+        "tails": TEXTS,
+        "labelled": WHOLE,
+        "calibration": TEXTS,
+    },
+    "quantize-ranges": {"layout": _list({"type": "array", "minItems": 5, "maxItems": 5})},
 }
 
 
