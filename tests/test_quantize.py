@@ -74,10 +74,12 @@ def test_what_lies_beyond_the_range_becomes_its_end_and_no_range_gives_zero() ->
     assert torch.equal(quantised(half, 8, half.abs().max()), wide.bfloat16())
 
 
-def test_a_sum_of_rounded_pixels_gives_the_logits() -> None:
+@pytest.mark.parametrize("labels", [None, (3, 0)])
+def test_a_sum_of_rounded_pixels_gives_the_logits(labels: tuple[int, ...] | None) -> None:
     model, images = Sum(), pictures(2)
+    given = images if labels is None else list(zip(images, labels, strict=True))
     config = {"tensors": ("u",), "bits": (3,), "granularities": ("channel",)}
-    found = quantised_run(model, images, ranges=("dynamic",), **config)
+    found = workbench.run("quantize", model, given, size=32, ranges=("dynamic",), **config)
     head = {name: value.detach().double().numpy() for name, value in model.head.named_parameters()}
     for i, picture in enumerate(images):
         u = seen_by(model, picture)[0, :, ::8, ::8].flatten(1).double().numpy()
@@ -86,11 +88,18 @@ def test_a_sum_of_rounded_pixels_gives_the_logits() -> None:
         plain, rounded = (head["weight"] @ z + head["bias"] for z in both)
         p, q = special.softmax(plain), special.softmax(rounded)
         assert found.divergences[0, i] == pytest.approx(special.rel_entr(p, q).sum(), rel=1e-3)
-        own = plain.argmax()
+        own = plain.argmax() if labels is None else labels[i]
         for row, logits in enumerate((plain, rounded)):
             margin = logits[own] - np.delete(logits, own).max()
             assert found.margins[row, i] == pytest.approx(margin, rel=1e-4, abs=1e-5)
             assert found.predictions[row, i] == logits.argmax()
+    (condition,) = found.meta["conditions"]
+    change = (found.margins[1] - found.margins[0]).mean()
+    assert condition["numbers"]["margin change"]["value"] == pytest.approx(change, rel=1e-4)
+    if labels is not None:
+        right = 100 * (found.predictions[1] == labels).mean()
+        assert condition["numbers"]["accuracy"]["value"] == right
+    assert ("accuracy" in condition["numbers"]) == (labels is not None)
 
 
 @pytest.mark.parametrize("granularity", SHARED)

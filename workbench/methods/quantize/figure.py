@@ -118,7 +118,8 @@ def draw(result: Quantization) -> Figure:
         for (tensor,), line in _series(way, "tensor").items():
             _curve(axes[1, 0], line, "KL", _tensor_style(tensor))
         _dress(axes[1, 0], result, "KL")
-        axes[0, 0].set_title(f"Quantised: {first['tensor']}")
+        words = "all scan tensors" if first["tensor"] == TOGETHER else first["tensor"]
+        axes[0, 0].set_title(f"Quantised: {words}")
         axes[1, 0].set_title(f"Per {first['granularity']}, {first['range']}")
         _kurtosis(axes[1, 1], result)
         _legend(axes[1, 2], rows)

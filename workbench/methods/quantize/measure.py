@@ -105,8 +105,7 @@ def measure(
         for name, value in row.items():
             found.setdefault(name, []).append(value)
     arrays = {name: np.stack(values) for name, values in found.items()}
-    constants = {"sites": sites, "labelled": batch.labels is not None}
-    return Partial({"labels": labels, **arrays}, constants)
+    return Partial({"labels": labels, **arrays}, {"sites": sites})
 
 
 def combine(measured: Partial, config: QuantizeConfig, meta: dict[str, Any]) -> Quantization:
