@@ -139,7 +139,8 @@ def test_static_ranges_are_the_largest_values_of_the_first_images_that_can_be_re
 def test_many_bits_change_nothing_and_few_do(name: str) -> None:
     model = load_external("vim") if name == "external" else create_model(name)
     images = pictures(1, 64 if name == "external" else 32)
-    found = quantised_run(model.double(), images, tensors=("together",), bits=(2, 32))
+    config = {"tensors": ("together",), "granularities": ("token",), "bits": (2, 32)}
+    found = quantised_run(model.double(), images, **config)
     few = [row["bits"] == 2 for row in found.meta["conditions"]]
     change = np.abs(found.margins[1:] - found.margins[0])
     assert change[~np.array(few)].max() < 1e-6 < change[few].min()

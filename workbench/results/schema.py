@@ -99,11 +99,7 @@ _OWN: dict[str, dict[str, dict[str, Any]]] = {
     },
     "robustness": {
         **_NUMBERED,
-        "conditions": _list(
-            _object(
-                "name group series numbers", name=TEXT, group=TEXT, series=TEXT, numbers=NUMBERS
-            )
-        ),
+        "conditions": _list(_CONDITION),
         "benchmark": TEXTS,
         "directions": TEXTS,
         "checklist": {"type": ["object", "null"]},

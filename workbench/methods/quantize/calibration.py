@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -69,8 +68,3 @@ def calibrated(
     ranges = run(Calibrate(), model, first, {}, **options)
     assert isinstance(ranges, QuantizationRanges)
     return ranges
-
-
-def reach_of(ranges: QuantizationRanges, site: str, name: str, granularity: str) -> torch.Tensor:
-    """As `largest` of the tensor, over all calibration images: float64."""
-    return torch.from_numpy(np.ascontiguousarray(ranges.of(site, name, granularity)))

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from workbench.attacks.in_pixels import margins
 from workbench.images import Batch
 from workbench.methods.method import Partial
-from workbench.methods.quantize.calibration import reach_of
 from workbench.methods.quantize.config import TENSORS, TOGETHER, QuantizeConfig
 from workbench.methods.quantize.uniform import largest, quantised
 from workbench.results import Quantization, QuantizationRanges
@@ -46,7 +45,7 @@ class Condition:
             return lambda x: quantised(x, self.bits, largest(x, self.granularity))
         if ranges is None:
             raise ValueError("static ranges need calibration images; call it through workbench.run")
-        reach = reach_of(ranges, site, name, self.granularity)
+        reach = torch.tensor(ranges.of(site, name, self.granularity))
         return lambda x: quantised(x, self.bits, reach)
 
 
