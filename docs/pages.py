@@ -22,6 +22,7 @@ SHOWN = [
     "benchmarks/results/*.md",
     "samples/images/labels.csv",
 ]
+CONTRACT = "\n## What every method is\n"
 
 
 @event_priority(100)  # before the notebooks are looked for
@@ -44,30 +45,26 @@ def reference() -> list[tuple[str, str]]:
     of_methods = {name for name in workbench.__all__ if name.endswith("Config")} | methods
     names = sorted({*workbench.__all__} - of_methods)
     library = "".join(f"::: workbench.{name}\n\n" for name in names)
+    contract = _module("workbench.methods.method", heading_level="3")
     return [
-        ("library.md", f"# The library\n\n{library}"),
-        ("methods.md", "# Methods\n\n" + "".join(map(_method, METHODS)) + CONTRACT),
-        ("results.md", "# Results\n\n::: workbench.results\n"),
-        ("scan.md", "# The scan\n\n::: workbench.kernels\n"),
+        ("library.md", f"# The library: workbench\n\n{library}"),
+        ("methods.md", "# Methods\n" + "".join(map(_method, METHODS)) + CONTRACT + contract),
+        ("results.md", "# Results: workbench.results\n" + _module("workbench.results")),
+        ("scan.md", "# The scan: workbench.kernels\n" + _module("workbench.kernels")),
     ]
-
-
-CONTRACT = """
-## What every method is
-
-::: workbench.methods.method
-    options: {heading_level: 3, show_root_toc_entry: false, show_root_heading: false}
-"""
 
 
 def _method(name: str) -> str:
     config = name.replace("-", " ").title().replace(" ", "") + "Config"
     return f"""
 ## {title(name)}
-
-::: {folder(name)}
-    options: {{members: false, show_root_toc_entry: false, show_root_heading: false}}
-
+{_module(folder(name), members="false")}
 ::: workbench.{config}
     options: {{heading_level: 3}}
 """
+
+
+def _module(name: str, **options: str) -> str:
+    """A module without a heading, as the page or the section has one."""
+    hidden = {"show_root_heading": "false", "show_root_toc_entry": "false", **options}
+    return f"\n::: {name}\n    options: {{{', '.join(f'{k}: {v}' for k, v in hidden.items())}}}\n"

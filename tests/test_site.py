@@ -93,9 +93,8 @@ def undocumented(name: str, found: object) -> Iterator[str]:
         if called and not member.startswith("_") and not inspect.getdoc(getattr(found, member)):
             yield f"{name}.{member}"
     if dataclasses.is_dataclass(found):
-        told = [entry for of in found.__mro__ for entry in parse(of.__doc__ or "").params]
-        names = {name for entry in told for name in entry.arg_name.split(", ")}
-        missing = (field.name for field in dataclasses.fields(found) if field.name not in names)
+        told = {entry.arg_name for of in found.__mro__ for entry in parse(of.__doc__ or "").params}
+        missing = (field.name for field in dataclasses.fields(found) if field.name not in told)
         yield from (f"{name}.{field}" for field in missing)
 
 

@@ -110,8 +110,9 @@ class Attribution(Result):
     Attributes:
         maps: (n, h, w) float32, per image, of the first images only; signed where the method is.
         pictures: (n, h, w, 3) uint8, these images as the model saw them.
-        deletion, insertion: (images, k, points) float32, the target's probability while pixels
-            go or come, by the map and then by the maps of `meta["references"]`, or None.
+        deletion: (images, k, points) float32, the target's probability while pixels go, by the map
+            and then by the maps of `meta["references"]`, or None.
+        insertion: the same while pixels come.
 
     Raises `ValueError` when shapes do not fit together.
     """
@@ -140,8 +141,8 @@ class ResolutionPoint(Result):
         labels: (n,) int64, columns of logits (-1: none of them), or None without labels.
         refit: (n,) int64, what a head fitted at this size to the other images says, or None.
         seconds: (n,) float64, of an image's share in its batch.
-        latency, cpu_seconds: (p,) float64, of one image alone: wall time, and processor time of all
-            threads.
+        latency: (p,) float64, wall time of one image alone.
+        cpu_seconds: (p,) float64, processor time of all threads for it.
         horizons: (layers, 3) float64, quantiles 10, 50 and 90 % of the scans' memory in steps, mean
             over images.
         lengths: (layers,), the steps there are.
@@ -265,7 +266,8 @@ class Sensitivity(Result):
     0 the model errs. Arrays of views that were not taken are None.
 
     Attributes:
-        clean, adversarial: (n,) margins.
+        clean: (n,) margins.
+        adversarial: (n,) margins.
         gradient: (n, losses, sites, tensors, measures).
         perturbed: (n, rows, 2) margins after one and after all steps.
         random: (n, wide rows, draws) margins.
