@@ -24,7 +24,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }));
 
   // What is measured of the cells, kept from one drawing of the page to the next.
-  if (parentElement.known?.key !== data.cells?.key)
+  if (!parentElement.known || parentElement.known.key !== data.cells?.key)
     parentElement.known = { key: data.cells?.key, cells: [], maps: [], largest: [], left: 1 };
   const known = parentElement.known;
   let mounted = true;
