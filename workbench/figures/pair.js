@@ -88,7 +88,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     });
     const [row, column] = known.cells[number], [rows, columns] = data.cells.cells;
     sheets[1].setAttribute("aria-label", `Receptive field under the mouse: ${row}, ${column}`);
-    const rest = known.left ? `${known.cells.length} measured so far.` : "A click keeps it.";
+    const some = known.cells.length, rest = some < rows * columns
+      ? `The nearest of ${some} measured so far.` : "A click keeps it.";
     one(".below").textContent = `Cell ${row}, ${column} of ${rows} x ${columns}. ${rest}`;
   };
   const heard = (event) => {
