@@ -307,8 +307,9 @@ class QuantizationRanges(Result):
 
     `meta["layout"]` lists site, tensor, windows w, channels d and tokens l of each tensor.
 
-    reach: (total,) float64, >= 0: for each tensor max |x| of its d channels, then of its w * l
-        tokens, over all images.
+    Attributes:
+        reach: (total,) float64, >= 0: for each tensor max |x| of its d channels, then of its w * l
+            tokens, over all images.
 
     Raises `ValueError` when array and layout do not fit together.
     """
@@ -341,13 +342,14 @@ class Quantization(Result):
 
     `meta["conditions"]` has name, tensor, granularity, range, bits and numbers of each condition.
 
-    predictions: (1 + k, n) int64, without quantisation and under each of k conditions.
-    margins: (1 + k, n) float32, the label's logit minus the largest other one; of the unquantised
-        prediction where no label is known.
-    divergences: (k, n) float32, Kullback-Leibler divergence from the unquantised prediction, nats.
-    labels: (n,) int64, -1 where unknown.
-    tails: (n, sites, tensors, 3) float32 of the unquantised tensors, in the order of
-        `meta["sites"]`, `meta["tensors"]` and `meta["tails"]`; nan where there is none.
+    Attributes:
+        predictions: (1 + k, n) int64, without quantisation and under each of k conditions.
+        margins: (1 + k, n) float32, the label's logit minus the largest other one; of the
+            unquantised prediction where no label is known.
+        divergences: (k, n) float32, >= 0, KL from the unquantised prediction in nats.
+        labels: (n,) int64, -1 where unknown.
+        tails: (n, sites, tensors, 3) float32 of the unquantised tensors, in the order of
+            `meta["sites"]`, `meta["tensors"]` and `meta["tails"]`; nan where there is none.
 
     Raises `ValueError` when shapes do not fit together.
     """
