@@ -8,15 +8,16 @@ what the shape allows. Where tokens lie is found by changing bands of the image.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from workbench.layout.axes import Layout, Refused
+from workbench.layout.blocks import blocks
 from workbench.layout.passes import Passes, visible
 
-__all__ = ["Layout", "forget", "layout_of", "watched_maps"]
+__all__ = ["Layout", "blocks", "forget", "layout_of", "layouts_of", "watched_maps"]
 
 _KNOWN: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
 """What was found of a model, which lives as long as the model."""
@@ -90,6 +91,25 @@ def _layout_of(
             f"the tokens of {what} are in another order than the image; choose another layer"
         )
     return maps[0]
+
+
+def layouts_of(model: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, list[Layout]]:
+    """The layouts of the maps that each of several layers returns, found in the same passes.
+
+    Layers that return no map of the image that is known are left out.
+    """
+    return _kept(model, x, (*layers, "all"), lambda: _layouts_of(model, layers, x))
+
+
+def _layouts_of(model: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, list[Layout]]:
+    passes = Passes(model, x, {layer: model.get_submodule(layer) for layer in layers})
+    found = {}
+    for layer, shapes in passes.shapes.items():
+        every = [passes.layout(layer, leaf) for leaf in range(len(shapes))]
+        maps = [layout for layout in every if isinstance(layout, Layout) and min(layout.grid) > 0]
+        if maps and not any(passes.answers_elsewhere(layer, layout) for layout in maps[:1]):
+            found[layer] = maps
+    return found
 
 
 def watched_maps(model: nn.Module, x: Tensor) -> list[tuple[str, Layout]]:
