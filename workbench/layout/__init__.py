@@ -86,7 +86,7 @@ def _layout_of(
         )
         size = f"{x.shape[-2]} x {x.shape[-1]}"
         raise ValueError(f"{what} is not a map of the {size} image that is known{reason}; {option}")
-    if axes is None and passes.answers_elsewhere(layer, maps[0]):
+    if axes is None and passes.elsewhere({layer: maps[0]}):
         raise ValueError(
             f"the tokens of {what} are in another order than the image; choose another layer"
         )
@@ -107,9 +107,10 @@ def _layouts_of(model: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str,
     for layer, shapes in passes.shapes.items():
         every = [passes.layout(layer, leaf) for leaf in range(len(shapes))]
         maps = [layout for layout in every if isinstance(layout, Layout) and min(layout.grid) > 0]
-        if maps and not any(passes.answers_elsewhere(layer, layout) for layout in maps[:1]):
+        if maps:
             found[layer] = maps
-    return found
+    wrong = passes.elsewhere({layer: maps[0] for layer, maps in found.items()})
+    return {layer: maps for layer, maps in found.items() if layer not in wrong}
 
 
 def watched_maps(model: nn.Module, x: Tensor) -> list[tuple[str, Layout]]:

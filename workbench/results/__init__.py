@@ -8,6 +8,7 @@ from workbench.results.kinds import (
     Robustness,
     ScanMaps,
     Sensitivity,
+    Tokens,
 )
 from workbench.results.provenance import canonical_json, content_hash, provenance
 from workbench.results.store import (
@@ -31,6 +32,7 @@ __all__ = [
     "Robustness",
     "ScanMaps",
     "Sensitivity",
+    "Tokens",
     "atomic_write",
     "canonical_json",
     "content_hash",
