@@ -1,6 +1,5 @@
 """Token norms against hooks by hand, outliers put there, and class evidence in closed form."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from external_models import pair
 from test_attribution import batch
 from torch import Tensor, nn
 
-from workbench import create_model, load, tokens
+from workbench import create_model, figures, load, tokens
 from workbench.cli import main
 from workbench.hooks import outputs
 from workbench.layout import blocks
@@ -187,31 +186,27 @@ def test_blocks_are_found_in_networks_of_any_make() -> None:
     stages = nn.ModuleList(nn.Sequential(Block(4, 0, 1), Block(4, 0, 1)) for _ in range(2))
     hybrid = nn.ModuleDict({"stem": nn.Conv2d(3, 4, 4, 4), "stages": stages})
     assert blocks(hybrid) == [f"stages.{i}.{j}" for i in (0, 1) for j in (0, 1)]
+    uneven = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()),
+        Block(4, 0, 1),
+        nn.MaxPool2d(2),
+        Block(4, 0, 1),
+    )
+    assert blocks(uneven) == ["1", "3"]
+    uneven[3].branches = nn.ModuleList([Block(4, 0, 1), Block(4, 0, 1)])
+    assert blocks(uneven) == ["1", "3"]
     assert blocks(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())) == []
 
 
-def test_the_command_writes_everything_and_refuses_in_one_sentence(tmp_path, capsys) -> None:
-    given = [
-        "tokens",
-        "--model",
-        "vim_nano",
-        "--images",
-        "samples",
-        "--limit",
-        "2",
-        "--formats",
-        "png",
-    ]
-    assert main([*given, "--out", str(tmp_path), "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
-    result = load(tmp_path / row["result"])
-    assert result.norms.shape == (1, 6 * 64) and list(tmp_path.glob("tokens-vim_nano-*.png"))
-    assert main(["show", str(tmp_path / row["result"])]) == 0
-    assert "layers.5" in capsys.readouterr().out
+def test_a_result_is_drawn_and_told_and_wrong_words_are_refused(tmp_path, capsys) -> None:
+    result = tokens("vim_nano", limit=1)
+    assert result.norms.shape == (1, 6 * 64) and len(result.plot().axes) >= 2 * 7 + 4
+    again = load(result.save(tmp_path / "tokens.npz"))
+    assert "layers.5" in figures.of("tokens").report(again)
     for wrong, words in (
         (["--layer", "layer.3"], "near are layers.3"),
         (["--layer", "head"], "head"),
         (["--mad", "-1"], "mad must be at least 0"),
     ):
-        assert main([*given, *wrong]) == 2
+        assert main(["tokens", "--model", "vim_nano", "--limit", "1", *wrong]) == 2
         assert words in capsys.readouterr().err

@@ -94,6 +94,7 @@ _OWN: dict[str, dict[str, dict[str, Any]]] = {
             _object("name cells start", name=TEXT, cells=CELLS, start=WHOLE), minItems=1
         ),
         "others": TEXTS,
+        "left_out": TEXTS,
         "quantiles": _list({"type": "number"}),
     },
     "resolution-point": {"size": WHOLE},

@@ -187,6 +187,11 @@ def caption(result: Tokens) -> str:
             "Logit of the predicted class from outlying tokens of the last block alone, less that "
             f"from the others: {words(difference)}."
         )
+    if meta["left_out"]:
+        lines.append(
+            f"Left out, as how their outputs lie over the image is not known: "
+            f"{', '.join(meta['left_out'])}."
+        )
     if result.evidence is None:
         lines.append("The head does not read the mean of tokens, so single tokens have no logits.")
     return "\n".join(lines) + "\n"

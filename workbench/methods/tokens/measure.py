@@ -126,10 +126,11 @@ def measure(model: nn.Module, batch: Batch, config: TokensConfig) -> Partial:
         for tokens in others.values()
     ]
     last = next((name for name in reversed(others) if others[name].shape[-1] == most), None)
+    classifier = _classifier(model, x[:1])
     read = np.zeros((len(x), most), bool)
     if most and last is not None:
-        read[:] = _read(model, x[:1], last, found[last])
-    evidence = evidence_of(model, x, scores, grids[list(found)[-1]])
+        read[:] = _read(model, x[:1], last, found[last], classifier)
+    evidence = evidence_of(model, x, scores, grids[list(found)[-1]], classifier)
     starts = np.cumsum([0, *(rows * columns for rows, columns in grids.values())])
     return Partial(
         {
@@ -144,7 +145,8 @@ def measure(model: nn.Module, batch: Batch, config: TokensConfig) -> Partial:
             "blocks": [
                 {"name": name, "cells": list(grid), "start": int(start)}
                 for (name, grid), start in zip(grids.items(), starts[:-1], strict=True)
-            ]
+            ],
+            "left_out": [name for name in blocks(model) if name not in found and not config.layer],
         },
     )
 
@@ -155,10 +157,17 @@ def _contrast(pictures: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
     return np.sqrt(square.clip(min=0)).reshape(len(pictures), -1).astype(np.float32)
 
 
-def _read(model: nn.Module, x: Tensor, name: str, layouts: list[Layout]) -> np.ndarray:
-    """(k,) whether the scores have a gradient at the tokens of no cell behind a module."""
-    with torch.enable_grad(), outputs({name: model.get_submodule(name)}) as seen:
+def _read(
+    model: nn.Module, x: Tensor, name: str, layouts: list[Layout], classifier: str | None
+) -> np.ndarray:
+    """(k,) whether what the classifier is given, or else the scores, have a gradient at the tokens
+    of no cell behind a module.
+    """
+    head = {name: model.get_submodule(name) for name in (classifier,) if name is not None}
+    with torch.enable_grad(), outputs({name: model.get_submodule(name)}) as seen, inputs(head) as v:
         scores = model(x.detach().clone().requires_grad_())
+    if classifier is not None:  # one without weights reads what it is given all the same
+        scores = v[classifier][0][0]
     parts = tensors(seen[name])
     weights = torch.arange(1, scores[0].numel() + 1).to(scores).view_as(scores[0])
     gradients = torch.autograd.grad((scores * weights).sum(), parts, allow_unused=True)
@@ -171,7 +180,9 @@ def _read(model: nn.Module, x: Tensor, name: str, layouts: list[Layout]) -> np.n
 # Class evidence
 
 
-def evidence_of(model: nn.Module, x: Tensor, scores: Tensor, grid: tuple[int, ...]) -> np.ndarray:
+def evidence_of(
+    model: nn.Module, x: Tensor, scores: Tensor, grid: tuple[int, ...], classifier: str | None
+) -> np.ndarray:
     """The logit of the predicted class from each token alone: (n, cells) float32.
 
     Where the classifier, a linear layer W v + b, reads the mean v of a map's tokens t, the logits
@@ -181,35 +192,43 @@ def evidence_of(model: nn.Module, x: Tensor, scores: Tensor, grid: tuple[int, ..
 
     Args:
         x: (n, c, h, w). scores: (n, classes), what the model says of x. grid: of the last block.
+        classifier: see `_classifier`.
     """
     nothing = np.full((len(x), grid[0] * grid[1]), np.nan, np.float32)
-    readout = _readout(model, x[:1], grid)
-    if readout is None or scores.ndim != 2:
+    if classifier is None or scores.ndim != 2:
         return nothing
-    classifier, name, layout = readout
+    head, readout = model.get_submodule(classifier), _readout(model, x[:1], grid, classifier)
+    if readout is None:
+        return nothing
+    name, layout = readout
     with torch.no_grad(), outputs({name: model.get_submodule(name)}) as seen:
         model(x)
-        logits = classifier(layout.map_of(seen[name]).flatten(2).transpose(1, 2))
+        logits = head(layout.map_of(seen[name]).flatten(2).transpose(1, 2))
     predicted = scores.argmax(dim=1).view(-1, 1, 1).expand(-1, logits.shape[1], 1)
     return logits.gather(2, predicted)[..., 0].float().cpu().numpy()
 
 
-def _readout(
-    model: nn.Module, x: Tensor, grid: tuple[int, ...]
-) -> tuple[nn.Module, str, Layout] | None:
-    """The classifier, and the module whose map it reads the mean of, with its layout."""
-    watched = {
-        name: module
-        for name, module in model.named_modules()
-        if not isinstance(module, SelectiveScan)
-    }
-    linear = {name: module for name, module in watched.items() if isinstance(module, nn.Linear)}
-    with torch.no_grad(), outputs(watched) as seen, inputs(linear) as given:
+def _watched(model: nn.Module) -> dict[str, nn.Module]:
+    return {n: m for n, m in model.named_modules() if not isinstance(m, SelectiveScan)}
+
+
+def _classifier(model: nn.Module, x: Tensor) -> str | None:
+    """The path of the last `nn.Linear` that gives the scores, None where none does."""
+    linear = {name: m for name, m in _watched(model).items() if isinstance(m, nn.Linear)}
+    with torch.no_grad(), outputs(linear) as seen:
         scores = model(x)
-    heads = [name for name in given if torch.equal(seen[name], scores)]
-    if not heads:
-        return None
-    pooled = given[heads[-1]][0][0]
+    found = [name for name, output in seen.items() if torch.equal(output, scores)]
+    return found[-1] if found else None
+
+
+def _readout(
+    model: nn.Module, x: Tensor, grid: tuple[int, ...], classifier: str
+) -> tuple[str, Layout] | None:
+    """The module whose map the classifier reads the mean of, with its layout."""
+    head = {classifier: model.get_submodule(classifier)}
+    with torch.no_grad(), outputs(_watched(model)) as seen, inputs(head) as given:
+        model(x)
+    pooled = given[classifier][0][0]
     maps = [
         name
         for name, output in seen.items()
@@ -222,7 +241,7 @@ def _readout(
         if found.shape[-2:] == grid and found.shape[1] == pooled.shape[-1]:
             near = 1e-4 if found.dtype in (torch.float32, torch.float64) else 1e-2
             if (found.mean(dim=(2, 3)) - pooled).abs().max() <= near * pooled.abs().max():
-                return linear[heads[-1]], name, layouts[0]
+                return name, layouts[0]
     return None
 
 
@@ -303,9 +322,9 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _names(read: np.ndarray) -> list[str]:
-    """Tokens of no cell by what the head does: it reads a class token, or several registers."""
+    """Tokens of no cell by what the head does: it reads one class token, or several tokens."""
     used = [bool(own.any()) for own in read.T]
-    kinds = ["register" if not own else "class token" if sum(used) == 1 else "read register"
+    kinds = ["register" if not own else "class token" if sum(used) == 1 else "read token"
              for own in used]  # fmt: skip
     return [
         kind if kinds.count(kind) == 1 else f"{kind} {kinds[: k + 1].count(kind)}"
