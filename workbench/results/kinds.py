@@ -13,10 +13,11 @@ class Erf(Result):
     """The effective receptive field: which input pixels move the centre of the output, and how
     much.
 
-    map: (h, w) float64, >= 0, sums to 1: the mean over the images.
-    maps: (n, h, w) float32, one map per image, as measured (not normalised).
-    splits: (k, h, w) float64, parts of the field, or None; their names are `meta["splits"]`.
-    picture: (h, w, 3) uint8, the first image as the model saw it, for overlays, or None.
+    Attributes:
+        map: (h, w) float64, >= 0, sums to 1: the mean over the images.
+        maps: (n, h, w) float32, one map per image, as measured (not normalised).
+        splits: (k, h, w) float64, parts of the field, or None; their names are `meta["splits"]`.
+        picture: (h, w, 3) uint8, the first image as the model saw it, for overlays, or None.
 
     Raises `ValueError` when a shape or the sum of `map` is wrong.
     """
@@ -60,12 +61,13 @@ class ScanMaps(Result):
     their own, so their maps lie one after the other, each in image order; `map` picks one out.
     `meta["sites"]` lists the sites, `meta["quantities"]` the quantities.
 
-    maps: (n, quantities, total) float32, per image, of the first images only; nan where a site
-        lacks a quantity.
-    mean: (quantities, total) float64, the mean over all images.
-    outside: (images, 2, sites) float32, what row and column give to the class token, or in sum to
-        the padding of windows.
-    picture: (h, w, 3) uint8, the first image as the model saw it, or None.
+    Attributes:
+        maps: (n, quantities, total) float32, per image, of the first images only; nan where a site
+            lacks a quantity.
+        mean: (quantities, total) float64, the mean over all images.
+        outside: (images, 2, sites) float32, what row and column give to the class token, or in
+            sum to the padding of windows.
+        picture: (h, w, 3) uint8, the first image as the model saw it, or None.
 
     Raises `ValueError` when shapes and sites do not fit together.
     """
@@ -105,10 +107,12 @@ class ScanMaps(Result):
 class Attribution(Result):
     """Which pixels predictions rest on, and how faithful the maps are.
 
-    maps: (n, h, w) float32, per image, of the first images only; signed where the method is.
-    pictures: (n, h, w, 3) uint8, these images as the model saw them.
-    deletion, insertion: (images, k, points) float32, the target's probability while pixels go or
-        come, by the map and then by the maps of `meta["references"]`, or None.
+    Attributes:
+        maps: (n, h, w) float32, per image, of the first images only; signed where the method is.
+        pictures: (n, h, w, 3) uint8, these images as the model saw them.
+        deletion: (images, k, points) float32, the target's probability while pixels go, by the map
+            and then by the maps of `meta["references"]`, or None.
+        insertion: the same while pixels come.
 
     Raises `ValueError` when shapes do not fit together.
     """
@@ -189,15 +193,17 @@ class Tokens(Result):
 class ResolutionPoint(Result):
     """What a model says of images at one size, and what that costs; `meta["size"]` is the size.
 
-    logits: (n, k) float32, of the classes `meta["classes"]` where the head was restricted to some.
-    features: (n, c) float32, what the head reads.
-    labels: (n,) int64, columns of logits (-1: none of them), or None without labels.
-    refit: (n,) int64, what a head says that was fitted at this size to the other images, or None.
-    seconds: (n,) float64, of an image's share in its batch.
-    latency, cpu_seconds: (p,) float64, of one image alone: wall time, and processor time of all
-        threads.
-    horizons: (layers, 3) float64, quantiles 10, 50 and 90 % of the scans' memory in steps, mean
-        over images; lengths: (layers,), the steps there are.
+    Attributes:
+        logits: (n, k) float32, of the classes `meta["classes"]` where the head was restricted.
+        features: (n, c) float32, what the head reads.
+        labels: (n,) int64, columns of logits (-1: none of them), or None without labels.
+        refit: (n,) int64, what a head fitted at this size to the other images says, or None.
+        seconds: (n,) float64, of an image's share in its batch.
+        latency: (p,) float64, wall time of one image alone.
+        cpu_seconds: (p,) float64, processor time of all threads for it.
+        horizons: (layers, 3) float64, quantiles 10, 50 and 90 % of the scans' memory in steps, mean
+            over images.
+        lengths: (layers,), the steps there are.
 
     Raises `ValueError` when shapes do not fit together.
     """
@@ -230,10 +236,11 @@ class Resolution(Result):
     """One model over sizes: `points` holds the numbers of each size, `meta["missing"]` the sizes
     that could not be measured and why, `meta["exponents"]` how cost grows with pixels.
 
-    sizes: (k,) int64, rising.
-    correct: (k, n) int8, per image: 1 right, 0 wrong, -1 no label; or None without labels.
-    agrees: (k, n) int8, 1 where the prediction is that at the native size; or None without a point
-        there.
+    Attributes:
+        sizes: (k,) int64, rising.
+        correct: (k, n) int8, per image: 1 right, 0 wrong, -1 no label; or None without labels.
+        agrees: (k, n) int8, 1 where the prediction is that at the native size; or None without a
+            point there.
 
     Raises `ValueError` when shapes do not fit together.
     """
@@ -273,9 +280,10 @@ class Robustness(Result):
     `meta["conditions"]` describes the rows below: name, group, series, level and numbers of each;
     the first is the clean images.
 
-    predictions: (k, n) int64, the class of each image under each condition.
-    margins: (k, n) float32, the label's logit minus the largest other one; nan without a label.
-    labels: (n,) int64, -1 where unknown; `meta["labels"]` says where they come from.
+    Attributes:
+        predictions: (k, n) int64, the class of each image under each condition.
+        margins: (k, n) float32, the label's logit minus the largest other one; nan without a label.
+        labels: (n,) int64, -1 where unknown; `meta["labels"]` says where they come from.
 
     Raises `ValueError` when shapes do not fit together.
     """
@@ -315,14 +323,18 @@ class Sensitivity(Result):
     `meta["claims"]` the verdicts. Margins are the label's logit minus the largest other one; below
     0 the model errs. Arrays of views that were not taken are None.
 
-    clean, adversarial: (n,) margins.
-    gradient: (n, losses, sites, tensors, measures).
-    perturbed: (n, rows, 2) margins after one and after all steps; random: (n, wide rows, draws);
+    Attributes:
+        clean: (n,) margins.
+        adversarial: (n,) margins.
+        gradient: (n, losses, sites, tensors, measures).
+        perturbed: (n, rows, 2) margins after one and after all steps.
+        random: (n, wide rows, draws) margins.
         flipping: (n, 3) smallest budgets of B, C, delta, infinite where none was found.
-    cut: (n, rows, seeds) margins, nan where not run; alignment: (n, rows, 2).
-    patching: (n, rows, 4) margins.
-    bounds: (n, sites, 3, 3).
-    horizon: (n, 2, sites, 2).
+        cut: (n, rows, seeds) margins, nan where not run.
+        alignment: (n, rows, 2).
+        patching: (n, rows, 4) margins.
+        bounds: (n, sites, 3, 3).
+        horizon: (n, 2, sites, 2).
 
     Raises `ValueError` when arrays do not belong to the same images.
     """
