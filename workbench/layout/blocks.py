@@ -30,7 +30,7 @@ def _below(module: nn.Module, path: str, stages: Container[str]) -> list[str]:
     }
     below = {place: _below(item, place, stages) for place, item in items.items()}
     alike = len({type(item) for item in items.values()}) == 1
-    if alike and all(place[-1].isdecimal() for place in items) or isinstance(module, _LISTS):
+    if (alike and all(place[-1].isdecimal() for place in items)) or isinstance(module, _LISTS):
         kind, own = _repeated(items)
         nested = [bool(below[place]) for place in own]
         # lists in lists are stages, and what stands beside stages is between them
