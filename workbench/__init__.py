@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from workbench.methods.scan_maps import method as scan_maps
     from workbench.methods.sensitivity import SensitivityConfig
     from workbench.methods.sensitivity import method as sensitivity
+    from workbench.methods.tokens import TokensConfig
+    from workbench.methods.tokens import method as tokens
     from workbench.results import load
     from workbench.runner import run
     from workbench.study import Study
@@ -44,6 +46,7 @@ __all__ = [
     "ScanMapsConfig",
     "SensitivityConfig",
     "Study",
+    "TokensConfig",
     "attribution",
     "create_model",
     "erf",
@@ -60,6 +63,7 @@ __all__ = [
     "scan_maps",
     "scans",
     "sensitivity",
+    "tokens",
 ]
 
 _PLACES = {

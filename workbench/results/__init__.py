@@ -10,6 +10,7 @@ from workbench.results.kinds import (
     Robustness,
     ScanMaps,
     Sensitivity,
+    Tokens,
 )
 from workbench.results.provenance import canonical_json, content_hash, provenance
 from workbench.results.store import (
@@ -35,6 +36,7 @@ __all__ = [
     "Robustness",
     "ScanMaps",
     "Sensitivity",
+    "Tokens",
     "atomic_write",
     "canonical_json",
     "content_hash",

@@ -132,6 +132,64 @@ class Attribution(Result):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Tokens(Result):
+    """Norms of tokens behind every block; `meta["blocks"]` says where the maps of a block lie.
+
+    norms: (n, total) float32, of the first images only, map after map, row by row.
+    outliers: (n, total) bool, which of these are outliers.
+    frequency: (total,) float64, in which part of all images a cell is one.
+    quantiles: (blocks, k) float64, of `meta["quantiles"]`, mean over images.
+    correlation: (blocks, blocks) float64 in [-1, 1], of the maps of two blocks, mean over images;
+        nan where maps are even.
+    others: (blocks, k) float64, norms of the tokens `meta["others"]`, mean over images; nan where a
+        block has none.
+    evidence: (n, cells) float32, logit of the predicted class from each token of the last map
+        alone, or None where the head does not pool tokens.
+    pictures: (n, h, w, 3) uint8, the first images as the model saw them.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "tokens"
+    norms: np.ndarray
+    outliers: np.ndarray
+    frequency: np.ndarray
+    quantiles: np.ndarray
+    correlation: np.ndarray
+    others: np.ndarray
+    pictures: np.ndarray
+    evidence: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        blocks = self.meta["blocks"]
+        total = sum(block["cells"][0] * block["cells"][1] for block in blocks)
+        expected = {
+            "norms": (len(self.pictures), total),
+            "outliers": (len(self.pictures), total),
+            "frequency": (total,),
+            "quantiles": (len(blocks), len(self.meta["quantiles"])),
+            "correlation": (len(blocks), len(blocks)),
+            "others": (len(blocks), len(self.meta["others"])),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"{name} has the shape {getattr(self, name).shape}; for these blocks it must "
+                    f"be {shape}."
+                )
+
+    def map(self, values: np.ndarray, block: int) -> np.ndarray:
+        """(..., total) -> (..., rows, columns) of a block, counted from 0, negative from the end.
+
+        Raises `IndexError` when there is none.
+        """
+        entry = self.meta["blocks"][block]
+        rows, columns = entry["cells"]
+        own = values[..., entry["start"] : entry["start"] + rows * columns]
+        return own.reshape(*values.shape[:-1], rows, columns)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ResolutionPoint(Result):
     """What a model says of images at one size, and what that costs; `meta["size"]` is the size.
 

@@ -88,6 +88,15 @@ _OWN: dict[str, dict[str, dict[str, Any]]] = {
         "references": TEXTS,
         "shows": TEXT,
     },
+    "tokens": {
+        **_NUMBERED,
+        "blocks": _list(
+            _object("name cells start", name=TEXT, cells=CELLS, start=WHOLE), minItems=1
+        ),
+        "others": TEXTS,
+        "left_out": TEXTS,
+        "quantiles": _list({"type": "number"}),
+    },
     "resolution-point": {"size": WHOLE},
     "resolution": {
         "points": _list(_POINT, minItems=1),
