@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: app test check figures gpu clean
+.PHONY: app test check figures docs gpu clean
 
 app: .venv/installed
 	$(BIN)/vssm app
@@ -18,6 +18,11 @@ check: .venv/installed
 figures: .venv/installed
 	$(BIN)/vssm figures analyses/configs/gallery.yaml --out out/figures
 
+docs: .venv/installed
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	$(BIN)/pytest --quiet tests/test_site.py
+	$(BIN)/mkdocs build
+
 # On a machine with an NVIDIA GPU. The comparison with mamba_ssm runs where that is installed too.
 gpu: .venv/installed
 	$(BIN)/pytest -m gpu
@@ -30,4 +35,4 @@ gpu: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist out *.egg-info
+	rm -rf .venv build dist out site *.egg-info

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -246,3 +247,17 @@ def test_the_gallery_of_another_results_folder_links_to_pages_only(tmp_path, mon
     test = AppTest.from_file(str(ROOT / "workbench/app/main.py"), default_timeout=60)
     test.switch_page("gallery.py").run()
     assert {link.label for link in links(test)} == {"Make it here"}
+
+
+def test_numbers_in_the_texts_of_the_gallery_are_those_of_the_results():
+    checked = 0
+    for card in gallery.CARDS:
+        if card.page != "erf":
+            continue
+        stored = [load(gallery.EXAMPLES / name).meta["numbers"]["A50"] for name in card.files]
+        areas = {f"{number['value']:.1g}" for number in stored if number["value"] < 1}
+        areas |= {f"{number['value']:.0f}" for number in stored}
+        told = re.findall(r"([\d.]+) %", card.says)
+        assert told and set(told) <= areas, (card.title, told, areas)
+        checked += len(told)
+    assert checked >= 5

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -57,3 +58,24 @@ def test_samples_are_found_by_name_from_any_folder(tmp_path: Path, monkeypatch) 
     assert len(open_images("samples/images")) == len(open_images("samples"))
     assert find_weights("samples/weights/vim_nano.safetensors").is_file()
     assert load(found("samples/results/erf.npz")).kind == "erf"
+
+
+def test_what_lies_beside_the_code_is_installed_with_it() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {name: ROOT / name.replace(".", "/") for name in settings["package-data"]}
+    folders["workbench.samples"] = ROOT / "samples"  # as setup.py says
+    installed = {
+        path
+        for name, patterns in settings["package-data"].items()
+        for pattern in patterns
+        for path in folders[name].glob(pattern)
+    }
+    skipped = (ROOT / "samples" / "unfinished", ROOT / "workbench" / "kernels")
+    beside = {
+        path
+        for folder in ("workbench", "analyses", "samples")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+        if not any(path.is_relative_to(one) for one in skipped)
+    }
+    assert len(beside) > 50 and not beside - installed

@@ -512,7 +512,7 @@ def test_values_that_are_no_weights_are_named_by_their_key(words, tmp_path):
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b"\n<!DOCTYPE html><html>", "a web page"),
-        (gzip.compress(b"x" * 99), "a gzip archive"),
+        (gzip.compress(b"x" * 99, mtime=0), "a gzip archive"),
     ],
 )
 def test_what_is_no_checkpoint_is_named(content, words, tmp_path):

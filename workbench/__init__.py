@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from workbench.methods.attribution import method as attribution
     from workbench.methods.erf import ErfConfig
     from workbench.methods.erf import method as erf
+    from workbench.methods.quantize import QuantizeConfig
+    from workbench.methods.quantize import method as quantize
     from workbench.methods.resolution import ResolutionConfig
     from workbench.methods.resolution import method as resolution
     from workbench.methods.robustness import RobustnessConfig
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from workbench.methods.scan_maps import method as scan_maps
     from workbench.methods.sensitivity import SensitivityConfig
     from workbench.methods.sensitivity import method as sensitivity
+    from workbench.methods.tokens import TokensConfig
+    from workbench.methods.tokens import method as tokens
     from workbench.results import load
     from workbench.runner import run
     from workbench.study import Study
@@ -36,11 +40,13 @@ if TYPE_CHECKING:
 __all__ = [
     "AttributionConfig",
     "ErfConfig",
+    "QuantizeConfig",
     "ResolutionConfig",
     "RobustnessConfig",
     "ScanMapsConfig",
     "SensitivityConfig",
     "Study",
+    "TokensConfig",
     "attribution",
     "create_model",
     "erf",
@@ -49,6 +55,7 @@ __all__ = [
     "open_images",
     "patch",
     "preprocessing_for",
+    "quantize",
     "record",
     "resolution",
     "robustness",
@@ -56,6 +63,7 @@ __all__ = [
     "scan_maps",
     "scans",
     "sensitivity",
+    "tokens",
 ]
 
 _PLACES = {

@@ -28,7 +28,7 @@ from workbench.methods.erf.cells import coarse_first, fields, small
 
 PASS = 0.25  # seconds that a pass may take: a click waits for one
 AWAY = 5.0  # seconds without a question after which nothing more is measured
-LONGEST = 300.0  # seconds for a stage; where it takes longer, maps come by a click alone
+LONGEST = 300.0  # seconds for a stage; after that the cells between come by a click alone
 KEPT = 24  # stages of models on images, of at most 10 MB each
 
 
@@ -55,6 +55,7 @@ class Stage:
     largest: list[float] = field(default_factory=list)
     failed: str = ""
     _asked: float = 0.0
+    _spent: float = 0.0
     _worker: threading.Thread | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -89,7 +90,8 @@ class Stage:
                 with self._lock:
                     self.maps += list(maps)
                     self.largest += largest.tolist()
-                if len(self.maps) > 2 and each * len(self.cells) > LONGEST:
+                self._spent += time.monotonic() - start
+                if self._spent > LONGEST:
                     self.failed = "takes too long"
                     return
                 many = min(max(int(PASS / each), 1), 16, 4 * many)

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from workbench.figures.colours import COLOURS, styles
 from workbench.methods.resolution.curve import UNITS
-from workbench.methods.resolution.figure import COLOURS
 from workbench.results import Resolution
 
-SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
-MOST = len(SHAPES)
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
+MOST = 6
 """Curves that colour and shape tell apart, on light and on dark."""
 
 GREY = "#888888"
@@ -114,11 +114,12 @@ def chart(
     """
     each = zip(curves, labels, strict=True)
     rows = [row for curve, label in each for row in _rows(curve, label, number)]
-    models, count = list(labels), len(labels)
+    models = list(labels)
+    places = styles(models)
     legend = {"orient": "top", "title": None, "columns": 2, "labelLimit": 400, "symbolOpacity": 1}
     shape = {
         "field": "model",
-        "scale": {"domain": models, "range": list(SHAPES[:count])},
+        "scale": {"domain": models, "range": [SHAPES[place] for place in places]},
         "legend": legend,
     }
     span = [min(sizes) / 1.1, max(sizes) * 1.1]
@@ -140,7 +141,7 @@ def chart(
             },
             "color": {
                 "field": "model",
-                "scale": {"domain": models, "range": list(COLOURS[:count])},
+                "scale": {"domain": models, "range": [COLOURS[place] for place in places]},
                 "legend": legend,
             },
         },

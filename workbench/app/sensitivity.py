@@ -28,6 +28,8 @@ do, the rest flows around them. One image shows a case: for a verdict with inter
 below over many.
 """
 
+FEW = 20  # classes that a line can name
+
 
 def controls(names: dict[int, str]) -> tuple[float, int, str | None, str]:
     """Strength and steps of the attack, the scope of patching, and the layer of the maps."""
@@ -83,7 +85,7 @@ def images_before_and_after(found: Attack, image: str, eps: float, names: list[s
             (twin, f"adversarial: {said(found, 1, names)}", f"{image} after the attack"),
             (
                 shown,
-                f"difference; grey is none, black and white {eps:g}/255",
+                f"difference: grey where there is none, full colour at {eps:g}/255",
                 f"What the attack changes in {image}",
             ),
         ):
@@ -232,6 +234,11 @@ def attacked(choice: Choice, images: Images) -> None:
         found = sensitivity_measure.attack(setting, images)
         rows = sensitivity_measure.patchings(setting, scope, images, move)
     classes = class_names(spec, found.probabilities.shape[1])
+    if len(classes) <= FEW:
+        st.caption(
+            f":material/info: The network knows {len(classes)} classes ({', '.join(classes)}); "
+            "whatever else a photograph shows is called one of them."
+        )
     images_before_and_after(found, images.names[0], eps, classes)
     restoring = [name for name, margin in rows if margin > 0]
     if found.margins[1] > 0:

@@ -24,7 +24,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }));
 
   // What is measured of the cells, kept from one drawing of the page to the next.
-  if (parentElement.known?.key !== data.cells?.key)
+  if (!parentElement.known || parentElement.known.key !== data.cells?.key)
     parentElement.known = { key: data.cells?.key, cells: [], maps: [], largest: [], left: 1 };
   const known = parentElement.known;
   let mounted = true;
@@ -88,7 +88,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     });
     const [row, column] = known.cells[number], [rows, columns] = data.cells.cells;
     sheets[1].setAttribute("aria-label", `Receptive field under the mouse: ${row}, ${column}`);
-    const rest = known.left ? `${known.cells.length} measured so far.` : "A click keeps it.";
+    const some = known.cells.length, rest = some < rows * columns
+      ? `The nearest of ${some} measured so far.` : "A click keeps it.";
     one(".below").textContent = `Cell ${row}, ${column} of ${rows} x ${columns}. ${rest}`;
   };
   const heard = (event) => {

@@ -8,15 +8,16 @@ what the shape allows. Where tokens lie is found by changing bands of the image.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from workbench.layout.axes import Layout, Refused
+from workbench.layout.blocks import blocks
 from workbench.layout.passes import Passes, visible
 
-__all__ = ["Layout", "forget", "layout_of", "watched_maps"]
+__all__ = ["Layout", "blocks", "forget", "layout_of", "layouts_of", "watched_maps"]
 
 _KNOWN: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
 """What was found of a model, which lives as long as the model."""
@@ -85,11 +86,31 @@ def _layout_of(
         )
         size = f"{x.shape[-2]} x {x.shape[-1]}"
         raise ValueError(f"{what} is not a map of the {size} image that is known{reason}; {option}")
-    if axes is None and passes.answers_elsewhere(layer, maps[0]):
+    if axes is None and passes.elsewhere({layer: maps[0]}):
         raise ValueError(
             f"the tokens of {what} are in another order than the image; choose another layer"
         )
     return maps[0]
+
+
+def layouts_of(model: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, list[Layout]]:
+    """The layouts of the maps that each of several layers returns, found in the same passes.
+
+    Layers that return no map of the image that is known are left out.
+    """
+    return _kept(model, x, (*layers, "all"), lambda: _layouts_of(model, layers, x))
+
+
+def _layouts_of(model: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, list[Layout]]:
+    passes = Passes(model, x, {layer: model.get_submodule(layer) for layer in layers})
+    found = {}
+    for layer, shapes in passes.shapes.items():
+        every = [passes.layout(layer, leaf) for leaf in range(len(shapes))]
+        maps = [layout for layout in every if isinstance(layout, Layout) and min(layout.grid) > 0]
+        if maps:
+            found[layer] = maps
+    wrong = passes.elsewhere({layer: maps[0] for layer, maps in found.items()})
+    return {layer: maps for layer, maps in found.items() if layer not in wrong}
 
 
 def watched_maps(model: nn.Module, x: Tensor) -> list[tuple[str, Layout]]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -34,6 +35,7 @@ class Layout:
         places: axes of (rows, columns), or of (tokens,).
         grid: (rows, columns).
         cells: (rows * columns,) the token of each cell, row by row; None without tokens.
+        windows: of one image, next to each other on the batch axis; their tokens are counted on.
     """
 
     leaf: int
@@ -42,12 +44,22 @@ class Layout:
     places: tuple[int, ...]
     grid: tuple[int, int]
     cells: Tensor | None = None
+    windows: int = 1
 
     def map_of(self, output: Any) -> Tensor:
         """(b, c, rows, columns) of what the module returned."""
         x = self._ordered(tensors(output)[self.leaf])
         x = x.flatten(1, -1 - len(self.places)) if x.ndim > 1 + len(self.places) else x[:, None]
         return x if self.cells is None else x[..., self.cells.to(x.device)].unflatten(-1, self.grid)
+
+    def others_of(self, output: Any) -> Tensor:
+        """(b, c, k) the tokens that are of no cell, such as class tokens, in their order."""
+        x = self._ordered(tensors(output)[self.leaf])
+        if self.cells is None or self.windows > 1:  # where tokens of no cell are padding
+            return x.new_empty(len(x), 0, 0)
+        rest = torch.ones(x.shape[-1], dtype=torch.bool)
+        rest[self.cells] = False
+        return x.flatten(1, -2)[..., rest.to(x.device)]
 
     def plus(self, output: Any, change: Tensor) -> Any:
         """What the module returned with a change (b, c, rows, columns) added to the map."""
@@ -76,7 +88,10 @@ class Layout:
 
     def _ordered(self, x: Tensor) -> Tensor:
         """(b, channels ..., places)."""
-        return x.movedim(*self._moves)
+        x = x.movedim(*self._moves)
+        if self.windows == 1:
+            return x
+        return x.unflatten(0, (-1, self.windows)).movedim(1, -2).flatten(-2)
 
 
 def _is_map(value: Any) -> bool:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.hooks import hooks, stop_after, stopping
@@ -220,31 +221,41 @@ class Passes:
 
         return places_of(self.like, first)
 
-    def answers_elsewhere(self, name: str, layout: Layout) -> bool:
-        """Whether the tokens of a module answer to other places of the image than their own.
+    def elsewhere(self, layouts: Mapping[str, Layout]) -> set[str]:
+        """The modules whose tokens answer to other places of the image than their own.
 
         Where every token answers to the whole image alike nothing can be said.
         """
-        if layout.cells is None:
-            return False
-        (axis,), module = layout.places, self.watched[name]
+        layouts = {name: layout for name, layout in layouts.items() if layout.cells is not None}
+        modules = {self.watched[name]: name for name in layouts}
+        if not layouts:
+            return set()
 
         def take(image: Tensor) -> Tensor:
-            found: list[Tensor] = []
+            """The tokens of one module after those of another."""
+            found: dict[str, Tensor] = {}
 
             def keep(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-                found[:] = [tensors(self.taken(module, args, output))[layout.leaf]]
+                layout = layouts[modules[module]]
+                x = tensors(self.taken(module, args, output))[layout.leaf]
+                found[modules[module]] = x.movedim(layout.places[0], 0).flatten(1).float()
 
-            with torch.no_grad(), hooks([module], after=keep), stop_after([module]):
+            with torch.no_grad(), hooks(modules, after=keep), stop_after(modules):
                 self.model(image)
-            return found[0].movedim(axis, 0).flatten(1).float()
+            wide = max(x.shape[1] for x in found.values())
+            return torch.cat([F.pad(found[n], (0, wide - found[n].shape[1])) for n in layouts])
 
         measured = places_of(self.like, take)
         if measured is None:
-            return False
-        where = measured[0][:, layout.cells]
-        own = torch.arange(where.shape[1]).view(layout.grid)
-        return bool(where.std(dim=1).mean() > 0.05) and distance(where, own) > 0.2
+            return set()
+        parts = measured[0].split([at.shape[at.places[0]] for at in layouts.values()], dim=1)
+        wrong = set()
+        for (name, layout), part in zip(layouts.items(), parts, strict=True):
+            where = part[:, layout.cells]
+            own = torch.arange(where.shape[1]).view(layout.grid)
+            if where.std(dim=1).mean() > 0.05 and distance(where, own) > 0.2:
+                wrong.add(name)
+        return wrong
 
 
 def visible(model: nn.Module) -> dict[str, nn.Module]:

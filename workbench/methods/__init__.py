@@ -10,9 +10,11 @@ METHODS = {
     "erf": "Effective receptive field: which pixels one output unit depends on",
     "scan-maps": "Scan maps: which cells each scan direction carries to a place, layer by layer",
     "attribution": "Attribution: which pixels a prediction rests on, and how faithful that is",
+    "tokens": "Tokens: which have outlying norms, where they lie and what they carry",
     "resolution": "Resolution: what models predict at other image sizes, and what it costs",
     "robustness": "Robustness: what predictions withstand of attacks, corruptions and moved parts",
     "sensitivity": "Sensitivity: which of B, C and delta breaks under attack, asked in six ways",
+    "quantize": "Quantisation: what predictions keep when scan tensors are rounded to few bits",
 }
 """Name, as the command line spells it -> title and question. The folder has the same name, with
 underscores. Nothing of a method is imported before it is asked for."""

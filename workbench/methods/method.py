@@ -5,6 +5,7 @@ and the pages ask of one.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -173,6 +174,11 @@ class Method(Protocol):
     name: ClassVar[str]
     Config: ClassVar[type]
     before_after: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not cls.__doc__:  # then the module says what is asked
+            cls.__doc__ = getattr(sys.modules.get(cls.__module__), "__doc__", None)
 
     def __call__(
         self,

@@ -3,11 +3,14 @@
 from workbench.results.kinds import (
     Attribution,
     Erf,
+    Quantization,
+    QuantizationRanges,
     Resolution,
     ResolutionPoint,
     Robustness,
     ScanMaps,
     Sensitivity,
+    Tokens,
 )
 from workbench.results.provenance import canonical_json, content_hash, provenance
 from workbench.results.store import (
@@ -24,6 +27,8 @@ from workbench.results.store import (
 __all__ = [
     "Attribution",
     "Erf",
+    "Quantization",
+    "QuantizationRanges",
     "Resolution",
     "ResolutionPoint",
     "Result",
@@ -31,6 +36,7 @@ __all__ = [
     "Robustness",
     "ScanMaps",
     "Sensitivity",
+    "Tokens",
     "atomic_write",
     "canonical_json",
     "content_hash",

@@ -13,10 +13,11 @@ class Erf(Result):
     """The effective receptive field: which input pixels move the centre of the output, and how
     much.
 
-    map: (h, w) float64, >= 0, sums to 1: the mean over the images.
-    maps: (n, h, w) float32, one map per image, as measured (not normalised).
-    splits: (k, h, w) float64, parts of the field, or None; their names are `meta["splits"]`.
-    picture: (h, w, 3) uint8, the first image as the model saw it, for overlays, or None.
+    Attributes:
+        map: (h, w) float64, >= 0, sums to 1: the mean over the images.
+        maps: (n, h, w) float32, one map per image, as measured (not normalised).
+        splits: (k, h, w) float64, parts of the field, or None; their names are `meta["splits"]`.
+        picture: (h, w, 3) uint8, the first image as the model saw it, for overlays, or None.
 
     Raises `ValueError` when a shape or the sum of `map` is wrong.
     """
@@ -60,12 +61,13 @@ class ScanMaps(Result):
     their own, so their maps lie one after the other, each in image order; `map` picks one out.
     `meta["sites"]` lists the sites, `meta["quantities"]` the quantities.
 
-    maps: (n, quantities, total) float32, per image, of the first images only; nan where a site
-        lacks a quantity.
-    mean: (quantities, total) float64, the mean over all images.
-    outside: (images, 2, sites) float32, what row and column give to the class token, or in sum to
-        the padding of windows.
-    picture: (h, w, 3) uint8, the first image as the model saw it, or None.
+    Attributes:
+        maps: (n, quantities, total) float32, per image, of the first images only; nan where a site
+            lacks a quantity.
+        mean: (quantities, total) float64, the mean over all images.
+        outside: (images, 2, sites) float32, what row and column give to the class token, or in
+            sum to the padding of windows.
+        picture: (h, w, 3) uint8, the first image as the model saw it, or None.
 
     Raises `ValueError` when shapes and sites do not fit together.
     """
@@ -105,10 +107,12 @@ class ScanMaps(Result):
 class Attribution(Result):
     """Which pixels predictions rest on, and how faithful the maps are.
 
-    maps: (n, h, w) float32, per image, of the first images only; signed where the method is.
-    pictures: (n, h, w, 3) uint8, these images as the model saw them.
-    deletion, insertion: (images, k, points) float32, the target's probability while pixels go or
-        come, by the map and then by the maps of `meta["references"]`, or None.
+    Attributes:
+        maps: (n, h, w) float32, per image, of the first images only; signed where the method is.
+        pictures: (n, h, w, 3) uint8, these images as the model saw them.
+        deletion: (images, k, points) float32, the target's probability while pixels go, by the map
+            and then by the maps of `meta["references"]`, or None.
+        insertion: the same while pixels come.
 
     Raises `ValueError` when shapes do not fit together.
     """
@@ -128,18 +132,78 @@ class Attribution(Result):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Tokens(Result):
+    """Norms of tokens behind every block; `meta["blocks"]` says where the maps of a block lie.
+
+    norms: (n, total) float32, of the first images only, map after map, row by row.
+    outliers: (n, total) bool, which of these are outliers.
+    frequency: (total,) float64, in which part of all images a cell is one.
+    quantiles: (blocks, k) float64, of `meta["quantiles"]`, mean over images.
+    correlation: (blocks, blocks) float64 in [-1, 1], of the maps of two blocks, mean over images;
+        nan where maps are even.
+    others: (blocks, k) float64, norms of the tokens `meta["others"]`, mean over images; nan where a
+        block has none.
+    evidence: (n, cells) float32, logit of the predicted class from each token of the last map
+        alone, or None where the head does not pool tokens.
+    pictures: (n, h, w, 3) uint8, the first images as the model saw them.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "tokens"
+    norms: np.ndarray
+    outliers: np.ndarray
+    frequency: np.ndarray
+    quantiles: np.ndarray
+    correlation: np.ndarray
+    others: np.ndarray
+    pictures: np.ndarray
+    evidence: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        blocks = self.meta["blocks"]
+        total = sum(block["cells"][0] * block["cells"][1] for block in blocks)
+        expected = {
+            "norms": (len(self.pictures), total),
+            "outliers": (len(self.pictures), total),
+            "frequency": (total,),
+            "quantiles": (len(blocks), len(self.meta["quantiles"])),
+            "correlation": (len(blocks), len(blocks)),
+            "others": (len(blocks), len(self.meta["others"])),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"{name} has the shape {getattr(self, name).shape}; for these blocks it must "
+                    f"be {shape}."
+                )
+
+    def map(self, values: np.ndarray, block: int) -> np.ndarray:
+        """(..., total) -> (..., rows, columns) of a block, counted from 0, negative from the end.
+
+        Raises `IndexError` when there is none.
+        """
+        entry = self.meta["blocks"][block]
+        rows, columns = entry["cells"]
+        own = values[..., entry["start"] : entry["start"] + rows * columns]
+        return own.reshape(*values.shape[:-1], rows, columns)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ResolutionPoint(Result):
     """What a model says of images at one size, and what that costs; `meta["size"]` is the size.
 
-    logits: (n, k) float32, of the classes `meta["classes"]` where the head was restricted to some.
-    features: (n, c) float32, what the head reads.
-    labels: (n,) int64, columns of logits (-1: none of them), or None without labels.
-    refit: (n,) int64, what a head says that was fitted at this size to the other images, or None.
-    seconds: (n,) float64, of an image's share in its batch.
-    latency, cpu_seconds: (p,) float64, of one image alone: wall time, and processor time of all
-        threads.
-    horizons: (layers, 3) float64, quantiles 10, 50 and 90 % of the scans' memory in steps, mean
-        over images; lengths: (layers,), the steps there are.
+    Attributes:
+        logits: (n, k) float32, of the classes `meta["classes"]` where the head was restricted.
+        features: (n, c) float32, what the head reads.
+        labels: (n,) int64, columns of logits (-1: none of them), or None without labels.
+        refit: (n,) int64, what a head fitted at this size to the other images says, or None.
+        seconds: (n,) float64, of an image's share in its batch.
+        latency: (p,) float64, wall time of one image alone.
+        cpu_seconds: (p,) float64, processor time of all threads for it.
+        horizons: (layers, 3) float64, quantiles 10, 50 and 90 % of the scans' memory in steps, mean
+            over images.
+        lengths: (layers,), the steps there are.
 
     Raises `ValueError` when shapes do not fit together.
     """
@@ -172,10 +236,11 @@ class Resolution(Result):
     """One model over sizes: `points` holds the numbers of each size, `meta["missing"]` the sizes
     that could not be measured and why, `meta["exponents"]` how cost grows with pixels.
 
-    sizes: (k,) int64, rising.
-    correct: (k, n) int8, per image: 1 right, 0 wrong, -1 no label; or None without labels.
-    agrees: (k, n) int8, 1 where the prediction is that at the native size; or None without a point
-        there.
+    Attributes:
+        sizes: (k,) int64, rising.
+        correct: (k, n) int8, per image: 1 right, 0 wrong, -1 no label; or None without labels.
+        agrees: (k, n) int8, 1 where the prediction is that at the native size; or None without a
+            point there.
 
     Raises `ValueError` when shapes do not fit together.
     """
@@ -215,9 +280,10 @@ class Robustness(Result):
     `meta["conditions"]` describes the rows below: name, group, series, level and numbers of each;
     the first is the clean images.
 
-    predictions: (k, n) int64, the class of each image under each condition.
-    margins: (k, n) float32, the label's logit minus the largest other one; nan without a label.
-    labels: (n,) int64, -1 where unknown; `meta["labels"]` says where they come from.
+    Attributes:
+        predictions: (k, n) int64, the class of each image under each condition.
+        margins: (k, n) float32, the label's logit minus the largest other one; nan without a label.
+        labels: (n,) int64, -1 where unknown; `meta["labels"]` says where they come from.
 
     Raises `ValueError` when shapes do not fit together.
     """
@@ -257,14 +323,18 @@ class Sensitivity(Result):
     `meta["claims"]` the verdicts. Margins are the label's logit minus the largest other one; below
     0 the model errs. Arrays of views that were not taken are None.
 
-    clean, adversarial: (n,) margins.
-    gradient: (n, losses, sites, tensors, measures).
-    perturbed: (n, rows, 2) margins after one and after all steps; random: (n, wide rows, draws);
+    Attributes:
+        clean: (n,) margins.
+        adversarial: (n,) margins.
+        gradient: (n, losses, sites, tensors, measures).
+        perturbed: (n, rows, 2) margins after one and after all steps.
+        random: (n, wide rows, draws) margins.
         flipping: (n, 3) smallest budgets of B, C, delta, infinite where none was found.
-    cut: (n, rows, seeds) margins, nan where not run; alignment: (n, rows, 2).
-    patching: (n, rows, 4) margins.
-    bounds: (n, sites, 3, 3).
-    horizon: (n, 2, sites, 2).
+        cut: (n, rows, seeds) margins, nan where not run.
+        alignment: (n, rows, 2).
+        patching: (n, rows, 4) margins.
+        bounds: (n, sites, 3, 3).
+        horizon: (n, 2, sites, 2).
 
     Raises `ValueError` when arrays do not belong to the same images.
     """
@@ -287,3 +357,77 @@ class Sensitivity(Result):
         for name, value in self.arrays().items():
             if len(value) != len(self.clean):
                 raise ValueError(f"clean has {len(self.clean)} images and {name} {len(value)}.")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QuantizationRanges(Result):
+    """How large the scan tensors of a model get on calibration images.
+
+    `meta["layout"]` lists site, tensor, windows w, channels d and tokens l of each tensor.
+
+    Attributes:
+        reach: (total,) float64, >= 0: for each tensor max |x| of its d channels, then of its w * l
+            tokens, over all images.
+
+    Raises `ValueError` when array and layout do not fit together.
+    """
+
+    kind: ClassVar[str] = "quantize-ranges"
+    reach: np.ndarray
+
+    def __post_init__(self) -> None:
+        total = sum(d + w * length for _, _, w, d, length in self.meta["layout"])
+        if self.reach.shape != (total,):
+            raise ValueError(f"reach has the shape {self.reach.shape}; it must be ({total},).")
+
+    def of(self, site: str, tensor: str, granularity: str) -> np.ndarray:
+        """(1, 1, 1) of a tensor, (1, d, 1) of its channels or (w, 1, l) of its tokens."""
+        start = 0
+        for *place, w, d, length in self.meta["layout"]:
+            if place == [site, tensor]:
+                channels = self.reach[start : start + d].reshape(1, d, 1)
+                if granularity == "token":
+                    end = start + d + w * length
+                    return self.reach[start + d : end].reshape(w, 1, length)
+                return channels if granularity == "channel" else channels.max(keepdims=True)
+            start += d + w * length
+        raise ValueError(f"there is no {tensor} of {site} among the calibrated tensors.")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Quantization(Result):
+    """What a model says with scan tensors quantised, image by image.
+
+    `meta["conditions"]` has name, tensor, granularity, range, bits and numbers of each condition.
+
+    Attributes:
+        predictions: (1 + k, n) int64, without quantisation and under each of k conditions.
+        margins: (1 + k, n) float32, the label's logit minus the largest other one; of the
+            unquantised prediction where no label is known.
+        divergences: (k, n) float32, >= 0, KL from the unquantised prediction in nats.
+        labels: (n,) int64, -1 where unknown.
+        tails: (n, sites, tensors, 3) float32 of the unquantised tensors, in the order of
+            `meta["sites"]`, `meta["tensors"]` and `meta["tails"]`; nan where there is none.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "quantize"
+    predictions: np.ndarray
+    margins: np.ndarray
+    divergences: np.ndarray
+    labels: np.ndarray
+    tails: np.ndarray
+
+    def __post_init__(self) -> None:
+        meta, k, n = self.meta, len(self.meta["conditions"]), len(self.labels)
+        sizes = {
+            "predictions": (1 + k, n),
+            "margins": (1 + k, n),
+            "divergences": (k, n),
+            "tails": (n, len(meta["sites"]), len(meta["tensors"]), len(meta["tails"])),
+        }
+        for name, size in sizes.items():
+            if getattr(self, name).shape != size:
+                found = getattr(self, name).shape
+                raise ValueError(f"{name} has the shape {found}; it must be {size}.")

@@ -46,8 +46,10 @@ class Result(Shown):
     """What a method found: array fields added by the subclass, and `meta`.
 
     A subclass names its `kind`, the word by which `load` finds it again, and declares one field
-    per array; a field that may be None is left out of the file when it is. `meta` holds only what
-    JSON holds (config, model, images, provenance ...): see `provenance`.
+    per array; a field that may be None is left out of the file when it is.
+
+    Attributes:
+        meta: only what JSON holds (config, model, images, provenance ...): see `provenance`.
     """
 
     kind: ClassVar[str]

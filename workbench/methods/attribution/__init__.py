@@ -7,8 +7,6 @@ from workbench.methods.method import Method
 
 
 class Attribution(Method):
-    """See the module."""
-
     name = "attribution"
     Config = AttributionConfig
 

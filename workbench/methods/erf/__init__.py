@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 
 class EffectiveReceptiveField(Method):
-    """See the module."""
-
     name = "erf"
     Config = ErfConfig
     before_after = True

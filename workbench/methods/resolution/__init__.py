@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 
 class Resolution(Method):
-    """See the module."""
-
     name = "resolution"
     Config = ResolutionConfig
 

@@ -18,7 +18,7 @@ from matplotlib.ticker import (
 )
 
 from workbench.figures.cells import csv_cells, csv_text, latex_cell, latex_tabular, words
-from workbench.figures.colours import COLOURS, MARKERS
+from workbench.figures.colours import COLOURS, MARKERS, styles
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.several import together
 from workbench.results import Resolution
@@ -193,8 +193,10 @@ def check_published(published: Sequence[str]) -> None:
 def _panel(ax: Axes, name: str, curves: Sequence[Resolution], published: Sequence[str]) -> None:
     sizes = set()
     drawn = False
-    for i, (curve, label) in enumerate(zip(curves, names(curves), strict=True)):
-        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+    labels = names(curves)
+    places = styles(labels)
+    for i, (curve, label) in enumerate(zip(curves, labels, strict=True)):
+        colour, marker = COLOURS[places[i]], MARKERS[places[i]]
         value, low, high = curve.number(name)
         sizes.update(curve.sizes.tolist())
         if name == "latency":

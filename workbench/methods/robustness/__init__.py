@@ -11,8 +11,6 @@ from workbench.results import Robustness as Result
 
 
 class Robustness(Method):
-    """See the module."""
-
     name = "robustness"
     Config = RobustnessConfig
 

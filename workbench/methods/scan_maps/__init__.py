@@ -10,8 +10,6 @@ from workbench.methods.scan_maps.config import ScanMapsConfig
 
 
 class ScanMaps(Method):
-    """See the module."""
-
     name = "scan-maps"
     Config = ScanMapsConfig
 

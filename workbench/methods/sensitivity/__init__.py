@@ -21,8 +21,6 @@ from workbench.results import Sensitivity as Result
 
 
 class Sensitivity(Method):
-    """See the module."""
-
     name = "sensitivity"
     Config = SensitivityConfig
 
