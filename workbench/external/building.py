@@ -14,6 +14,9 @@ from workbench.external.theirs import TheirFiles
 SIZES = tuple((side, side) for side in (224, 256, 512, 128, 64, 32))
 """Image sizes that are tried, in pixels, after the one that a model is made for."""
 
+SMALL = (64, 64)
+"""Taken where a model of any size is slow with the first of them."""
+
 _SIZE_NAMES = ("img_size", "image_size", "input_resolution")
 _CHANNEL_NAMES = ("in_chans", "in_channels", "in_ch", "input_channels", "in_channel", "n_channels")
 
@@ -44,7 +47,7 @@ def build(
     trials = list(dict.fromkeys((size,) if size else (own or SIZES[0], *SIZES)))
     while trials:
         trial = trials.pop(0)
-        smaller = [] if size or own else [s for s in (SIZES[3], SIZES[4]) if s < trial]
+        smaller = [SMALL] if SMALL < trial and not (size or own) else []
         if model is None or arguments != _arguments(parameters, trial):
             arguments = _arguments(parameters, trial)
             with explained(name, theirs), no_network():
