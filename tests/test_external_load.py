@@ -83,7 +83,7 @@ def test_weights_that_make_loads_are_not_called_random(tmp_path):
     [
         ("import mmcv_of_theirs.runner", MAKE, "pip install mmcv_of_theirs$"),
         ("import skimage_of_theirs", MAKE, "needs the package 'skimage_of_theirs'"),
-        ("from mamba_ssm.ops.triton.nothing import x", MAKE, "nothing has no stand-in"),
+        ("from mamba_ssm.ops.triton.nothing import x; x()", MAKE, "nothing.x has no stand-in"),
         (GOOD, "x = 1", "has no make()"),
         (GOOD, "def make():\n    return 1", "returned a int"),
         (GOOD, MAKE + "    +", "SyntaxError"),

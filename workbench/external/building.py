@@ -47,7 +47,7 @@ def build(
     trials = list(dict.fromkeys((size,) if size else (own or SIZES[0], *SIZES)))
     while trials:
         trial = trials.pop(0)
-        smaller = [SMALL] if SMALL < trial and not (size or own) else []
+        smaller = [SMALL] if trial > SMALL and not (size or own) else []
         if model is None or arguments != _arguments(parameters, trial):
             arguments = _arguments(parameters, trial)
             with explained(name, theirs), no_network():
