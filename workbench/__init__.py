@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from workbench.methods.attribution import method as attribution
     from workbench.methods.erf import ErfConfig
     from workbench.methods.erf import method as erf
+    from workbench.methods.quantize import QuantizeConfig
+    from workbench.methods.quantize import method as quantize
     from workbench.methods.resolution import ResolutionConfig
     from workbench.methods.resolution import method as resolution
     from workbench.methods.robustness import RobustnessConfig
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AttributionConfig",
     "ErfConfig",
+    "QuantizeConfig",
     "ResolutionConfig",
     "RobustnessConfig",
     "ScanMapsConfig",
@@ -52,6 +55,7 @@ __all__ = [
     "open_images",
     "patch",
     "preprocessing_for",
+    "quantize",
     "record",
     "resolution",
     "robustness",

@@ -11,6 +11,7 @@ EXAMPLES = {
     "resolution": ("vssm resolution --model vmamba_nano vim_nano --sizes 64 128 224",),
     "robustness": ("vssm robustness --model vmamba_nano --data PACK.npz --attacks pgd,autoattack",),
     "sensitivity": ("vssm sensitivity --model vmamba_nano --quick",),
+    "quantize": ("vssm quantize --model vmamba_nano --bits 8,6,4,3 --granularities token",),
     "models": ("vssm models mamba", "vssm models 'convnext*_tiny' --json"),
     "paths": ("vssm paths 'hilbert*' --grid 14,14 --draw paths.pdf",),
     "train": ("vssm train --model vmamba_nano --data PACK.npz --epochs 24 --out out/train",),

@@ -14,6 +14,7 @@ METHODS = {
     "resolution": "Resolution: what models predict at other image sizes, and what it costs",
     "robustness": "Robustness: what predictions withstand of attacks, corruptions and moved parts",
     "sensitivity": "Sensitivity: which of B, C and delta breaks under attack, asked in six ways",
+    "quantize": "Quantisation: what predictions keep when scan tensors are rounded to few bits",
 }
 """Name, as the command line spells it -> title and question. The folder has the same name, with
 underscores. Nothing of a method is imported before it is asked for."""

@@ -3,6 +3,8 @@
 from workbench.results.kinds import (
     Attribution,
     Erf,
+    Quantization,
+    QuantizationRanges,
     Resolution,
     ResolutionPoint,
     Robustness,
@@ -25,6 +27,8 @@ from workbench.results.store import (
 __all__ = [
     "Attribution",
     "Erf",
+    "Quantization",
+    "QuantizationRanges",
     "Resolution",
     "ResolutionPoint",
     "Result",

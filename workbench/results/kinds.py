@@ -357,3 +357,77 @@ class Sensitivity(Result):
         for name, value in self.arrays().items():
             if len(value) != len(self.clean):
                 raise ValueError(f"clean has {len(self.clean)} images and {name} {len(value)}.")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QuantizationRanges(Result):
+    """How large the scan tensors of a model get on calibration images.
+
+    `meta["layout"]` lists site, tensor, windows w, channels d and tokens l of each tensor.
+
+    Attributes:
+        reach: (total,) float64, >= 0: for each tensor max |x| of its d channels, then of its w * l
+            tokens, over all images.
+
+    Raises `ValueError` when array and layout do not fit together.
+    """
+
+    kind: ClassVar[str] = "quantize-ranges"
+    reach: np.ndarray
+
+    def __post_init__(self) -> None:
+        total = sum(d + w * length for _, _, w, d, length in self.meta["layout"])
+        if self.reach.shape != (total,):
+            raise ValueError(f"reach has the shape {self.reach.shape}; it must be ({total},).")
+
+    def of(self, site: str, tensor: str, granularity: str) -> np.ndarray:
+        """(1, 1, 1) of a tensor, (1, d, 1) of its channels or (w, 1, l) of its tokens."""
+        start = 0
+        for *place, w, d, length in self.meta["layout"]:
+            if place == [site, tensor]:
+                channels = self.reach[start : start + d].reshape(1, d, 1)
+                if granularity == "token":
+                    end = start + d + w * length
+                    return self.reach[start + d : end].reshape(w, 1, length)
+                return channels if granularity == "channel" else channels.max(keepdims=True)
+            start += d + w * length
+        raise ValueError(f"there is no {tensor} of {site} among the calibrated tensors.")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Quantization(Result):
+    """What a model says with scan tensors quantised, image by image.
+
+    `meta["conditions"]` has name, tensor, granularity, range, bits and numbers of each condition.
+
+    Attributes:
+        predictions: (1 + k, n) int64, without quantisation and under each of k conditions.
+        margins: (1 + k, n) float32, the label's logit minus the largest other one; of the
+            unquantised prediction where no label is known.
+        divergences: (k, n) float32, >= 0, KL from the unquantised prediction in nats.
+        labels: (n,) int64, -1 where unknown.
+        tails: (n, sites, tensors, 3) float32 of the unquantised tensors, in the order of
+            `meta["sites"]`, `meta["tensors"]` and `meta["tails"]`; nan where there is none.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "quantize"
+    predictions: np.ndarray
+    margins: np.ndarray
+    divergences: np.ndarray
+    labels: np.ndarray
+    tails: np.ndarray
+
+    def __post_init__(self) -> None:
+        meta, k, n = self.meta, len(self.meta["conditions"]), len(self.labels)
+        sizes = {
+            "predictions": (1 + k, n),
+            "margins": (1 + k, n),
+            "divergences": (k, n),
+            "tails": (n, len(meta["sites"]), len(meta["tensors"]), len(meta["tails"])),
+        }
+        for name, size in sizes.items():
+            if getattr(self, name).shape != size:
+                found = getattr(self, name).shape
+                raise ValueError(f"{name} has the shape {found}; it must be {size}.")

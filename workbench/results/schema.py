@@ -108,11 +108,7 @@ _OWN: dict[str, dict[str, dict[str, Any]]] = {
     },
     "robustness": {
         **_NUMBERED,
-        "conditions": _list(
-            _object(
-                "name group series numbers", name=TEXT, group=TEXT, series=TEXT, numbers=NUMBERS
-            )
-        ),
+        "conditions": _list(_CONDITION),
         "benchmark": TEXTS,
         "directions": TEXTS,
         "checklist": {"type": ["object", "null"]},
@@ -126,6 +122,24 @@ _OWN: dict[str, dict[str, dict[str, Any]]] = {
         "used": OBJECT,
         "claims": _list(_object("claim verdict", claim=TEXT, verdict=TEXT)),
     },
+    "quantize": {
+        **_NUMBERED,
+        "conditions": _list(
+            _object(
+                "name tensor granularity range bits numbers",
+                **dict.fromkeys(("name", "tensor", "granularity", "range"), TEXT),
+                bits=WHOLE,
+                numbers=NUMBERS,
+            ),
+            minItems=1,
+        ),
+        "sites": TEXTS,
+        "tensors": TEXTS,
+        "tails": TEXTS,
+        "labelled": WHOLE,
+        "calibration": TEXTS,
+    },
+    "quantize-ranges": {"layout": _list({"type": "array", "minItems": 5, "maxItems": 5})},
 }
 
 
