@@ -135,17 +135,18 @@ class Attribution(Result):
 class Tokens(Result):
     """Norms of tokens behind every block; `meta["blocks"]` says where the maps of a block lie.
 
-    norms: (n, total) float32, of the first images only, map after map, row by row.
-    outliers: (n, total) bool, which of these are outliers.
-    frequency: (total,) float64, in which part of all images a cell is one.
-    quantiles: (blocks, k) float64, of `meta["quantiles"]`, mean over images.
-    correlation: (blocks, blocks) float64 in [-1, 1], of the maps of two blocks, mean over images;
-        nan where maps are even.
-    others: (blocks, k) float64, norms of the tokens `meta["others"]`, mean over images; nan where a
-        block has none.
-    evidence: (n, cells) float32, logit of the predicted class from each token of the last map
-        alone, or None where the head does not pool tokens.
-    pictures: (n, h, w, 3) uint8, the first images as the model saw them.
+    Attributes:
+        norms: (n, total) float32, of the first images only, map after map, row by row.
+        outliers: (n, total) bool, which of these are outliers.
+        frequency: (total,) float64, in which part of all images a cell is one.
+        quantiles: (blocks, k) float64, of `meta["quantiles"]`, mean over images.
+        correlation: (blocks, blocks) float64 in [-1, 1], of the maps of two blocks, mean over
+            images; nan where maps are even.
+        others: (blocks, k) float64, norms of the tokens `meta["others"]`, mean over images; nan
+            where a block has none.
+        evidence: (n, cells) float32, logit of the predicted class from each token of the last map
+            alone, or None where the head does not pool tokens.
+        pictures: (n, h, w, 3) uint8, the first images as the model saw them.
 
     Raises `ValueError` when shapes do not fit together.
     """

@@ -44,13 +44,13 @@ def report(result: Tokens) -> str:
 
     def of(what: str, block: str, form: str) -> str:
         number = numbers.get(f"{what}/{block}")
-        return f"{'' if number is None else format(number['value'], form):>8}"
+        return "" if number is None else form.format(number["value"])
 
     for block in result.meta["blocks"]:
         name = block["name"]
         lines.append(
-            f"  {name:28} {of('median', name, '.3g')} {of('largest', name, '.3g')} "
-            f"{of('outliers', name, '.2f')}% {of('flat', name, '.0f')}%"
+            f"  {name:28} {of('median', name, '{:.3g}'):>8} {of('largest', name, '{:.3g}'):>8} "
+            f"{of('outliers', name, '{:.2f}%'):>9} {of('flat', name, '{:.0f}%'):>6}".rstrip()
         )
     lines += [
         f"  {name}: {words(number)} logit"
