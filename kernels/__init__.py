@@ -164,7 +164,7 @@ def cross_selective_scan(
     dtype = functools.reduce(torch.promote_types, {x.dtype for x in tensors}, torch.float32)
     module = _backend_of(backend, u.device, dtype, _beyond_kernels(tensors))
     given = _cast(module, dtype, u, delta, A, B, C, D, delta_bias)
-    order = paths.to(torch.int32)
+    order = paths if paths.dtype is torch.int32 else paths.to(torch.int32)
     return module.cross_selective_scan(*given, delta_softplus, order, merge).to(u.dtype)
 
 

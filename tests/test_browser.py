@@ -125,8 +125,8 @@ def field(tab):
 
 
 def cell(tab, row: int, column: int, grid: str = "4 x 4") -> None:
-    """Wait until the page shows the field of this cell."""
-    text = tab.get_by_text(f"Cell {row}, {column} of {grid}.").first
+    """Wait until the page shows the field of this cell, and not what the mouse is over."""
+    text = tab.get_by_text(re.compile(rf"Cell {row}, {column} of {grid}\. (Move|Click)")).first
     sync_api.expect(text).to_be_visible(timeout=PATIENCE)
 
 
@@ -137,6 +137,7 @@ def place_in(tab, row: float, column: float) -> dict:
 
 def click(tab, row: float, column: float) -> None:
     photograph(tab).click(position=place_in(tab, row, column))
+    tab.mouse.move(5, 5)
 
 
 def test_click_and_arrow_key_change_the_map(visit):
