@@ -9,6 +9,10 @@ from it with replacement, n at a time, and coverage is how often the interval th
 gives to n images holds the truth: 95 % is meant. `--quick` draws less often.
 """
 
+# numba asks for a package of this name, and finds this file when a benchmark beside it is run.
+if __name__ == "coverage":
+    raise ImportError("this is a benchmark, not the package that measures what tests reach")
+
 import argparse
 import tempfile
 from collections.abc import Callable, Iterator
