@@ -8,7 +8,7 @@ app: .venv/installed
 	$(BIN)/vssm app
 
 test: .venv/installed
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: .venv/installed
 	$(BIN)/ruff check .
