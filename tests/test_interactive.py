@@ -55,7 +55,7 @@ def test_it_holds_the_fields_of_all_cells(stored, tmp_path, capsys):
     for i in (0, 17, 63):
         row, column = told["cells"][i]
         config = ErfConfig(stage=2, measure="square", position=f"{row},{column}")
-        alone = small(size_of(gradient(model, x, config)[0], "square"))[0][0]
+        alone = small(size_of(gradient(model, x, config)[0], "square"))[0]
         assert np.abs(alone.astype(int) - maps[i]).max() <= 1
 
 

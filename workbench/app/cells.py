@@ -5,9 +5,7 @@ last, until it has everything. Nobody asks, nothing is measured. What one visito
 serves the others.
 """
 
-import gzip
 import hashlib
-import json
 import threading
 import time
 from collections import OrderedDict
@@ -24,7 +22,7 @@ from workbench.app.session import Spec
 from workbench.devices import frozen_eval
 from workbench.geometry import Grid
 from workbench.methods.erf import ErfConfig
-from workbench.methods.erf.cells import coarse_first, fields, small
+from workbench.methods.erf.cells import coarse_first, fields, payload, small
 
 PASS = 0.25  # seconds that a pass may take: a click waits for one
 AWAY = 5.0  # seconds without a question after which nothing more is measured
@@ -35,7 +33,7 @@ KEPT = 24  # stages of models on images, of at most 10 MB each
 @beside_the_model
 def _measured(
     spec: Spec, stage: int, picture: np.ndarray, cells: list[tuple[int, int]]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """Maps of some cells on a picture (h, w, 3) uint8, as `small` makes them."""
     loaded, device = session.load(spec), session.device()
     x = session.preprocessing(spec).tensor(picture[None]).to(device)
@@ -52,7 +50,6 @@ class Stage:
     picture: np.ndarray
     grid: Grid
     maps: list[np.ndarray] = field(default_factory=list)  # (h', w') uint8 each
-    largest: list[float] = field(default_factory=list)
     failed: str = ""
     _asked: float = 0.0
     _spent: float = 0.0
@@ -62,7 +59,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.cells = coarse_first(*self.grid.cells)
 
-    def answer(self, have: int) -> tuple[dict[str, Any], bytes]:
+    def answer(self, have: int) -> bytes:
         """What is known beyond the first `have` cells; somebody goes on measuring."""
         self._asked = time.monotonic()
         with self._lock:
@@ -71,25 +68,18 @@ class Stage:
                 self._worker = threading.Thread(target=self._work, name="cells", daemon=True)
                 self._worker.start()
             new = np.stack(self.maps[have:done]) if done > have else np.zeros((0, 1, 1), np.uint8)
-            told = {
-                "cells": self.cells[have:done],
-                "largest": self.largest[have:done],
-                "side": new.shape[1:],
-                "left": 0 if self.failed else len(self.cells) - done,
-                "failed": self.failed,
-            }
-        return told, new.tobytes()
+            left = 0 if self.failed else len(self.cells) - done
+        return payload(self.cells[have:done], new, left, level=1)
 
     def _work(self) -> None:
         many = 1
         try:
             while (left := self.cells[len(self.maps) :][:many]) and self._wanted():
                 start = time.monotonic()
-                maps, largest = _measured(self.spec, self.number, self.picture, left)
+                maps = _measured(self.spec, self.number, self.picture, left)
                 each = (time.monotonic() - start) / len(left)
                 with self._lock:
                     self.maps += list(maps)
-                    self.largest += largest.tolist()
                 self._spent += time.monotonic() - start
                 if self._spent > LONGEST:
                     self.failed = "takes too long"
@@ -133,10 +123,8 @@ def answer(request: Request) -> Response:
     have = request.query_params.get("have", "0")
     if stage is None or not (have.isascii() and have.isdigit()):
         return Response(status_code=404)
-    told, maps = stage.answer(int(have))
-    body = gzip.compress(json.dumps(told).encode() + b"\n" + maps, compresslevel=1)
     return Response(
-        body,
+        stage.answer(int(have)),
         media_type="application/octet-stream",
         headers={"Content-Encoding": "gzip", "Cache-Control": "no-store"},
     )

@@ -53,25 +53,18 @@ def pictures(
     grid = erf_measure.grid(spec, stage)
     hovered = cells.offered(spec, stage, images.fingerprint, picture, grid)
     st.markdown(f"**{spec.model}**  \n:small[{spec.label}, stage {stage}, {spec.size} px]")
-    veil, heat = overlay.pictures(result)
     (rows, columns), (row, column) = result.meta["cells"], result.meta["cell"]
-    y, x = result.meta["centre"]
-    used, transform = result.meta["images_used"], result.meta["display"]
+    used = result.meta["images_used"]
     mean = "" if used == 1 else f"Mean of {used} images. "
     click_map(
         key,
         on_place,
         photo=overlay.data_url(sharp),
-        veil=veil,
         photo_alt=f"{images.names[0]} with the receptive field over it",
-        map=heat,
         map_alt=f"Receptive field of {spec.model}, {spec.label}, stage {stage}",
-        bar=overlay.bar(transform),
-        unit=f"gradient / its maximum (scale: {transform})",
         below=f"{mean}Cell {row}, {column} of {rows} x {columns}. {MOVE}",
-        centre=((y + 0.5) / spec.size, (x + 0.5) / spec.size),
-        step=(1 / rows, 1 / columns),
         cells=hovered,
+        **overlay.pair(result),
     )
 
 

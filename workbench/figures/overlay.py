@@ -2,6 +2,7 @@
 
 import base64
 from io import BytesIO
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -51,11 +52,20 @@ def data_url(picture: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def pictures(result: Erf) -> tuple[str, str]:
-    """The map as a veil over a picture, clear where it is weak, and the map alone."""
-    heat = shown(result)
+def pair(result: Erf) -> dict[str, Any]:
+    """What a photograph with its map shows of a result: see `workbench.app.click_map`."""
+    heat, transform = shown(result), result.meta["display"]
     opacity = (255 * heat).round().astype(np.uint8)[..., None]
-    return data_url(np.concatenate([colours(heat), opacity], axis=2)), data_url(colours(heat))
+    (rows, columns), (y, x) = result.meta["cells"], result.meta["centre"]
+    height, width = result.map.shape
+    return {
+        "veil": data_url(np.concatenate([colours(heat), opacity], axis=2)),
+        "map": data_url(colours(heat)),
+        "bar": bar(transform),
+        "unit": f"gradient / its maximum (scale: {transform})",
+        "centre": ((y + 0.5) / height, (x + 0.5) / width),
+        "step": (1 / rows, 1 / columns),
+    }
 
 
 def table(scheme: str = COLOURS) -> str:

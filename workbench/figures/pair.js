@@ -25,7 +25,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 
   // What is measured of the cells, kept from one drawing of the page to the next.
   if (!parentElement.known || parentElement.known.key !== data.cells?.key)
-    parentElement.known = { key: data.cells?.key, cells: [], maps: [], largest: [], left: 1 };
+    parentElement.known = { key: data.cells?.key, cells: [], maps: [], left: 1 };
   const known = parentElement.known;
   let mounted = true;
   const ask = async () => {
@@ -41,7 +41,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
     told.cells.forEach((cell, i) => {
       const start = end + 1 + i * height * width;
       known.cells.push(cell);
-      known.largest.push(told.largest[i]);
       known.maps.push(body.subarray(start, start + height * width));
     });
     if (told.cells.length) known.side = told.side;

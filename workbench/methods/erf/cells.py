@@ -1,5 +1,7 @@
 """The fields of all cells of a stage on one image, many in one pass: what follows the mouse."""
 
+import gzip
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +13,7 @@ from workbench.geometry import feature_map
 from workbench.methods.erf.config import ErfConfig
 from workbench.methods.erf.measure import protocol, size_of
 
-__all__ = ["coarse_first", "fields", "small"]
+__all__ = ["coarse_first", "fields", "payload", "small"]
 
 
 def coarse_first(rows: int, columns: int) -> list[tuple[int, int]]:
@@ -48,12 +50,11 @@ def fields(
     return size_of(found, config.measure).abs()
 
 
-def small(maps: Tensor, most: int = 112) -> tuple[np.ndarray, np.ndarray]:
+def small(maps: Tensor, most: int = 112) -> np.ndarray:
     """Maps as pictures of at most `most` pixels a side.
 
     Returns:
-        uint8 (m, h', w'), 255 (map / largest) ** 0.25 of means over blocks; and the largest values,
-        (m) float32.
+        uint8 (m, h', w'), 255 (map / its largest value) ** 0.25 of means over blocks.
     """
     height, width = maps.shape[-2:]
     factor = -(-max(height, width) // most)
@@ -61,4 +62,15 @@ def small(maps: Tensor, most: int = 112) -> tuple[np.ndarray, np.ndarray]:
     blocks = F.adaptive_avg_pool2d(maps[:, None].float(), side)[:, 0]
     largest = blocks.amax(dim=(1, 2))
     shares = blocks / largest.clamp_min(torch.finfo(torch.float32).tiny)[:, None, None]
-    return (255 * shares**0.25).round().byte().cpu().numpy(), largest.cpu().numpy()
+    return (255 * shares**0.25).round().byte().cpu().numpy()
+
+
+def payload(cells: Sequence[tuple[int, int]], maps: np.ndarray, left: int, level: int = 9) -> bytes:
+    """What the browser reads, compressed: a line of JSON, then maps (m, h, w), a byte a pixel.
+
+    Args:
+        left: how many cells are still to come.
+        level: of compression, 1 where it has to be quick.
+    """
+    told = {"cells": cells, "side": maps.shape[1:], "left": left}
+    return gzip.compress(json.dumps(told).encode() + b"\n" + maps.tobytes(), level, mtime=0)

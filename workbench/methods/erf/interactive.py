@@ -5,7 +5,6 @@ page as small pictures of 8 bits.
 """
 
 import base64
-import gzip
 import html
 import json
 import re
@@ -23,7 +22,7 @@ from workbench.figures.label import label
 from workbench.figures.pair import PAIR
 from workbench.geometry import feature_map, grid_of
 from workbench.images.preprocessing import Preprocessing
-from workbench.methods.erf.cells import coarse_first, fields, small
+from workbench.methods.erf.cells import coarse_first, fields, payload, small
 from workbench.methods.erf.config import ErfConfig
 from workbench.methods.erf.figure import caption, with_interval
 from workbench.methods.erf.measure import protocol
@@ -34,11 +33,6 @@ MOST_BYTES = 3_300_000
 NUMBERS = ("A50", "r50", "radius", "participation", "crossness")
 
 Progress = Callable[[int, int], None]
-
-
-def payload(told: dict[str, Any], maps: np.ndarray) -> bytes:
-    """What the browser reads: one line of JSON and the maps (m, h, w) uint8, compressed."""
-    return gzip.compress(json.dumps(told).encode() + b"\n" + maps.tobytes(), mtime=0)
 
 
 def offered(
@@ -67,11 +61,9 @@ def offered(
         for first in range(0, len(cells), 4):
             progress(first, len(cells))
             found = fields(model, x.to(device), config, cells[first : first + 4])
-            maps.append(small(found, min(side, 112))[0])
+            maps.append(small(found, min(side, 112)))
         progress(len(cells), len(cells))
-    stacked = np.concatenate(maps)
-    told = {"cells": cells, "largest": [], "side": stacked.shape[1:], "left": 0}
-    stored = base64.b64encode(payload(told, stacked)).decode()
+    stored = base64.b64encode(payload(cells, np.concatenate(maps), left=0)).decode()
     return {
         "key": result.meta["hash"],
         "size": tuple(x.shape[-2:]),
@@ -118,21 +110,13 @@ def _script(value: Any) -> str:
 
 def _data(result: Erf, cells: dict[str, Any]) -> dict[str, Any]:
     assert result.picture is not None
-    veil, heat = overlay.pictures(result)
     (rows, columns), (row, column) = result.meta["cells"], result.meta["cell"]
-    height, width = result.map.shape
-    y, x = result.meta["centre"]
     return {
+        **overlay.pair(result),
         "photo": overlay.data_url(result.picture),
         "photo_alt": "The photograph with the receptive field over it",
-        "veil": veil,
-        "map": heat,
         "map_alt": f"Receptive field of {label(result)}",
-        "bar": overlay.bar(result.meta["display"]),
-        "unit": f"gradient / its maximum (scale: {result.meta['display']})",
         "below": f"Cell {row}, {column} of {rows} x {columns}. A click keeps what is seen.",
-        "centre": ((y + 0.5) / height, (x + 0.5) / width),
-        "step": (1 / rows, 1 / columns),
         "cells": cells,
         "colours": overlay.table(),
     }
