@@ -18,6 +18,7 @@ from workbench.train import (
     Trainer,
     _in_order,
     crops,
+    cutmix,
     learning_rate,
     optimizer_of,
     read_data,
@@ -71,6 +72,38 @@ def test_a_resumed_run_gives_the_numbers_of_an_unbroken_one(folder, tmp_path) ->
     one = load_file(tmp_path / "whole" / "weights.safetensors")
     two = load_file(tmp_path / "broken" / "weights.safetensors")
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_cutmix_replaces_the_share_that_it_reports() -> None:
+    images = torch.arange(8.0)[:, None, None, None].expand(8, 3, 20, 30)
+    kept_shares = []
+    for seed in range(200):
+        mixed, partner, kept = cutmix(images, 1.0, torch.Generator().manual_seed(seed))
+        assert mixed.shape == images.shape and partner.sort().values.equal(torch.arange(8))
+        foreign = partner != torch.arange(8)
+        changed = (mixed != images).float().mean(dim=(1, 2, 3))
+        torch.testing.assert_close(changed[foreign], torch.full_like(changed[foreign], 1 - kept))
+        assert torch.isin(mixed[foreign], images).all()
+        kept_shares.append(kept)
+    # a uniform area, cut at the edges: E(1 - kept) = E_a[(E_c of one clipped side at sqrt(a))^2]
+    # = 1/2 - 2/10 + 1/48, for a side of s keeps s - s^2 / 4 on average
+    assert np.mean(kept_shares) == pytest.approx(1 - (1 / 2 - 1 / 5 + 1 / 48), abs=0.05)
+    plain = [cutmix(images, 0.3, torch.Generator().manual_seed(seed))[2] for seed in range(300)]
+    assert np.mean([kept == 1 for kept in plain]) == pytest.approx(0.7, abs=0.09)
+
+
+def test_training_learns_in_bfloat16_with_cutmix_and_keeps_float32_weights(
+    folder, tmp_path
+) -> None:
+    config = TrainConfig(epochs=8, bfloat16=True, cutmix=0.5, **QUICK)
+    data = read_data(open_images(folder), config.load_size)
+    run = Trainer(create_model("vmamba_nano", "random", num_classes=2), data, config, tmp_path)
+    run.run()
+    assert min(row[2] for row in run.curve) < 0.8 * np.log(2)
+    weights = load_file(tmp_path / "weights.safetensors")
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {
+        torch.float32
+    }
 
 
 def test_another_configuration_does_not_resume(folder, tmp_path) -> None:
