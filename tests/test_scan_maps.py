@@ -15,9 +15,10 @@ import workbench
 from workbench import scan_maps
 from workbench.images import Batch
 from workbench.methods.scan_maps.config import ScanMapsConfig
-from workbench.methods.scan_maps.measure import NUMBERS, QUANTITIES, Query
+from workbench.methods.scan_maps.measure import NUMBERS, QUANTITIES
 from workbench.methods.scan_maps.published_views import direction_panels
 from workbench.mixing.hidden_attention import hidden_attention
+from workbench.mixing.in_image import Query
 from workbench.mixing.layers import Direction, find_layers, layer_names, scan_layers
 from workbench.mixing.statistics import horizon_quantiles, pixels, token_statistics
 from workbench.models import MambaVision, Vim, VMamba

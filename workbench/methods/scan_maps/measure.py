@@ -6,31 +6,24 @@ diagonal and the statistics of the scan's coefficients. MambaVision's attention 
 maps of their softmax weights.
 """
 
-import functools
 import logging
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from workbench.geometry import Grid, grid_of, resolve_position
 from workbench.images import Batch
 from workbench.methods.method import Partial
 from workbench.methods.scan_maps import published_views
 from workbench.methods.scan_maps.config import PUBLISHED, ScanMapsConfig
-from workbench.mixing.hidden_attention import (
-    VIEWS,
-    ChannelTotal,
-    HiddenAttention,
-    blocks_of,
-)
-from workbench.mixing.layers import Direction, ScanLayer, find_layers, scan_layers
+from workbench.mixing.hidden_attention import VIEWS, HiddenAttention
+from workbench.mixing.in_image import Query, in_image, influence, over_channels
+from workbench.mixing.layers import ScanLayer, find_layers, scan_layers
 from workbench.mixing.statistics import horizon_quantiles, pixels, shares, token_statistics
 from workbench.paths import CLASS_TOKEN
 from workbench.results import ScanMaps
-from workbench.scan import to_image_order
 from workbench.statistics import Sample
 
 logger = logging.getLogger("workbench")
@@ -52,34 +45,6 @@ NUMBERS = {
     "share": "% of layer",
 }
 """Numbers of each direction, and their units. `horizon` is the median over channels and states."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """Where a layer is asked: a cell (row, column), or None for the class token."""
-
-    cell: tuple[int, int] | None
-    columns: int
-
-    def step(self, direction: Direction) -> tuple[int, int]:
-        """(window, step) of the query in a direction."""
-        if self.cell is None:
-            return 0, int(np.flatnonzero(direction.path.order == CLASS_TOKEN)[0])
-        row, column = self.cell_in(direction) or self.cell
-        found = direction.find(row * self.columns + column)
-        if found is None:
-            raise ValueError(f"the path {direction.path.name!r} visits no cell of the image")
-        return found
-
-    def cell_in(self, direction: Direction) -> tuple[int, int] | None:
-        """The cell asked about in a direction: where it never comes by, the nearest that it
-        visits."""
-        visited = np.unique(direction.places[direction.places >= 0])
-        if self.cell is None or not len(visited):
-            return self.cell
-        rows, columns = np.divmod(visited, self.columns)
-        nearest = np.argmin((rows - self.cell[0]) ** 2 + (columns - self.cell[1]) ** 2)
-        return int(rows[nearest]), int(columns[nearest])
 
 
 def resolve_query(query: str, layer: ScanLayer, grid: Grid, size: tuple[int, int]) -> Query:
@@ -192,108 +157,37 @@ def _influence(
     """
     if config.normalise != "none":
         return _published(layer, image, query, config)
-    if not layer.is_scan:
-        return [_attention(layer.directions[0], layer, image, query, config)]
-    directions = layer.directions
-    steps = [query.step(direction) for direction in directions]
-
-    def matrices(windows: list[int]) -> list[HiddenAttention]:
-        found = [
-            direction.matrix_of(image, window, config.view, config.with_D)
-            for direction, window in zip(directions, windows, strict=True)
-        ]
-        return [matrix for matrix in found if isinstance(matrix, HiddenAttention)]
-
-    own = [window for window, _ in steps]
-    asked = matrices(own)
-    rows = _over_channels(
-        layer, own, config, asked, lambda k, c: asked[k].row(steps[k][1], "channels", c)
-    )
-    columns = _over_channels(
-        layer, own, config, asked, lambda k, c: asked[k].column(steps[k][1], "channels", c)
+    rows, columns = (
+        influence(layer, image, query, way, config.channels, config.view, config.with_D)
+        for way in ("row", "column")
     )
     diagonals = [np.zeros_like(row) for row in rows]
-    for window in range(directions[0].windows):
-        same = [window] * len(directions)
-        # The diagonal is that of the scan alone.
-        plain = [replace(matrix, convolution=None) for matrix in matrices(same)]
-        found = _over_channels(
-            layer, same, config, plain, lambda k, c, plain=plain: plain[k].diagonal("channels", c)
-        )
+    for window in range(layer.directions[0].windows):
+        found = _diagonals(layer, image, window, config)
         for diagonal, part in zip(diagonals, found, strict=True):
             diagonal += part
     return list(zip(rows, columns, diagonals, strict=True))
 
 
-def _over_channels(
-    layer: ScanLayer,
-    windows: list[int],
-    config: ScanMapsConfig,
-    matrices: list[HiddenAttention],
-    take: Callable[[int, slice], Tensor],
+def _diagonals(
+    layer: ScanLayer, image: int, window: int, config: ScanMapsConfig
 ) -> list[np.ndarray]:
-    """Aggregate `take(direction, channels)` (c, l) over channels: (cells + 1) in image order for
-    every direction, and for the sum of all directions where there are several.
-
-    The sum is taken channel by channel, before the aggregation, because that is what the layer
-    does with the outputs of its directions.
-    """
-    directions, dim = layer.directions, matrices[0].dim
-    if config.channel is not None and not 0 <= config.channel < dim:
-        raise ValueError(
-            f"{layer.name} has {dim} channels, 0 to {dim - 1}, so there is no channel "
-            f"{config.channel}"
-        )
-    if config.channel is None:
-        aggregate, chosen = config.aggregate, range(dim)
-    else:
-        aggregate, chosen = "mean", range(config.channel, config.channel + 1)
-    totals = [ChannelTotal(aggregate) for _ in directions]
-    merged = ChannelTotal(aggregate)
-    cells = layer.cells[0] * layer.cells[1]
-    for channels in blocks_of(chosen, matrices[0].length):
-        parts = [take(k, channels) for k in range(len(directions))]
-        for total, part in zip(totals, parts, strict=True):
-            total.add(part)
-        if len(directions) > 1:
-            images = [
-                _in_image(part, direction, window, cells)
-                for part, direction, window in zip(parts, directions, windows, strict=True)
-            ]
-            merged.add(functools.reduce(torch.add, images))
-    found = [
-        _in_image(total.value[None], direction, window, cells)[0]
-        for total, direction, window in zip(totals, directions, windows, strict=True)
+    matrices = [
+        direction.matrix_of(image, window, config.view, config.with_D)
+        for direction in layer.directions
     ]
-    if len(directions) > 1:
-        found.append(merged.value)
-    return [values.numpy() for values in found]
-
-
-def _in_image(values: Tensor, direction: Direction, window: int, cells: int) -> Tensor:
-    """(c, l) of one window -> (c, cells + 1): in image order, then the sum of what lies outside."""
-    if direction.windows == 1 and direction.path.covers and len(direction.path) == cells:
-        image = to_image_order(values[None], direction.path)[0].flatten(1)
-        return torch.nn.functional.pad(image, (0, 1))
-    places = torch.from_numpy(direction.places[window].astype(np.int64))
-    places = torch.where(places < 0, cells, places)
-    return values.new_zeros(len(values), cells + 1).index_add_(1, places, values)
-
-
-def _attention(
-    direction: Direction, layer: ScanLayer, image: int, query: Query, config: ScanMapsConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    cells = layer.cells[0] * layer.cells[1]
-    window, step = query.step(direction)
-    asked = direction.matrix_of(image, window, config.view)
-    row = asked.row(step, config.channels)
-    column = asked.column(step, config.channels)
-    diagonal = torch.zeros(cells + 1)
-    for w in range(direction.windows):
-        part = direction.matrix_of(image, w, config.view).diagonal(config.channels)
-        diagonal += _in_image(part[None], direction, w, cells)[0]
-    found = [_in_image(values[None], direction, window, cells)[0] for values in (row, column)]
-    return found[0].numpy(), found[1].numpy(), diagonal.numpy()
+    if not layer.is_scan:
+        values = matrices[0].diagonal(config.channels)
+        cells = layer.cells[0] * layer.cells[1]
+        return [in_image(values[None], layer.directions[0], window, cells)[0].numpy()]
+    # The diagonal is that of the scan alone.
+    plain = [replace(m, convolution=None) for m in matrices if isinstance(m, HiddenAttention)]
+    return over_channels(
+        layer,
+        [window] * len(plain),
+        lambda k, c: plain[k].diagonal("channels", c),
+        config.channels,
+    )
 
 
 def _published(
@@ -346,7 +240,7 @@ def _statistics(
         statistics = token_statistics(part)
         values = torch.stack([statistics[quantity] for quantity in QUANTITIES[3:]])
         image_values = sum(
-            _in_image(values[:, window], direction, window, cells)
+            in_image(values[:, window], direction, window, cells)
             for window in range(direction.windows)
         )
         low, middle, high = horizon_quantiles(part["delta"], part["A"])
