@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench import external
     from workbench.images import open_images, preprocessing_for
+    from workbench.methods.atlas import AtlasConfig
+    from workbench.methods.atlas import method as atlas
     from workbench.methods.attribution import AttributionConfig
     from workbench.methods.attribution import method as attribution
     from workbench.methods.erf import ErfConfig
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from workbench.weights import create_model
 
 __all__ = [
+    "AtlasConfig",
     "AttributionConfig",
     "ErfConfig",
     "QuantizeConfig",
@@ -47,6 +50,7 @@ __all__ = [
     "SensitivityConfig",
     "Study",
     "TokensConfig",
+    "atlas",
     "attribution",
     "create_model",
     "erf",

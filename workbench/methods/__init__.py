@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 METHODS = {
     "erf": "Effective receptive field: which pixels one output unit depends on",
     "scan-maps": "Scan maps: which cells each scan direction carries to a place, layer by layer",
+    "atlas": "Atlas: where every layer and direction looks, and which of them look alike",
     "attribution": "Attribution: which pixels a prediction rests on, and how faithful that is",
     "tokens": "Tokens: which have outlying norms, where they lie and what they carry",
     "resolution": "Resolution: what models predict at other image sizes, and what it costs",

@@ -1,6 +1,7 @@
 """Results: numpy arrays and `meta` in one file; what methods, figures and pages exchange."""
 
 from workbench.results.kinds import (
+    Atlas,
     Attribution,
     Erf,
     Quantization,
@@ -25,6 +26,7 @@ from workbench.results.store import (
 )
 
 __all__ = [
+    "Atlas",
     "Attribution",
     "Erf",
     "Quantization",

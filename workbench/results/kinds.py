@@ -104,6 +104,50 @@ class ScanMaps(Result):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Atlas(Result):
+    """Where layers look around a query, and how alike their maps are.
+
+    A site is one direction of one layer, or the sum of a layer's directions; `meta["sites"]` lists
+    them, in the order of the network. Maps sum to 1 over the image.
+
+    Attributes:
+        offsets: (total,) float64, one map after the other as `map` picks them out: mean over
+            queries and images of what a cell at so many rows and columns from the query gives
+            to it; nan where no query has such a cell.
+        similarity: (layers, layers) float64 in [0, 1], linear CKA of the maps of the sums; nan
+            where those of a layer are all the same.
+        places: (sites, queries, 2) float64, where each map lies among all, in two principal
+            components whose shares of the variance are `meta["variance"]`.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "atlas"
+    offsets: np.ndarray
+    similarity: np.ndarray
+    places: np.ndarray
+
+    def __post_init__(self) -> None:
+        sites = self.meta["sites"]
+        total = sum((2 * s["cells"][0] - 1) * (2 * s["cells"][1] - 1) for s in sites)
+        shapes = (self.offsets.shape, self.similarity.shape, self.places.shape)
+        layers = len({site["layer"] for site in sites})
+        expected = ((total,), (layers, layers), (len(sites), len(sites[0]["queries"]), 2))
+        if shapes != expected:
+            raise ValueError(
+                f"offsets, similarity and places have the shapes {shapes}; for these sites they "
+                f"must be {expected}."
+            )
+
+    def map(self, site: int) -> np.ndarray:
+        """(2 rows - 1, 2 columns - 1) of a site, the query in the middle."""
+        entry = self.meta["sites"][site]
+        rows, columns = (2 * n - 1 for n in entry["cells"])
+        start = entry["start"]
+        return self.offsets[start : start + rows * columns].reshape(rows, columns)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Attribution(Result):
     """Which pixels predictions rest on, and how faithful the maps are.
 

@@ -80,6 +80,24 @@ _OWN: dict[str, dict[str, dict[str, Any]]] = {
             _object("name kind cells start", name=TEXT, kind=TEXT, cells=CELLS, start=WHOLE)
         ),
     },
+    "atlas": {
+        **_NUMBERED,
+        "sites": _list(
+            _object(
+                "name layer direction kind cells stride start queries even",
+                **dict.fromkeys(("name", "layer", "direction", "kind"), TEXT),
+                cells=CELLS,
+                stride=PAIR,
+                start=WHOLE,
+                queries=_list(CELLS, minItems=1),
+                even={"type": "number"},
+            ),
+            minItems=1,
+        ),
+        "compared": WHOLE,
+        "grid": CELLS,
+        "variance": PAIR,
+    },
     "attribution": {
         **_NUMBERED,
         "fractions": _list({"type": "number"}),
