@@ -86,6 +86,7 @@ class _Read:
     indices: list[int]
     skipped: dict[str, str]
     notes: list[str]
+    boxes: list[np.ndarray]
 
 
 def run(
@@ -295,6 +296,8 @@ def _run(
         "dtype": str(home.dtype).removeprefix("torch."),
         "device": where.type,
     }
+    if images.boxes is not None:
+        identity["boxes"] = [boxes.tolist() for boxes in images.boxes]
     hash8 = content_hash(identity)
     report = progress if progress and distributed.rank() == 0 else _silent
     store = file = None
@@ -464,7 +467,7 @@ class _Work:
             self.batch = batch if self.batch is None else min(self.batch, batch)
 
     def read(self, indices: Sequence[int]) -> _Read:
-        found = _Read([], [], {}, [])
+        found = _Read([], [], {}, [], [])
         for i in indices:
             try:
                 image, remarks = self.images.read(i)
@@ -475,6 +478,10 @@ class _Work:
             found.indices.append(i)
             # asked for per chunk, so that a resumed run has the notes of all chunks
             found.notes.extend(remarks)
+            if self.images.boxes is not None:
+                boxes, remarks = self.images.boxes_of(i, image.size)
+                found.boxes.append(self.preprocessing.boxes(boxes, image.size))
+                found.notes.extend(remarks)
         return found
 
     def measure(self, found: _Read) -> _Chunk:
@@ -488,6 +495,7 @@ class _Work:
             names=tuple(names),
             labels=None if self.labels is None else tuple(self.labels[i] for i in kept),
             indices=tuple(kept),
+            boxes=None if self.images.boxes is None else tuple(found.boxes),
         )
         partial = self._in_parts(batch, notes)
         return _Chunk(partial, names, found.skipped, notes, self.batch)

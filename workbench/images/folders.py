@@ -27,7 +27,7 @@ _PHOTOS = (
     ".arw",
     ".svg",
 )
-_LABELS = "labels.csv"
+_TABLES = ("labels.csv", "boxes.csv")
 
 
 @dataclass
@@ -88,7 +88,7 @@ def _sorted(paths: Iterator[Path]) -> tuple[list[Path], list[Path]]:
 
 def _not_taken(paths: Sequence[Path]) -> list[str]:
     """How many files were not taken, by their endings, and why."""
-    counted = Counter(path.suffix.lower() for path in paths if path.name != _LABELS)
+    counted = Counter(path.suffix.lower() for path in paths if path.name not in _TABLES)
     photos = {end: count for end, count in counted.items() if end in _PHOTOS}
     said = []
     if photos:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from workbench.files import printable
+from workbench.images.boxes import LAST
 from workbench.images.decoding import BadImage
 from workbench.images.preprocessing import Preprocessing
 from workbench.images.sources import Images
@@ -18,7 +19,7 @@ QUALITY = 95
 
 
 def pack(images: Images, file: Path, size: int | tuple[int, int] | None = None) -> list[str]:
-    """Write a pack; returns a sentence for each image that cannot be read and is left out.
+    """Write a pack; returns a sentence for each image and box that cannot be used.
 
     size: (h, w) in pixels, or one side: scaled to cover it, the centre cut out; None to leave the
         pictures as they are.
@@ -28,7 +29,7 @@ def pack(images: Images, file: Path, size: int | tuple[int, int] | None = None) 
     cut = None
     if size is not None:
         cut = Preprocessing((size, size) if isinstance(size, int) else size, crop_pct=1.0)
-    encoded, kept, left_out = [], [], []
+    encoded, kept, left_out, boxes = [], [], [], []
     for i in range(len(images)):
         try:
             picture = images.load(i)
@@ -36,6 +37,10 @@ def pack(images: Images, file: Path, size: int | tuple[int, int] | None = None) 
             left_out.append(str(bad))
             continue
         buffer = io.BytesIO()
+        if images.boxes is not None:
+            own, said = images.boxes_of(i, picture.size)
+            left_out += said
+            boxes.append(own if cut is None else cut.boxes(own, picture.size))
         picture = picture if cut is None else Image.fromarray(cut.picture(picture))
         picture.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
         encoded.append(buffer.getvalue())
@@ -47,6 +52,9 @@ def pack(images: Images, file: Path, size: int | tuple[int, int] | None = None) 
         "offsets": np.cumsum([0, *map(len, encoded)]),
         "filename": np.array([images.names[i] for i in kept]),
     }
+    if boxes:
+        arrays["box"] = np.concatenate(boxes) - LAST
+        arrays["box_image"] = np.repeat(np.arange(len(kept)), [len(own) for own in boxes])
     labels, classes, numbers = images.labels, images.classes, images.imagenet_index
     if labels is None and numbers is not None:  # known by their ImageNet numbers alone
         known = sorted(set(numbers))

@@ -74,29 +74,57 @@ class Preprocessing:
 
     def picture(self, image: Image.Image) -> np.ndarray:
         """(h, w, 3) uint8: the part of an RGB image that the model sees, before normalisation."""
-        h, w = self.object_size or self.size
-        scaled = (math.floor(h / self.crop_pct), math.floor(w / self.crop_pct))
-        if self.crop_mode == "center":
-            image = _less_elongated(image, self.size)
-        resized = image.resize(self._resized(image, scaled), _FILTERS[self.interpolation])
+        kept, extent, (left, top) = self._steps(image.size)
+        image = image if kept == (0, 0, *image.size) else image.crop(kept)
+        resized = image.resize(extent, _FILTERS[self.interpolation])
         fill = (0, 0, 0)
         if self.crop_mode == "border" or self.object_size:
             fill = tuple(round(255 * v) for v in self.mean)
-        return np.array(_centre(resized, self.size, fill))
+        height, width = self.size
+        seen = Image.new("RGB", (width, height), fill)
+        seen.paste(resized, (-left, -top))
+        return np.array(seen)
 
-    def _resized(self, image: Image.Image, scaled: tuple[int, int]) -> tuple[int, int]:
+    def boxes(self, boxes: np.ndarray, extent: tuple[int, int]) -> np.ndarray:
+        """What of boxes in an image the model sees: (k, 4) in pixels of the image -> (m, 4) in
+        pixels of `picture`; left, top, right and bottom edges both times.
+
+        extent: (width, height) of the image.
+        """
+        kept, (width, height), (left, top) = self._steps(extent)
+        scale = width / (kept[2] - kept[0]), height / (kept[3] - kept[1])
+        moved = (boxes - np.tile(kept[:2], 2)) * np.tile(scale, 2) - np.tile((left, top), 2)
+        moved = moved.clip(0, np.tile(self.size[::-1], 2))
+        return moved[(moved[:, 2:] > moved[:, :2]).all(axis=1)]
+
+    def _steps(
+        self, extent: tuple[int, int]
+    ) -> tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int]]:
+        """What is done to an image of (width, height): the part that is kept (left, top, right,
+        bottom), the (width, height) that this is scaled to, and where in it the picture begins
+        (left, top), below 0 where it is filled up.
+        """
+        h, w = self.object_size or self.size
+        scaled = (math.floor(h / self.crop_pct), math.floor(w / self.crop_pct))
+        kept = (0, 0, *extent)
+        if self.crop_mode == "center":
+            kept = _less_elongated(extent, self.size)
+        resized = self._resized((kept[2] - kept[0], kept[3] - kept[1]), scaled)
+        return kept, resized, _centre(resized, self.size)
+
+    def _resized(self, extent: tuple[int, int], scaled: tuple[int, int]) -> tuple[int, int]:
         """(width, height) after scaling; `scaled` is the (height, width) to cover or to fit."""
         h, w = scaled
         if self.crop_mode == "squash":
             return w, h
         if self.crop_mode == "center" and h == w:
             # torchvision: the short side exact, the long side rounded down
-            short = min(image.size)
-            width, height = (int(h * side / short) for side in image.size)
-            return (h, height) if image.width == short else (width, h)
+            short = min(extent)
+            width, height = (int(h * side / short) for side in extent)
+            return (h, height) if extent[0] == short else (width, h)
         choose = max if self.crop_mode == "border" else min
-        ratio = choose(image.height / h, image.width / w)
-        return max(1, round(image.width / ratio)), max(1, round(image.height / ratio))
+        ratio = choose(extent[1] / h, extent[0] / w)
+        return max(1, round(extent[0] / ratio)), max(1, round(extent[1] / ratio))
 
     def tensor(self, pictures: np.ndarray | Sequence[np.ndarray]) -> Tensor:
         """(n, 3, h, w) float32, normalised, from pictures (n, h, w, 3) uint8."""
@@ -237,26 +265,23 @@ def _channels(model: nn.Module) -> int:
     return config["input_size"][0] if config and config.get("input_size") else 3
 
 
-def _less_elongated(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Cut the far ends off a strip that the centre crop drops anyway.
+def _less_elongated(extent: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """An image without the far ends of a strip that the centre crop drops anyway.
 
     Scaling up a strip of 10 x 1,000,000 pixels would need gigabytes.
     """
-    keep = math.ceil(16 * min(image.size) * max(size) / min(size))
-    if max(image.size) <= keep:
-        return image
-    w, h = min(image.width, keep), min(image.height, keep)
-    left, top = (image.width - w) // 2, (image.height - h) // 2
-    return image.crop((left, top, left + w, top + h))
+    keep = math.ceil(16 * min(extent) * max(size) / min(size))
+    if max(extent) <= keep:
+        return (0, 0, *extent)
+    w, h = (min(side, keep) for side in extent)
+    left, top = (extent[0] - w) // 2, (extent[1] - h) // 2
+    return left, top, left + w, top + h
 
 
-def _centre(image: Image.Image, size: tuple[int, int], fill: tuple[int, ...]) -> Image.Image:
-    """Crop to (h, w) around the centre, or fill up to it, by torchvision's rounding."""
-    h, w = size
-    across, down = max(w - image.width, 0), max(h - image.height, 0)
-    if across or down:
-        full = Image.new("RGB", (image.width + across, image.height + down), fill)
-        full.paste(image, (across // 2, down // 2))
-        image = full
-    left, top = round((image.width - w) / 2), round((image.height - h) / 2)
-    return image.crop((left, top, left + w, top + h))
+def _centre(extent: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Where (h, w) around the centre of an image begin (left, top), by torchvision's rounding."""
+    left, top = (
+        round((side - n) / 2) if side >= n else -((n - side) // 2)
+        for side, n in zip(extent, reversed(size), strict=True)
+    )
+    return left, top

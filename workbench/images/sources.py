@@ -22,6 +22,7 @@ from torch import Tensor
 from workbench import places
 from workbench.archives import open_npz
 from workbench.files import NotAFile, printable, regular
+from workbench.images import boxes
 from workbench.images.decoding import BadImage, decode, decoding_reason
 from workbench.images.folders import SUFFIXES, look
 from workbench.images.held import Moments, hold
@@ -45,6 +46,8 @@ class Batch:
     labels: n class indices in the numbering of the model (-1: not one of its classes), or None
         when nothing is known.
     indices: n places of the images in their source.
+    boxes: (k, 4) float64 of each image, the edges left, top, right and bottom of its objects in
+        pixels of `pictures`; None where the source has no boxes.
     """
 
     tensor: Tensor
@@ -52,6 +55,7 @@ class Batch:
     names: tuple[str, ...]
     labels: tuple[int, ...] | None
     indices: tuple[int, ...]
+    boxes: tuple[np.ndarray, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -64,6 +68,7 @@ class Batch:
             self.names[start:stop],
             None if self.labels is None else self.labels[start:stop],
             self.indices[start:stop],
+            None if self.boxes is None else self.boxes[start:stop],
         )
 
 
@@ -78,9 +83,12 @@ class Images:
     notes: what was done to images on loading beyond decoding them, one sentence each.
     left_out: what of the source was not taken for an image and why, one sentence each.
     size: (h, w) of tensors, which are as a model takes them; None for everything else.
+    boxes: (k, 4) float64 of each image, the edges left, top, right and bottom of its objects in
+        pixels of the upright picture; None where the source has no boxes.
     """
 
     size: tuple[int, int] | None = None
+    boxes: list[np.ndarray] | None = None
 
     def __init__(
         self,
@@ -138,6 +146,11 @@ class Images:
         except Exception as error:  # decoders raise a dozen types on damaged data
             raise BadImage(name, decoding_reason(error)) from error
 
+    def boxes_of(self, i: int, extent: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+        """The boxes of image i, of (width, height), that can be used; sentences on the others."""
+        assert self.boxes is not None
+        return boxes.usable(self.boxes[i], self.names[i], extent)
+
     def targets(self, num_classes: int | None) -> list[int] | None:
         """Labels in the numbering of a model with that many classes, or None when unknown.
 
@@ -166,7 +179,7 @@ class Images:
             pick(self.imagenet_index),
         )
         part.empty_classes, part.left_out = self.empty_classes, self.left_out
-        part.size = self.size
+        part.size, part.boxes = self.size, pick(self.boxes)
         return part
 
     @functools.cached_property
@@ -204,7 +217,9 @@ def open_images(
         folders (the label is the place of the folder in sorted order; wnid names such as
         n01440764 give ImageNet indices); a file, a pattern such as photos/*.jpg or a list of these;
         an `.npz` pack; bytes or a list of (name, bytes), as uploads come. A `labels.csv` beside the
-        images, with columns `file` and `imagenet_index`, gives ImageNet indices. PIL images and
+        images, with columns `file` and `imagenet_index`, gives ImageNet indices. A `boxes.csv` with
+        columns `file`, `left`, `top`, `right` and `bottom`, or an array `box` (images, 4) of a pack,
+        gives boxes around objects: first and last pixels, counted from 0. PIL images and
         arrays (h, w, 3) are prepared as files are; tensors and arrays (b, 3, h, w) are what a model
         takes, at their size, and kept in 8 bits; a list, Dataset or DataLoader of these, with
         labels or without. An `Images` is passed through.
@@ -332,11 +347,12 @@ def _open_folder(folder: Path, title: str) -> Images:
         classes = [found.classes[label] for label in found.labels]
         numbers = [index.get(name, -1) for name in classes] if index else None
     images = Images(title, names, found.files, found.labels, found.classes, numbers)
-    images.left_out = found.left_out
+    images.boxes, said = boxes.of_folder(folder, names)
+    images.left_out = [*found.left_out, *said]
     return images
 
 
-_PACK = ("jpeg", "offsets", "filename", "label", "name", "imagenet_index")
+_PACK = ("jpeg", "offsets", "filename", "label", "name", "imagenet_index", *boxes.ARRAYS)
 
 
 def _open_pack(path: Path) -> Images:
@@ -386,7 +402,12 @@ def _open_pack(path: Path) -> Images:
                 raise wrong(f"imagenet_index has {len(index)} entries for {known} classes")
             numbers = [int(index[k]) for k in labels]
     contents = [data[a:b] for a, b in itertools.pairwise(ends)]
-    return Images(path.name, names, contents, labels, classes, numbers)
+    images = Images(path.name, names, contents, labels, classes, numbers)
+    try:
+        images.boxes = boxes.of_pack(pack, count)
+    except ValueError as error:
+        raise wrong(str(error)) from None
+    return images
 
 
 def _texts(array: np.ndarray) -> list[str]:
