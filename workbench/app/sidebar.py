@@ -9,7 +9,7 @@ from workbench.app import repository
 from workbench.app.session import Spec, native_size, plain, sentences, weights_folder
 from workbench.images import SAMPLES, SUFFIXES, BadImage, Images, open_images
 from workbench.models import REGISTERED, networks
-from workbench.weights.files import PATTERNS
+from workbench.weights.files import PATTERNS, trained_size
 
 BASELINES = (
     "resnet50",
@@ -128,7 +128,7 @@ def spec(model: str, weights: str, seed: int, size: str, entry: str | None = Non
         own_size = height == pixels and str(pixels) in SIZES
     else:
         known = timm.get_pretrained_cfg(model)
-        pixels = known.input_size[-1] if known else 224
+        pixels = trained_size(found.source) or (known.input_size[-1] if known else 224)
     return replace(found, size=min(max(pixels, 64), 512), own_size=own_size)
 
 
