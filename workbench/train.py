@@ -314,10 +314,16 @@ class Trainer:
         with atomic_write(self.out / "curve.csv") as unfinished:
             unfinished.write_text(text.getvalue(), newline="")
 
-    def save_weights(self, path: Path, metadata: dict[str, str] | None = None) -> Path:
-        """Write the averaged weights as safetensors."""
+    def save_weights(self, path: Path) -> Path:
+        """Write the averaged weights as safetensors, with how they were made in the metadata."""
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.cpu().contiguous() for k, v in self.average.items()}
+        metadata = {
+            "recipe": json.dumps(dataclasses.asdict(self.config)),
+            "steps": str(self.step),
+            "data": self.data.fingerprint,
+            **({"start_sha256": self.start} if self.start else {}),
+        }
         with atomic_write(path) as unfinished:
             unfinished.write_bytes(_in_order(save(tensors, metadata)))
         return path
@@ -401,13 +407,7 @@ class Trainer:
                 saved = time.monotonic()
         self.save()
         if self.step == self.steps:
-            made = {
-                "recipe": json.dumps(dataclasses.asdict(self.config)),
-                "steps": str(self.steps),
-                "data": self.data.fingerprint,
-                **({"start_sha256": self.start} if self.start else {}),
-            }
-            self.save_weights(self.out / "weights.safetensors", made)
+            self.save_weights(self.out / "weights.safetensors")
 
 
 @torch.no_grad()
