@@ -50,6 +50,7 @@ def test_choices_of_the_configurations_are_those_of_the_mathematics() -> None:
     assert choices_of("scan-maps", "normalise") == set(NORMALISATIONS)
     assert choices_of("attribution", "method") == set(METHODS)
     assert choices_of("attribution", "baseline") == set(BASELINES)
+    assert choices_of("objects", "maps") == {"erf", "scan-maps", "tokens", *METHODS}
     assert choices_of("robustness", "attacks") == {*ATTACKS, "none"}
     assert choices_of("robustness", "probes") == {*PERTURBATIONS, "all", "none"}
     assert choices_of("robustness", "severities") == set(SEVERITIES)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from workbench.methods.attribution import method as attribution
     from workbench.methods.erf import ErfConfig
     from workbench.methods.erf import method as erf
+    from workbench.methods.objects import ObjectsConfig
+    from workbench.methods.objects import method as objects
     from workbench.methods.quantize import QuantizeConfig
     from workbench.methods.quantize import method as quantize
     from workbench.methods.resolution import ResolutionConfig
@@ -43,6 +45,7 @@ __all__ = [
     "AtlasConfig",
     "AttributionConfig",
     "ErfConfig",
+    "ObjectsConfig",
     "QuantizeConfig",
     "ResolutionConfig",
     "RobustnessConfig",
@@ -56,6 +59,7 @@ __all__ = [
     "erf",
     "external",
     "load",
+    "objects",
     "open_images",
     "patch",
     "preprocessing_for",

@@ -12,6 +12,7 @@ METHODS = {
     "atlas": "Atlas: where every layer and direction looks, and which of them look alike",
     "attribution": "Attribution: which pixels a prediction rests on, and how faithful that is",
     "tokens": "Tokens: which have outlying norms, where they lie and what they carry",
+    "objects": "Objects: how well maps tell the pixels of an object from those around it",
     "resolution": "Resolution: what models predict at other image sizes, and what it costs",
     "robustness": "Robustness: what predictions withstand of attacks, corruptions and moved parts",
     "sensitivity": "Sensitivity: which of B, C and delta breaks under attack, asked in six ways",

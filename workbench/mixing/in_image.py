@@ -43,6 +43,14 @@ class Query:
         return int(rows[nearest]), int(columns[nearest])
 
 
+def spread(cells: tuple[int, int], queries: int) -> list[tuple[int, int]]:
+    """The cells at the middles of `queries` x `queries` equal parts of the image."""
+    rows, columns = (
+        [min(n - 1, int((i + 0.5) / queries * n)) for i in range(queries)] for n in cells
+    )
+    return [(row, column) for row in rows for column in columns]
+
+
 def influence(
     layer: ScanLayer,
     image: int,

@@ -235,6 +235,48 @@ class Tokens(Result):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Objects(Result):
+    """How well maps tell objects from what is around them.
+
+    `meta["maps"]` names the maps, the controls `meta["controls"]` among them.
+
+    Attributes:
+        scores: (n, maps, 2) float64 in [0, 1], average precision and pointing game of every image;
+            nan for images without a box that has pixels around it.
+        maps: (k, maps, h, w) float32, >= 0, of the first images only.
+        masks: (k, h, w) bool, which pixels of these lie in boxes.
+        pictures: (k, h, w, 3) uint8, these as the model saw them.
+
+    Raises `ValueError` when shapes do not fit together.
+    """
+
+    kind: ClassVar[str] = "objects"
+    scores: np.ndarray
+    maps: np.ndarray
+    masks: np.ndarray
+    pictures: np.ndarray
+
+    def __post_init__(self) -> None:
+        (k, h, w), count = self.masks.shape, len(self.meta["maps"])
+        if (
+            self.scores.ndim != 3
+            or self.scores.shape[1:] != (count, 2)
+            or self.maps.shape != (k, count, h, w)
+            or self.pictures.shape != (k, h, w, 3)
+        ):
+            raise ValueError(
+                f"scores, maps, masks and pictures have the shapes {self.scores.shape}, "
+                f"{self.maps.shape}, {self.masks.shape} and {self.pictures.shape}, which do not "
+                f"belong together with {count} maps."
+            )
+
+    @property
+    def examples(self) -> list[int]:
+        """Places in `maps` of the images that have a box with pixels around it."""
+        return [i for i, mask in enumerate(self.masks) if mask.any() and not mask.all()]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ResolutionPoint(Result):
     """What a model says of images at one size, and what that costs; `meta["size"]` is the size.
 

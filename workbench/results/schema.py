@@ -115,6 +115,14 @@ _OWN: dict[str, dict[str, dict[str, Any]]] = {
         "left_out": TEXTS,
         "quantiles": _list({"type": "number"}),
     },
+    "objects": {
+        **_NUMBERED,
+        "maps": TEXTS,
+        "controls": TEXTS,
+        "missing": _of(TEXT),
+        "scored": WHOLE,
+        "unscored": WHOLE,
+    },
     "resolution-point": {"size": WHOLE},
     "resolution": {
         "points": _list(_POINT, minItems=1),

@@ -75,6 +75,7 @@ def draw(result: Atlas) -> Figure:
         _maps(parts[0], result, rows, columns)
         reach, alike, places = parts[1].subplots(3, 1)
         _reach(reach, result, rows)
+        parts[1].legend(*reach.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         drawn = alike.imshow(result.similarity, cmap="viridis", vmin=0, vmax=1)
         alike.set(title="likeness of maps (CKA)", xlabel="layer", ylabel="layer")
         parts[1].colorbar(drawn, ax=alike, shrink=0.8)
@@ -140,7 +141,6 @@ def _reach(ax: Any, result: Atlas, rows: list[list[int]]) -> None:
     ax.plot([n for n, _ in enumerate(rows)], [sites[row[-1]]["even"] for row in rows], ":",
             color="0.5", label="even map")  # fmt: skip
     ax.set(title="mean distance from the query", xlabel="layer", ylabel="px", ylim=(0, None))
-    ax.legend(fontsize=5)
 
 
 def _places(part: Any, ax: Any, result: Atlas, rows: list[list[int]]) -> None:
@@ -175,7 +175,7 @@ def caption(result: Atlas) -> str:
         f"map. Likeness: linear CKA of the layers' maps of all queries and {meta['compared']} "
         f"images on {meta['grid'][0]} x {meta['grid'][1]} cells. Points: the square root of the "
         "mean map of each layer, direction and query around its query, in two principal "
-        "components; markers as above.",
+        "components, with the same markers.",
     ]
     for row in dict.fromkeys((next(iter(rows)), next(reversed(rows)))):
         name = sites[rows[row][-1]]["name"]

@@ -12,7 +12,7 @@ from workbench.methods.atlas import metrics
 from workbench.methods.atlas.config import AtlasConfig
 from workbench.methods.method import Partial
 from workbench.methods.tokens.metrics import mean_over, pooled
-from workbench.mixing.in_image import Query, influence
+from workbench.mixing.in_image import Query, influence, spread
 from workbench.mixing.layers import OUTSIDE, ScanLayer, find_layers, scan_layers
 from workbench.results import Atlas
 from workbench.statistics import FEWEST, Number, Sample
@@ -47,7 +47,7 @@ def measure(model: nn.Module, batch: Batch, config: AtlasConfig) -> Partial:
     maps = np.zeros((len(kept), len(sites), count, shared[0] * shared[1]), np.float32)
     first = 0
     for layer in layers:
-        asked = [Query(cell, layer.cells[1]) for cell in _cells(layer.cells, config.queries)]
+        asked = [Query(cell, layer.cells[1]) for cell in spread(layer.cells, config.queries)]
         lags = [_lags(layer, query) for query in asked]
         for image in range(len(batch)):
             rows = np.array([influence(layer, image, query) for query in asked], np.float64)
@@ -78,7 +78,7 @@ def _sites(model: nn.Module, layer: ScanLayer, batch: Batch, config: AtlasConfig
     size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
     like = torch.empty(1, 1, *layer.cells, device="meta")
     grid = grid_of(model, like, size, batch.tensor.shape[1])
-    places = _cells(layer.cells, config.queries)
+    places = spread(layer.cells, config.queries)
     asked = [Query(cell, layer.cells[1]) for cell in places]
     far = [metrics.distances(layer.cells, cell, grid.stride) for cell in places]
     found = [(d.name, [query.cell_in(d) for query in asked]) for d in layer.directions]
@@ -97,14 +97,6 @@ def _sites(model: nn.Module, layer: ScanLayer, batch: Batch, config: AtlasConfig
         }
         for direction, cells in found
     ]
-
-
-def _cells(cells: tuple[int, int], queries: int) -> list[tuple[int, int]]:
-    """The cells at the middles of `queries` x `queries` equal parts of the image."""
-    rows, columns = (
-        [min(n - 1, int((i + 0.5) / queries * n)) for i in range(queries)] for n in cells
-    )
-    return [(row, column) for row in rows for column in columns]
 
 
 def _shared(grids: list[tuple[int, int]]) -> tuple[int, int]:
@@ -138,7 +130,13 @@ def _mean(values: np.ndarray) -> float:
 
 
 def combine(measured: Partial, config: AtlasConfig, meta: dict) -> Atlas:
-    """One `Atlas` of all images."""
+    """One `Atlas` of all images.
+
+    Raises:
+        ValueError: when none of the first `keep` images could be read.
+    """
+    if not len(measured["maps"]):
+        raise ValueError(f"none of the first {config.keep} images can be read; keep more")
     sites, grid = measured.constants["sites"], tuple(measured.constants["grid"])
     maps = np.nan_to_num(measured["maps"].astype(np.float64)).swapaxes(0, 1)
     sample, numbers = Sample(config.confidence), {}
