@@ -67,6 +67,8 @@ def test_a_table_and_a_pack_of_it_hold_the_same_boxes(tmp_path, capsys) -> None:
     assert again.boxes is not None
     for one, other in zip(images.boxes, again.boxes, strict=True):
         np.testing.assert_array_equal(one, other)
+    images.boxes[1] = BOXES[:1]
+    assert open_images(tmp_path / "photos").fingerprint != images.fingerprint
     part = images.subset([2, 0])
     assert part.boxes is not None and len(part.boxes[1]) == 2
     with np.load(tmp_path / "p.npz") as archive:

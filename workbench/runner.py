@@ -296,8 +296,6 @@ def _run(
         "dtype": str(home.dtype).removeprefix("torch."),
         "device": where.type,
     }
-    if images.boxes is not None:
-        identity["boxes"] = [boxes.tolist() for boxes in images.boxes]
     hash8 = content_hash(identity)
     report = progress if progress and distributed.rank() == 0 else _silent
     store = file = None

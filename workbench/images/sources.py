@@ -184,7 +184,7 @@ class Images:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over count, names and bytes; reads every file once, a block at a time."""
+        """SHA-256 over count, names, bytes and boxes; reads every file once, a block at a time."""
         digest = hashlib.sha256(f"{len(self)}\n".encode())
         for name, content in zip(self.names, self._contents, strict=True):
             inner = hashlib.sha256()
@@ -194,6 +194,8 @@ class Images:
             except (OSError, NotAFile):
                 inner.update(b"unreadable")
             digest.update(f"{name}\0{inner.hexdigest()}\n".encode("utf-8", "surrogateescape"))
+        for own in self.boxes or ():
+            digest.update(f"{own.tolist()}\n".encode())
         return digest.hexdigest()
 
     def describe(self) -> str:
