@@ -8,6 +8,7 @@ import torch
 from external_models import pair
 from PIL import Image
 from test_attribution import batch as plain_batch
+from torch import nn
 
 from workbench import create_model, figures, load, objects, open_images, preprocessing_for
 from workbench.cli import main
@@ -145,6 +146,12 @@ def test_a_repository_has_the_maps_of_our_network_with_its_weights() -> None:
     for name in ("erf", "scan-maps", "tokens", "saliency"):
         theirs, ours = (map_of(name, m, batch, ObjectsConfig()) for m in (external, own))
         np.testing.assert_allclose(theirs, ours, rtol=1e-2, atol=1e-4 * ours.max())
+
+
+def test_a_map_of_a_class_needs_a_classifier() -> None:
+    with pytest.raises(ValueError, match="Conv2d gives no scores"):
+        batch = plain_batch(torch.randn(1, 3, 32, 32))
+        map_of("saliency", nn.Conv2d(3, 5, 4, 4), batch, ObjectsConfig())
 
 
 def test_scan_maps_of_vim_are_what_reaches_the_class_token() -> None:

@@ -31,10 +31,10 @@ def of_pack(pack: Mapping[str, np.ndarray], count: int) -> list[np.ndarray] | No
     if name is None:
         return None
     found, of = pack[name], pack.get("box_image", np.arange(count))
-    if found.dtype.kind not in "iuf" or found.shape != (len(of), 4):
-        raise ValueError(f"{name} is {found.dtype} {found.shape} for {len(of)} images")
     if of.dtype.kind not in "iu" or of.ndim != 1 or not np.isin(of, np.arange(count)).all():
         raise ValueError(f"box_image needs places of images, 0 to {count - 1}")
+    if found.dtype.kind not in "iuf" or found.shape != (len(of), 4):
+        raise ValueError(f"{name} is {found.dtype} {found.shape} for {len(of)} images")
     edges = found.astype(np.float64) + LAST
     return [edges[of == i] for i in range(count)]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -68,10 +69,11 @@ def draw(result: Atlas) -> Figure:
     rows = list(layers(result).values())
     columns = max(map(len, rows))
     side = min(0.85, 9.0 / len(rows))
+    left = max(side * columns + 0.9, 2.4)
     height = max(side * len(rows) + 0.9, 5.6)
     with matplotlib.style.context(STYLE):
-        figure = plt.figure(figsize=(side * columns + 0.9 + 2.9, height), layout="constrained")
-        parts: Any = figure.subfigures(1, 2, width_ratios=[side * columns + 0.9, 2.9])
+        figure = plt.figure(figsize=(left + 2.9, height), layout="constrained")
+        parts: Any = figure.subfigures(1, 2, width_ratios=[left, 2.9])
         _maps(parts[0], result, rows, columns)
         reach, alike, places = parts[1].subplots(3, 1)
         _reach(reach, result, rows)
@@ -80,7 +82,7 @@ def draw(result: Atlas) -> Figure:
         alike.set(title="likeness of maps (CKA)", xlabel="layer", ylabel="layer")
         parts[1].colorbar(drawn, ax=alike, shrink=0.8)
         _places(parts[1], places, result, rows)
-        figure.suptitle(f"Atlas, {label(result)}")
+        figure.suptitle(fill(f"Atlas, {label(result)}", int(9 * (left + 2.9))))
     plt.close(figure)
     return figure
 

@@ -32,10 +32,16 @@ def targets_of(model: nn.Module, batch: Batch, config: AttributionConfig) -> Ten
     """The class asked about for every image, (n).
 
     Raises:
-        ValueError: for a class that the model does not have, or labels that are not known.
+        ValueError: for a class that the model does not have, labels that are not known, and a
+            model that is no classifier.
     """
     with torch.no_grad():
         logits = model(batch.tensor)
+    if not (isinstance(logits, Tensor) and logits.ndim == 2):
+        raise ValueError(
+            f"{type(model).__name__} gives no scores (images, classes), so there is no class to "
+            "ask about; give a model with a classifier"
+        )
     classes = logits.shape[1]
     if config.target == "predicted":
         return logits.argmax(dim=1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -89,7 +90,7 @@ def draw(result: Objects) -> Figure:
                 ax.spines[:].set_visible(False)
         for ax, name in zip(grid[0], ["image", *shown], strict=True):
             ax.set_title(name.replace("-", " "), fontsize=6)
-        figure.suptitle(f"Maps against objects, {label(result)}")
+        figure.suptitle(fill(f"Maps against objects, {label(result)}", 60))
     plt.close(figure)
     return figure
 

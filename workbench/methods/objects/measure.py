@@ -38,10 +38,14 @@ def measure(model: nn.Module, batch: Batch, config: ObjectsConfig) -> Partial:
             found[name] = map_of(name, model, batch, config)
         except ValueError as error:
             if config.maps:
-                raise ValueError(f"there is no map {name} of this model: {error}") from error
+                raise ValueError(
+                    f"there is no map {name} of this model, whose method says: {error}"
+                ) from error
             missing[name] = str(error)
     if not found:
-        raise ValueError(f"none of the maps is one of this model: {'; '.join(missing.values())}")
+        raise ValueError(
+            f"none of the maps is one of this model: {'; '.join(dict.fromkeys(missing.values()))}"
+        )
     maps = np.concatenate([np.stack([*found.values()], axis=1), controls(batch, config.seed)], 1)
     size = batch.pictures.shape[1:3]
     masks = np.stack([metrics.mask_of(boxes, size) for boxes in batch.boxes])
