@@ -46,6 +46,8 @@ class TrainConfig:
     """A training run.
 
     Attributes:
+        scan_paths: the directions of a model that is built with them (VMamba), in place of its own:
+            the name of a set, such as hilbert, or names of paths; see `vssm paths`.
         size: side of the training images in pixels.
         load_size: side at which images are kept in memory; crops are cut from these.
         epochs: passes over the data.
@@ -66,6 +68,7 @@ class TrainConfig:
         seed: of initial weights, data order and augmentation.
     """
 
+    scan_paths: tuple[str, ...] = ()
     size: int = 64
     load_size: int = 96
     epochs: float = 60

@@ -20,10 +20,12 @@ from workbench.files import printable
 from workbench.models import REGISTERED, Adaptation, backbone_of, bare
 from workbench.models.family import prefixes
 from workbench.weights.files import (
+    built_with,
     fetch_published,
     find_weights,
     read_state_dict,
     sha256,
+    trained_paths,
     trained_size,
 )
 from workbench.weights.identify import clean_keys, renamed, variant_of
@@ -213,8 +215,10 @@ def create_model(
         num_classes = _classes(name, state)
     if num_classes is not None:
         kwargs["num_classes"] = num_classes
-    if path and ":" not in name and (size := trained_size(path)):
-        kwargs.setdefault("pretrained_cfg_overlay", {})["input_size"] = (3, size, size)
+    if path and ":" not in name:
+        if size := trained_size(path):
+            kwargs.setdefault("pretrained_cfg_overlay", {})["input_size"] = (3, size, size)
+        kwargs = {**built_with(trained_paths(path)), **kwargs}
     model = _build(name, pretrained, seed, img_size, kwargs, notes)
     published = getattr(model, "pretrained_cfg", None) or {}
     if pretrained and num_classes and published.get("num_classes") != num_classes:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,20 @@ def recipe_of(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, SafetensorError):
         return {}
     return recipe if isinstance(recipe, dict) else {}
+
+
+def trained_paths(path: str | Path) -> list[str]:
+    """The scan paths that a file of `vssm train` names, none where it names none."""
+    names = recipe_of(path).get("scan_paths")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def built_with(scan_paths: Sequence[str]) -> dict[str, Any]:
+    """The argument of a model's constructor for scan paths as `TrainConfig` has them; one name may
+    be that of a set.
+    """
+    names = tuple(scan_paths)
+    return {"scan_paths": names if len(names) > 1 else names[0]} if names else {}
 
 
 def trained_size(path: str | Path) -> int | None:
