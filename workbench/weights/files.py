@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,18 @@ def fetch_published(config: PretrainedCfg) -> Path:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_of(facts: Mapping[str, Any], folder: str | Path = "samples/weights") -> Path | None:
+    """The file in a folder that a result was measured with: it may have another name by now.
+
+    Args:
+        facts: of the result, see `Provenance.facts`.
+    """
+    digest, name = facts.get("weights_sha256"), str(facts.get("weights"))
+    known = [path for pattern in PATTERNS for path in places.found(folder).glob(pattern)]
+    near = sorted(known, key=lambda path: (path.name != name, path.name))
+    return next((path for path in near if digest and sha256(path) == digest), None)
 
 
 def recipe_of(path: str | Path) -> dict[str, Any]:
