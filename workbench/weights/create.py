@@ -20,10 +20,13 @@ from workbench.files import printable
 from workbench.models import REGISTERED, Adaptation, backbone_of, bare
 from workbench.models.family import prefixes
 from workbench.weights.files import (
+    built_with,
     fetch_published,
     find_weights,
+    known_classes,
     read_state_dict,
     sha256,
+    trained_paths,
     trained_size,
 )
 from workbench.weights.identify import clean_keys, renamed, variant_of
@@ -213,8 +216,10 @@ def create_model(
         num_classes = _classes(name, state)
     if num_classes is not None:
         kwargs["num_classes"] = num_classes
-    if path and ":" not in name and (size := trained_size(path)):
-        kwargs.setdefault("pretrained_cfg_overlay", {})["input_size"] = (3, size, size)
+    if path and ":" not in name:
+        if size := trained_size(path):
+            kwargs.setdefault("pretrained_cfg_overlay", {})["input_size"] = (3, size, size)
+        kwargs = {**built_with(trained_paths(path)), **kwargs}
     model = _build(name, pretrained, seed, img_size, kwargs, notes)
     published = getattr(model, "pretrained_cfg", None) or {}
     if pretrained and num_classes and published.get("num_classes") != num_classes:
@@ -230,8 +235,16 @@ def create_model(
     licence = None if random else _licence(model)
     read = {key: facts.get(key) for key in ("file", "sha256", "entry")}
     classes = getattr(model, "num_classes", None)
+    names = [] if random else known_classes(path, classes)
     model.provenance = Provenance(  # pyright: ignore[reportAttributeAccessIssue]
-        name, source, **read, licence=licence, seed=seed, classes=classes, notes=notes
+        name,
+        source,
+        **read,
+        licence=licence,
+        seed=seed,
+        classes=classes,
+        class_names=names,
+        notes=notes,
     )
     for line in (f"{name}, weights: {facts.get('file') or source}", licence, *notes):
         if line:
