@@ -36,9 +36,10 @@ def tables(results: Sequence[Atlas]) -> dict[str, str]:
 def report(result: Atlas) -> str:
     """A line for every direction of every layer."""
     numbers = result.meta["numbers"]
+    wide = max(len(site["name"]) for site in result.meta["sites"])
     lines = [
         f"{label(result)}, {result.meta['images_used']} images",
-        f"  {'':44} {'reach':>10} {'steps':>8} {'like the last':>14}",
+        f"  {'':{wide}} {'reach':>10} {'steps':>8} {'like the last':>14}",
     ]
 
     def of(name: str, form: str) -> str:
@@ -49,7 +50,7 @@ def report(result: Atlas) -> str:
             name = result.meta["sites"][k]["name"]
             like = of(f"similarity/{result.meta['sites'][k]['layer']}", "{:.2f}")
             lines.append(
-                f"  {name:44} {of(f'reach/{name}', '{:.3g} px'):>10} "
+                f"  {name:{wide}} {of(f'reach/{name}', '{:.3g} px'):>10} "
                 f"{of(f'steps/{name}', '{:.3g}'):>8} {like if k == row[-1] else '':>14}".rstrip()
             )
     return "\n".join(lines)
