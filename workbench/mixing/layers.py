@@ -19,7 +19,7 @@ from workbench.mixing.hidden_attention import Convolution, HiddenAttention, hidd
 from workbench.mixing.window_attention import WindowAttention
 from workbench.models import ScanMixer, backbone_of
 from workbench.paths import ScanPath, scan_path
-from workbench.scan import SelectiveScan, to_scan_order
+from workbench.scan import SelectiveScan, to_image_order, to_scan_order
 from workbench.trace import mixing_layers, record
 
 OUTSIDE = -1
@@ -63,6 +63,17 @@ class Direction:
         """(window, step) at which a cell is read first; None when it never is."""
         windows, steps = np.nonzero(self.places == cell)
         return (int(windows[0]), int(steps[0])) if len(windows) else None
+
+    def in_image(self, values: Tensor, window: int, cells: int) -> Tensor:
+        """(c, l) of one window -> (c, cells + 1): in image order, then the sum of what lies
+        outside.
+        """
+        if self.windows == 1 and self.path.covers and len(self.path) == cells:
+            image = to_image_order(values[None], self.path)[0].flatten(1)
+            return F.pad(image, (0, 1))
+        places = torch.from_numpy(self.places[window].astype(np.int64))
+        places = torch.where(places < 0, cells, places)
+        return values.new_zeros(len(values), cells + 1).index_add_(1, places, values)
 
     def matrix_of(
         self, image: int, window: int = 0, view: str = "alpha", with_D: bool = False
