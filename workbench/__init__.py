@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from workbench.methods.scan_maps import method as scan_maps
     from workbench.methods.sensitivity import SensitivityConfig
     from workbench.methods.sensitivity import method as sensitivity
+    from workbench.methods.state import StateConfig
+    from workbench.methods.state import method as state
     from workbench.methods.tokens import TokensConfig
     from workbench.methods.tokens import method as tokens
     from workbench.results import load
@@ -45,6 +47,7 @@ __all__ = [
     "RobustnessConfig",
     "ScanMapsConfig",
     "SensitivityConfig",
+    "StateConfig",
     "Study",
     "TokensConfig",
     "attribution",
@@ -63,6 +66,7 @@ __all__ = [
     "scan_maps",
     "scans",
     "sensitivity",
+    "state",
     "tokens",
 ]
 

@@ -122,7 +122,7 @@ def find_layers(model: nn.Module, pattern: str) -> list[str]:
     known = layer_names(model)
     kind = type(model).__name__
     if not known:
-        raise ValueError(f"{kind} has no selective scan, so there are no scan maps of it")
+        raise ValueError(f"{kind} has no selective scan, and those are what is asked about")
     try:
         number = int(pattern)
     except ValueError:

@@ -78,9 +78,9 @@ def _centred(x: Tensor) -> Tensor:
 def controllability(matrix: HiddenAttention) -> Tensor:
     """(l,) what each token adds to the trace of the controllability Gramian of the last state.
 
-    For a diagonal A the Gramian is the sum over tokens s of (prod of a over (s, L])^2 b_s^2 for each
-    channel and state, with b_s = delta_s B_s: the squared entries of the Jacobian of h_L by u_s,
-    coefficients held fixed. O(l).
+    For a diagonal A its diagonal is, for each channel and state, the sum over tokens s of
+    (prod of a over (s, L])^2 b_s^2 with b_s = delta_s B_s: the squared entries of the Jacobian of
+    h_L by u_s, coefficients held fixed. O(l).
     """
     ones = torch.ones_like(matrix.C)
     squared = replace(

@@ -28,12 +28,13 @@ def token_statistics(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "delta": tensors["delta"].mean(dim=1),
         "B": tensors["B"].norm(dim=1),
         "C": tensors["C"].norm(dim=1),
-        "horizon": _horizons(tensors["delta"], tensors["A"]),
+        "horizon": horizons(tensors["delta"], tensors["A"]),
         "output": tensors["y"].norm(dim=1),
     }
 
 
-def _horizons(delta: Tensor, A: Tensor) -> Tensor:
+def horizons(delta: Tensor, A: Tensor) -> Tensor:
+    """The `horizon` of `token_statistics`, (b, l)."""
     steps = delta.transpose(1, 2).flatten(0, 1)  # (b * l, d)
     block = max(1, _BLOCK // A.numel())
     rates = [

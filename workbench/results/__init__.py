@@ -10,6 +10,7 @@ from workbench.results.kinds import (
     Robustness,
     ScanMaps,
     Sensitivity,
+    State,
     Tokens,
 )
 from workbench.results.provenance import canonical_json, content_hash, provenance
@@ -36,6 +37,7 @@ __all__ = [
     "Robustness",
     "ScanMaps",
     "Sensitivity",
+    "State",
     "Tokens",
     "atomic_write",
     "canonical_json",
