@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from workbench.images import open_images, preprocessing_for
     from workbench.methods.attribution import AttributionConfig
     from workbench.methods.attribution import method as attribution
+    from workbench.methods.decompose import DecomposeConfig
+    from workbench.methods.decompose import method as decompose
     from workbench.methods.erf import ErfConfig
     from workbench.methods.erf import method as erf
     from workbench.methods.quantize import QuantizeConfig
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttributionConfig",
+    "DecomposeConfig",
     "ErfConfig",
     "QuantizeConfig",
     "ResolutionConfig",
@@ -52,6 +55,7 @@ __all__ = [
     "TokensConfig",
     "attribution",
     "create_model",
+    "decompose",
     "erf",
     "external",
     "load",

@@ -2,6 +2,7 @@
 
 from workbench.results.kinds import (
     Attribution,
+    Decomposition,
     Erf,
     Quantization,
     QuantizationRanges,
@@ -27,6 +28,7 @@ from workbench.results.store import (
 
 __all__ = [
     "Attribution",
+    "Decomposition",
     "Erf",
     "Quantization",
     "QuantizationRanges",

@@ -142,6 +142,28 @@ class State(_OfSites, Result):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Decomposition(_OfSites, Result):
+    """What every cell adds to the output of each layer at one token; a site is a layer.
+
+    `meta["quantities"]` are along, the part's projection on the output over the output's length
+    (signed; 1 in sum with what comes from no cell and from biases, see `meta["numbers"]`), and
+    norm, its length over that of the output.
+
+    Attributes:
+        maps: (n, quantities, total) float32, per image, of the first images only.
+        mean: (quantities, total) float64, the mean over all images.
+        pictures: (n, h, w, 3) uint8, the first images as the model saw them.
+
+    Raises `ValueError` when shapes and sites do not fit together.
+    """
+
+    kind: ClassVar[str] = "decompose"
+    maps: np.ndarray
+    mean: np.ndarray
+    pictures: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Attribution(Result):
     """Which pixels predictions rest on, and how faithful the maps are.
 

@@ -92,6 +92,14 @@ _OWN: dict[str, dict[str, dict[str, Any]]] = {
             minItems=1,
         ),
     },
+    "decompose": {
+        **_NUMBERED,
+        "quantities": TEXTS,
+        "through": _of(TEXT),
+        "sites": _list(
+            {**_SITE, "required": [*_SITE["required"], "layer", "direction", "number"]}, minItems=1
+        ),
+    },
     "attribution": {
         **_NUMBERED,
         "fractions": _list({"type": "number"}),
