@@ -97,7 +97,7 @@ def draw(result: Decomposition, quantity: str = "along") -> Figure:
             frame(line[0])
             for ax, site in zip(line[1:], sites, strict=True):
                 maps = [result.map(site["name"], quantity, k) for k in images]
-                top = float(np.nanmax(np.abs(maps)))
+                top = float(np.nan_to_num(np.abs(maps)).max())
                 drawn = ax.imshow(
                     shown(maps[i], top),
                     cmap="RdBu_r" if signed else "magma",
@@ -163,7 +163,7 @@ def caption(result: Decomposition, quantity: str = "along") -> str:
         f"({config['query']}, the cross): {MEANING[quantity]}, the first images, in image order; "
         "each column on its own scale, |x / largest| ** 0.25 with the sign of x. Coefficients, "
         "gates, slopes of activations and variances of norms are held fixed, so the parts of all "
-        f"tokens and of the biases sum to the output, here within {np.nanmax(errors):.1e} of its "
+        f"tokens and of the biases sum to the output, here within {np.nan_to_num(errors).max():.1e} of its "
         f"length. {ways}.",
         f"Below: shares along the output, 100 % in sum; lengths of all parts over that of the "
         "output, 1 where none cancel; distance of cells from the query, weighted by length. Mean "

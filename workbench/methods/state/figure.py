@@ -84,7 +84,7 @@ def draw(result: State) -> Figure:
             line[0].set_ylabel(wrapped(site["layer"]))
             for ax, quantity in zip(line[1:], quantities, strict=True):
                 values = result.map(site["name"], quantity, 0)
-                top = float(np.nanmax(values))
+                top = float(np.nan_to_num(values).max())
                 scaled = quantity in _SCALED
                 drawn = ax.imshow(
                     shown(values, top) if scaled else values,
