@@ -339,7 +339,7 @@ def test_resolution_draws_stored_curves_at_once(sizes, tmp_path):
 
 def test_class_names_are_those_of_the_training_images(monkeypatch):
     monkeypatch.delenv("VSSM_WEIGHTS", raising=False)
-    trained = class_names(Spec("resnet_nano", "resnet_nano.safetensors", 0, 64), 10)
+    trained = class_names(Spec("resnet_nano", "resnet_nano.imagenette64.safetensors", 0, 64), 10)
     assert (trained[0], trained[5], trained[9]) == ("tench", "French horn", "parachute")
     assert class_names(Spec("resnet_nano", "random", 0, 64), 10)[9] == "class 9"
 

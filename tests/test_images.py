@@ -74,7 +74,7 @@ def make_pack(path: Path, **changes: object) -> Path:
 
 def test_the_samples_open_with_imagenet_indices_where_known() -> None:
     images = open_images("samples")
-    assert len(images) == 10 and images.describe() == "built-in samples: 10 images"
+    assert len(images) == 20 and images.describe() == "built-in samples: 20 images"
     known = dict(zip(images.names, images.imagenet_index or [], strict=True))
     assert known["chelsea.jpg"] == 282 and known["astronaut.jpg"] == -1
     assert {images.load(i).mode for i in range(10)} == {"RGB"}
@@ -97,8 +97,8 @@ def test_labels_csv_gives_imagenet_indices(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(encoded(coloured()))
     (tmp_path / "labels.csv").write_text("\ufefffile,imagenet_index\nb.png,17\ngone.png,4\n")
     images = open_images(tmp_path)
-    assert images.imagenet_index == [-1, 17]
-    assert images.targets(1000) == [-1, 17] and images.targets(10) is None
+    assert images.names == ["b.png", "a.png"] and images.imagenet_index == [17, -1]
+    assert images.targets(1000) == [17, -1] and images.targets(10) is None
 
 
 @pytest.fixture

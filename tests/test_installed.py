@@ -56,7 +56,7 @@ def test_samples_are_found_by_name_from_any_folder(tmp_path: Path, monkeypatch) 
 
     monkeypatch.chdir(tmp_path)
     assert len(open_images("samples/images")) == len(open_images("samples"))
-    assert find_weights("samples/weights/vim_nano.safetensors").is_file()
+    assert find_weights("samples/weights/vim_nano.imagenette64.safetensors").is_file()
     assert load(found("samples/results/erf.npz")).kind == "erf"
 
 

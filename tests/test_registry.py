@@ -79,7 +79,7 @@ def test_the_method_of_the_documentation_takes_a_folder_and_a_line(tmp_path: Pat
     made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     (row,) = json.loads(made.stdout)
-    assert row["config"] == {"channel": "blue"} and row["images_used"] == 10
+    assert row["config"] == {"channel": "blue"} and row["images_used"] == 20
     assert 0 < row["numbers"]["mean"]["value"] < 1
     out = tmp_path / "out"
     assert (out / row["result"]).is_file() and list(out.glob("brightness-resnet_nano-*.csv"))

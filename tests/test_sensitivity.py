@@ -396,7 +396,7 @@ def test_a_run_is_stored_resumed_and_read(tmp_path) -> None:
     (file,) = tmp_path.glob("*.npz")
     found = load(file)
     assert json.dumps(found.meta, sort_keys=True) == json.dumps(first.meta, sort_keys=True)
-    assert found.gradient.shape[0] == len(found.clean) == 10
+    assert found.gradient.shape[0] == len(found.clean) == 20
     assert found.cut is None and set(found.meta["views"]) == {"gradient", "patching"}
     assert found.meta["views"]["gradient"]["identity_gap"] < 1e-4
     assert not found.meta["trained"] or found.meta["claims"]

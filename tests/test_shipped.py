@@ -7,9 +7,10 @@ import timm
 import torch
 from safetensors import safe_open
 
-from workbench import create_model
+from workbench import create_model, preprocessing_for
 from workbench.models.family import SHIPPED as WEIGHTS
 from workbench.weights import facts_of
+from workbench.weights.create import _say_random
 
 FILES = sorted(WEIGHTS.glob("*.safetensors"))
 LEAST = {
@@ -28,7 +29,34 @@ def metadata(path) -> dict[str, str]:
 
 
 def test_every_family_and_baseline_has_one():
-    assert {path.stem for path in FILES} == set(LEAST)
+    assert {path.stem.partition(".")[0] for path in FILES} == set(LEAST)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_its_size_is_that_of_the_model(path):
+    model, _, tag = path.stem.partition(".")
+    size = int(tag.removeprefix("imagenette"))
+    for made in (create_model(path.stem, pretrained=True), create_model(model, path)):
+        assert preprocessing_for(made).size == (size, size)
+        assert getattr(made, "img_size", size) in (size, (size, size))
+
+
+def test_the_plain_name_means_the_largest():
+    for model in LEAST:
+        tags = [path.stem for path in FILES if path.stem.startswith(model)]
+        own = create_model(model, pretrained=True).provenance.file
+        assert (
+            own == max(tags, key=lambda tag: int(tag.partition("imagenette")[2])) + ".safetensors"
+        )
+
+
+def test_a_name_without_pretrained_is_random_and_says_so_once(caplog):
+    _say_random.cache_clear()
+    for _ in range(2):
+        assert facts_of(create_model("vit_nano"))["training"] != "after training"
+    create_model("vit_nano", "random")
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["vit_nano has random weights; with pretrained=True it has its trained ones."]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -36,14 +64,14 @@ def test_it_is_small_and_says_how_it_was_made(path):
     assert path.stat().st_size <= 3_000_000
     facts = metadata(path)
     recipe = json.loads(facts["recipe"])
-    assert facts["model"] == path.stem
+    assert facts["model"] == path.stem.partition(".")[0]
     assert int(facts["seed"]) == recipe["seed"] and int(facts["steps"]) == recipe["steps"] > 2000
     assert len(facts["data_sha256"]) == 64
     for pack in json.loads(facts["accuracy"]).values():
         for correct, count in pack.values():
             assert 0 < correct < count == 3925
-        correct, count = pack["64"]
-        assert correct / count >= LEAST[path.stem]
+        correct, count = pack[str(recipe["size"])]
+        assert correct / count >= LEAST[facts["model"]]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

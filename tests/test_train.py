@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from workbench.cli import main
-from workbench.images import open_images
+from workbench.images import open_images, preprocessing_for
+from workbench.trace import scans
 from workbench.train import (
     TrainConfig,
     Trainer,
@@ -104,6 +105,20 @@ def test_training_learns_in_bfloat16_with_cutmix_and_keeps_float32_weights(
     assert {value.dtype for value in weights.values() if value.is_floating_point()} == {
         torch.float32
     }
+
+
+def test_a_model_trained_along_other_paths_is_loaded_with_them(folder, tmp_path) -> None:
+    own = ["--model", "vmamba_nano", "--data", str(folder), "--epochs", "1", "--batch_size", "32"]
+    small = [*own, "--size", "32", "--load_size", "40", "--out", str(tmp_path)]
+    assert main(["train", *small, "--scan_paths", "random"]) == 0
+    made = create_model("vmamba_nano", tmp_path / "weights.safetensors")
+    directions = {site.direction for site in scans(made)}
+    assert directions == {"random-0", "random-0-reversed", "random-1", "random-1-reversed"}
+    assert preprocessing_for(made).size == (32, 32)
+    assert main(["train", *small, "--scan_paths", "cross"]) == 2  # another run lies there
+    assert main(["train", *own, "--out", str(tmp_path / "a"), "--scan_paths", "nothing"]) == 2
+    vim = ["--model", "vim_nano", *own[2:], "--out", str(tmp_path / "b")]
+    assert main(["train", *vim, "--scan_paths", "spiral"]) == 2
 
 
 def test_another_configuration_does_not_resume(folder, tmp_path) -> None:

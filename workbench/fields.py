@@ -5,11 +5,22 @@ import types
 import typing
 from typing import Any
 
+from docstring_parser import parse
+
 from workbench.files import printable
 from workbench.methods.method import choices, chosen
 
 LARGEST = 16384
 """Pixels a side."""
+
+
+def meanings(kind: type) -> dict[str, str | None]:
+    """Field of a dataclass -> what its docstring, or that of a base, says of it."""
+    return {
+        found.arg_name: found.description
+        for one in reversed(kind.__mro__)
+        for found in parse(one.__doc__ or "").params
+    }
 
 
 def read_option(name: str, value: Any, hint: Any) -> Any:

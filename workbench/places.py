@@ -12,7 +12,7 @@ SAMPLES = next(
 
 def found(path: str | Path) -> Path:
     """A path as it is given, or, where there is nothing, below the samples by a name such as
-    samples/weights/vim_nano.safetensors.
+    samples/weights/vim_nano.imagenette64.safetensors.
     """
     path = Path(path).expanduser()
     if not path.is_absolute() and path.parts[:1] == ("samples",) and not path.exists():

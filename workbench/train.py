@@ -46,6 +46,8 @@ class TrainConfig:
     """A training run.
 
     Attributes:
+        scan_paths: the directions of a model that is built with them (VMamba), in place of its own:
+            the name of a set, such as hilbert, or names of paths; see `vssm paths`.
         size: side of the training images in pixels.
         load_size: side at which images are kept in memory; crops are cut from these.
         epochs: passes over the data.
@@ -66,6 +68,7 @@ class TrainConfig:
         seed: of initial weights, data order and augmentation.
     """
 
+    scan_paths: tuple[str, ...] = ()
     size: int = 64
     load_size: int = 96
     epochs: float = 60
@@ -314,10 +317,16 @@ class Trainer:
         with atomic_write(self.out / "curve.csv") as unfinished:
             unfinished.write_text(text.getvalue(), newline="")
 
-    def save_weights(self, path: Path, metadata: dict[str, str] | None = None) -> Path:
-        """Write the averaged weights as safetensors."""
+    def save_weights(self, path: Path) -> Path:
+        """Write the averaged weights as safetensors, with how they were made in the metadata."""
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.cpu().contiguous() for k, v in self.average.items()}
+        metadata = {
+            "recipe": json.dumps(dataclasses.asdict(self.config)),
+            "steps": str(self.step),
+            "data": self.data.fingerprint,
+            **({"start_sha256": self.start} if self.start else {}),
+        }
         with atomic_write(path) as unfinished:
             unfinished.write_bytes(_in_order(save(tensors, metadata)))
         return path
@@ -401,13 +410,7 @@ class Trainer:
                 saved = time.monotonic()
         self.save()
         if self.step == self.steps:
-            made = {
-                "recipe": json.dumps(dataclasses.asdict(self.config)),
-                "steps": str(self.steps),
-                "data": self.data.fingerprint,
-                **({"start_sha256": self.start} if self.start else {}),
-            }
-            self.save_weights(self.out / "weights.safetensors", made)
+            self.save_weights(self.out / "weights.safetensors")
 
 
 @torch.no_grad()

@@ -45,7 +45,11 @@ OPTIONS = (
     *("--device foo", "--device mps", "--device cuda:99", "--device meta", "--stage 99"),
     *("--resamples -1", "--chunk 0", "--position nowhere", "--split sideways", "--model none_such"),
     *("--images /nowhere", "--images /dev/zero", "--weights /dev/zero", "--weights /nowhere.pth"),
-    *("--entry none --weights samples/weights/vim_nano.safetensors", "--seed x", "--layer 99"),
+    *(
+        "--entry none --weights samples/weights/vim_nano.imagenette64.safetensors",
+        "--seed x",
+        "--layer 99",
+    ),
     *("--config /dev/zero", "--config /nowhere.yaml", "--modle x", "--confidence 7"),
 )
 

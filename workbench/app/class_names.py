@@ -1,12 +1,10 @@
 """Names of the classes that a model tells apart, where its weights say which they are."""
 
-import json
-
 import streamlit as st
-from safetensors import SafetensorError, safe_open
 from timm.data.imagenet_info import ImageNetInfo
 
 from workbench.app.session import Spec
+from workbench.weights.files import recipe_of
 
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 """The ImageNet-1k numbers of Imagenette's ten classes, in their order."""
@@ -18,18 +16,11 @@ def class_names(spec: Spec, count: int) -> list[str]:
     numbers = ()
     if count == 1000 and not spec.random:
         numbers = range(1000)
-    elif count == len(IMAGENETTE) and _training_data(spec).startswith("imagenette"):
+    elif count == len(IMAGENETTE) and str(recipe_of(spec.source).get("data")).startswith(
+        "imagenette"
+    ):
         numbers = IMAGENETTE
     if not numbers:
         return [f"class {i}" for i in range(count)]
     known = ImageNetInfo("imagenet-1k")
     return [known.index_to_description(number).partition(",")[0] for number in numbers]
-
-
-def _training_data(spec: Spec) -> str:
-    """The training images that a checkpoint of `vssm train` names, "" for other weights."""
-    try:
-        with safe_open(spec.source, framework="pt") as file:
-            return json.loads((file.metadata() or {}).get("recipe", "{}")).get("data", "")
-    except (OSError, SafetensorError):
-        return ""

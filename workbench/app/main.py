@@ -1,5 +1,7 @@
 """The app's script: `vssm app` serves it."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -9,16 +11,23 @@ from workbench.process import prepare
 prepare()  # before torch is imported
 
 from workbench import methods
-from workbench.app import link, sidebar
+from workbench.app import any_method, link, sidebar
 
 st.set_page_config(page_title="vssm-workbench", layout="wide")
 # Streamlit's own margins push the pictures out of sight.
 st.html("<style>.stMainBlockContainer { padding: 1.5rem min(3rem, 4vw); }</style>")
 PAGES = Path(__file__).parent
+
+
+def page_of(name: str) -> Path | Callable[[], None]:
+    """The file of a method's own page, else the page that any method has."""
+    file = PAGES / f"{name.replace('-', '_')}.py"
+    return file if file.is_file() else partial(any_method.page, name)
+
+
 pages = [
-    st.Page(file, title=methods.title(name), url_path=name, default=name == "erf")
+    st.Page(page_of(name), title=methods.title(name), url_path=name, default=name == "erf")
     for name in methods.METHODS
-    if (file := PAGES / f"{name.replace('-', '_')}.py").is_file()
 ]
 pages += [
     st.Page(PAGES / "results.py", title="Results", url_path="results"),

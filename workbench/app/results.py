@@ -1,17 +1,13 @@
 """Page: result files in a table, one by one or side by side."""
 
-import io
 from collections.abc import Sequence
 
 import streamlit as st
-from PIL import Image
 
-from workbench import figures
 from workbench.app import results_list, session
-from workbench.app.files import drawn, files, show_command
+from workbench.app.drawn import drawn_together
+from workbench.app.files import show_command
 from workbench.app.results_list import Entry
-from workbench.figures.files import Sheet
-from workbench.figures.label import label
 from workbench.results import Result
 
 TOGETHER = ("erf", "resolution")  # kinds that have one figure for several results
@@ -96,29 +92,15 @@ def panel(entries: Sequence[Entry], results: Sequence[Result]) -> None:
     Raises:
         ValueError: when they are not drawn together.
     """
-    module = figures.of(results[0].kind)
-    stamps = tuple(entry.stamp for entry in entries)
-    sheets = list(module.sheets(results))
-    pictures = [picture(stamps, i, sheet) for i, sheet in enumerate(sheets)]
     models, names = [result.meta["model"] for result in results], [entry.name for entry in entries]
     title, below = (session.plain(", ".join(words)) for words in (models, names))
-    st.markdown(f"**{title}**  \n:small[{below}]")
-    about = ", ".join(map(label, results))
-    for sheet, (png, width) in zip(sheets, pictures, strict=True):
-        st.image(png, width=width, alt=f"Figure {sheet.name} of {about}")
-    files(results, [show_command([entry.path for entry in entries])], key=entries[0].name)
-    with st.expander("Numbers"):
-        st.code("\n\n".join(map(module.report, results)), language=None)
+    stamps = tuple(entry.stamp for entry in entries)
+    command = show_command([entry.path for entry in entries])
+    head = f"**{title}**  \n:small[{below}]"
+    drawn_together(results, [command], stamps, key=entries[0].name, title=head)
     for entry, result in zip(entries, results, strict=True):
         with st.expander(f"How {session.plain(entry.name)} was made"):
             st.json(made(result), expanded=2)
-
-
-@st.cache_data(max_entries=50, show_spinner="Drawing ...")
-def picture(stamps: tuple, number: int, _sheet: Sheet) -> tuple[bytes, int]:
-    """A figure of some files by its number: a PNG, and its width on the page in CSS pixels."""
-    png = drawn(_sheet, "png")
-    return png, Image.open(io.BytesIO(png)).width // 2
 
 
 def made(result: Result) -> dict:

@@ -27,7 +27,7 @@ from workbench.app import repository
 from workbench.app.repository import beside_the_model
 from workbench.files import printable
 from workbench.hooks import hooks
-from workbench.images import SAMPLES, Images, Preprocessing, preprocessing_for
+from workbench.images import SAMPLES, Images, Preprocessing, open_images, preprocessing_for
 from workbench.memory import keep_freed_memory
 from workbench.results import Result
 from workbench.results import load as read_result
@@ -113,6 +113,17 @@ def weights_folder() -> Path:
 
 def results_folder() -> Path:
     return Path(os.environ.get("VSSM_RESULTS") or SAMPLES.parent / "results")
+
+
+@st.cache_resource(show_spinner="Reading the images ...")
+def _opened(place: str) -> Images:
+    return open_images(place)
+
+
+def own_images() -> Images | None:
+    """The images that the app was started with, if any."""
+    place = os.environ.get("VSSM_IMAGES")
+    return _opened(place) if place else None
 
 
 def load(spec: Spec) -> Loaded:
@@ -249,7 +260,8 @@ def stored(path: Path, stamp: int) -> Result:
 def picture(images: Images) -> str:
     """What the command line takes for the sidebar's image."""
     name = images.names[0]
-    return short(SAMPLES / name if (SAMPLES / name).is_file() else name)
+    places = [SAMPLES / name, Path(os.environ.get("VSSM_IMAGES") or ".") / name]
+    return short(next((place for place in places if place.is_file()), name))
 
 
 def short(path: str | Path) -> str:

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import streamlit as st
 import timm
 
-from workbench.app import repository
+from workbench.app import repository, session
 from workbench.app.session import Spec, native_size, plain, sentences, weights_folder
 from workbench.images import SAMPLES, SUFFIXES, BadImage, Images, open_images
 from workbench.models import REGISTERED, networks
-from workbench.weights.files import PATTERNS
+from workbench.weights.files import PATTERNS, trained_size
 
 BASELINES = (
     "resnet50",
@@ -19,6 +19,8 @@ BASELINES = (
 )
 FIRST = ("vmamba_nano", "vim_nano", "resnet_nano")
 """What a first visit compares: four directions, two, and a convolutional network."""
+MOST = 1000
+"""Images of one's own that can be chosen."""
 OWN_SIZE = "the model's own"
 SIZES = [OWN_SIZE, *(str(size) for size in range(64, 513, 32))]
 UPLOAD = "a file of mine"
@@ -128,7 +130,7 @@ def spec(model: str, weights: str, seed: int, size: str, entry: str | None = Non
         own_size = height == pixels and str(pixels) in SIZES
     else:
         known = timm.get_pretrained_cfg(model)
-        pixels = known.input_size[-1] if known else 224
+        pixels = trained_size(found.source) or (known.input_size[-1] if known else 224)
     return replace(found, size=min(max(pixels, 64), 512), own_size=own_size)
 
 
@@ -146,9 +148,16 @@ def draw() -> None:
                 help="Which of the dictionaries in the file, such as model_ema; empty for the one "
                 "that is usual.",
             )
-        samples = open_images("samples").names
-        image = st.selectbox("Image", [*samples, UPLOAD], key="image", bind="query-params")
-        images = _upload() if image == UPLOAD else open_images([SAMPLES / image])
+        own, samples = session.own_images(), open_images("samples").names
+        mine = own.names[:MOST] if own else []
+        offered = list(dict.fromkeys([*mine, *samples, UPLOAD]))
+        image = st.selectbox("Image", offered, key="image", bind="query-params")
+        if image == UPLOAD:
+            images = _upload()
+        elif own and image in mine:
+            images = own.subset([mine.index(image)])
+        else:
+            images = open_images([SAMPLES / image])
         size = st.selectbox(
             "Input size in pixels",
             SIZES,

@@ -34,6 +34,9 @@ def parser() -> ArgumentParser:
     )
     made.add_argument("--weights", default=None, help="folder with checkpoints to choose from")
     made.add_argument("--results", default=None, help="folder with result files to show")
+    made.add_argument(
+        "--images", default=None, help="folder, pack or file of images to choose from"
+    )
     add_fields(made, Study, skip={field.name for field in fields(Study)} - _OPTIONS)
     made.add_argument("--headless", action="store_true", help="do not open a browser window")
     return made
@@ -48,6 +51,11 @@ def command(args: Namespace) -> int:
             if not Path(folder).is_dir():
                 raise ValueError(f"--{option} {folder} is not a folder")
             environment[variable] = str(Path(folder).resolve())
+    if args.images is not None:
+        from workbench.images import open_images
+
+        open_images(args.images)
+        environment["VSSM_IMAGES"] = str(Path(args.images).expanduser().resolve())
     if args.device is not None:
         from workbench.devices import usable
 

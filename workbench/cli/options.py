@@ -5,10 +5,9 @@ import typing
 from collections.abc import Collection
 from typing import Any
 
-from docstring_parser import parse
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
-from workbench.fields import READERS, read_option, several
+from workbench.fields import READERS, meanings, read_option, several
 from workbench.methods.method import choices
 
 
@@ -23,16 +22,12 @@ def add_fields(
     Args:
         defaults: in place of the dataclass's own.
     """
-    meanings = {
-        found.arg_name: found.description
-        for one in reversed(kind.__mro__)
-        for found in parse(one.__doc__ or "").params
-    }
+    told = meanings(kind)
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if field.name not in skip:
             default = defaults.get(field.name, field.default)
-            add_option(command, field.name, hints[field.name], default, meanings.get(field.name))
+            add_option(command, field.name, hints[field.name], default, told.get(field.name))
 
 
 def add_option(

@@ -36,6 +36,7 @@ def command(args: Namespace) -> int:
     from workbench.images import open_images
     from workbench.train import TrainConfig, Trainer, read_data
     from workbench.weights import create_model
+    from workbench.weights.files import built_with
 
     config = read_fields(args, TrainConfig)
     images = open_images(args.data)
@@ -43,7 +44,12 @@ def command(args: Namespace) -> int:
         print(line, file=sys.stderr)
     data = read_data(images, config.load_size)
     model = create_model(
-        args.model, args.weights, seed=config.seed, num_classes=data.classes, img_size=config.size
+        args.model,
+        args.weights,
+        seed=config.seed,
+        num_classes=data.classes,
+        img_size=config.size,
+        **built_with(config.scan_paths),
     )
     start = model.provenance.sha256
     device = usable(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))

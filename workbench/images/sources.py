@@ -204,10 +204,10 @@ def open_images(
         folders (the label is the place of the folder in sorted order; wnid names such as
         n01440764 give ImageNet indices); a file, a pattern such as photos/*.jpg or a list of these;
         an `.npz` pack; bytes or a list of (name, bytes), as uploads come. A `labels.csv` beside the
-        images, with columns `file` and `imagenet_index`, gives ImageNet indices. PIL images and
-        arrays (h, w, 3) are prepared as files are; tensors and arrays (b, 3, h, w) are what a model
-        takes, at their size, and kept in 8 bits; a list, Dataset or DataLoader of these, with
-        labels or without. An `Images` is passed through.
+        images, with columns `file` and `imagenet_index`, gives their order and ImageNet indices.
+        PIL images and arrays (h, w, 3) are prepared as files are; tensors and arrays (b, 3, h, w)
+        are what a model takes, at their size, and kept in 8 bits; a list, Dataset or DataLoader of
+        these, with labels or without. An `Images` is passed through.
     limit: at most this many, the first ones; from class folders the first ones of every class in
         turn, so that all classes are there.
     values: of tensors that are not uint8: "0-1", "0-255" or "normalised"; by default what they fit,
@@ -323,15 +323,23 @@ def _open_folder(folder: Path, title: str) -> Images:
             f"{folder} holds no image, neither directly nor in class folders{said}; put {_reads()} "
             "there or give another folder."
         )
-    names = [file.relative_to(folder).as_posix() for file in found.files]
+    files = found.files
+    names = [file.relative_to(folder).as_posix() for file in files]
     if found.labels is None or found.classes is None:
-        numbers = _listed_indices(folder, names)
+        listed = _listed_indices(folder)
+        place = {name: i for i, name in enumerate(listed)}
+        files = sorted(
+            files, key=lambda file: place.get(file.relative_to(folder).as_posix(), len(place))
+        )
+        names = [file.relative_to(folder).as_posix() for file in files]
+        numbers = [listed.get(name, -1) for name in names]
+        numbers = numbers if any(number >= 0 for number in numbers) else None
     else:
         known = all(_WNID.fullmatch(name) for name in found.classes)
         index = _imagenet_numbers() if known else {}
         classes = [found.classes[label] for label in found.labels]
         numbers = [index.get(name, -1) for name in classes] if index else None
-    images = Images(title, names, found.files, found.labels, found.classes, numbers)
+    images = Images(title, names, files, found.labels, found.classes, numbers)
     images.left_out = found.left_out
     return images
 
@@ -413,20 +421,20 @@ def _imagenet_numbers() -> dict[str, int]:
     return {wnid: i for i, wnid in enumerate(ImageNetInfo("imagenet-1k").label_names())}
 
 
-def _listed_indices(folder: Path, names: Sequence[str]) -> list[int] | None:
-    """ImageNet indices of the files from `labels.csv`, where there is one that names some."""
+def _listed_indices(folder: Path) -> dict[str, int]:
+    """ImageNet indices, -1 where there is none, of the files in `labels.csv`, in its order."""
     path = folder / "labels.csv"
     if not path.is_file():
-        return None
+        return {}
     found: dict[str, int] = {}
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         for row in _rows(path, csv.DictReader(file)):
             # a hint may name further classes after the first: "282 (tiger cat); 281 also accepted"
             text = row.get("imagenet_index") or row.get("imagenet_hint") or ""
             number = re.match(r"\s*(\d{1,3})\b", text)
-            if number and row.get("file"):
-                found[str(row["file"])] = int(number[1])
-    return [found.get(name, -1) for name in names] if found else None
+            if row.get("file"):
+                found[str(row["file"])] = int(number[1]) if number else -1
+    return found
 
 
 def _first(limit: int, images: Images) -> list[int]:

@@ -455,17 +455,22 @@ def imagenet_cfg(**kwargs) -> dict:
     return {**own, **_IMAGENET, **kwargs}
 
 
-def nano_cfg(name: str, **kwargs) -> dict:
-    """The configuration of a small model with weights among the samples: Imagenette, 64 px."""
-    file = SHIPPED / f"{name}.safetensors"
+def nano_cfgs(name: str, **kwargs) -> dict[str, dict]:
+    """The configurations of a small model with weights among the samples, by name and tag: trained
+    on Imagenette at 128 px and at 64 px. The first that has weights is what the plain name means.
+    """
+    files = {size: SHIPPED / f"{name}.imagenette{size}.safetensors" for size in (128, 64)}
     return {
-        "file": str(file) if file.is_file() else None,
-        "num_classes": 10,
-        "input_size": (3, 64, 64),
-        "crop_pct": 1.0,
-        "license": "apache-2.0",
-        **_IMAGENET,
-        **kwargs,
+        f"{name}.imagenette{size}": {
+            "file": str(file) if file.is_file() else None,
+            "num_classes": 10,
+            "input_size": (3, size, size),
+            "crop_pct": 1.0,
+            "license": "apache-2.0",
+            **_IMAGENET,
+            **kwargs,
+        }
+        for size, file in files.items()
     }
 
 

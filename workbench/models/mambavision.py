@@ -25,7 +25,7 @@ from workbench.models.family import (
     ScanMixer,
     imagenet_cfg,
     init_linear,
-    nano_cfg,
+    nano_cfgs,
     on_hub,
     register,
 )
@@ -374,9 +374,7 @@ default_cfgs = generate_default_cfgs(
         "mambavision_large2_512_21k": _cfg("L2-512-21K", "L2_21k_240m_512", 512, 0.93, "squash"),
         "mambavision_large3_256_21k": _cfg("L3-256-21K", "L3_21k_740m_256", 256),
         "mambavision_large3_512_21k": _cfg("L3-512-21K", "L3_21k_740m_512", 512, 0.93, "squash"),
-        "mambavision_nano": nano_cfg(
-            "mambavision_nano", first_conv=_FIRST, classifier=MambaVision.classifier_name
-        ),
+        **nano_cfgs("mambavision_nano", first_conv=_FIRST, classifier=MambaVision.classifier_name),
     }
 )
 register(__name__, MambaVision, VARIANTS)

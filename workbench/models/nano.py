@@ -1,4 +1,4 @@
-"""Two networks to compare the small models of the families with: a ResNet and a ViT for 64 px.
+"""Two networks to compare the small models of the families with: a ResNet and a ViT.
 
 Like those (see the end of each family's file) they have about a million parameters, and
 `pretrained=True` reads weights that ship with the project, trained on Imagenette (10 classes) by
@@ -9,7 +9,7 @@ from timm.models import generate_default_cfgs
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 
-from workbench.models.family import nano_cfg, register
+from workbench.models.family import nano_cfgs, register
 
 RESNET = {
     "resnet_nano": {  # ResNet-D: three narrow convolutions first, strides by averaging
@@ -23,7 +23,6 @@ RESNET = {
 }
 VIT = {
     "vit_nano": {
-        "img_size": 64,
         "patch_size": 8,
         "embed_dim": 128,
         "depth": 6,
@@ -34,8 +33,10 @@ VIT = {
 }
 default_cfgs = generate_default_cfgs(
     {
-        "resnet_nano": nano_cfg("resnet_nano", first_conv="conv1.0", classifier="fc"),
-        "vit_nano": nano_cfg("vit_nano", first_conv="patch_embed.proj", classifier="head"),
+        **nano_cfgs("resnet_nano", first_conv="conv1.0", classifier="fc"),
+        **nano_cfgs(
+            "vit_nano", first_conv="patch_embed.proj", classifier="head", fixed_input_size=True
+        ),
     }
 )
 register(__name__, ResNet, RESNET, out_indices=(0, 1, 2))

@@ -18,7 +18,7 @@ from workbench.models.family import (
     CheckpointedBlock,
     Network,
     imagenet_cfg,
-    nano_cfg,
+    nano_cfgs,
     register,
 )
 from workbench.models.s4nd_layer import S4ND
@@ -321,7 +321,7 @@ default_cfgs = generate_default_cfgs(
     {
         **{name: _cfg() for name in VARIANTS},  # they begin without a convolution
         "s4nd_vit_base": _cfg("patch_embed.proj"),
-        "s4nd_nano": nano_cfg("s4nd_nano", first_conv=None, classifier=S4NDNetwork.classifier_name),
+        **nano_cfgs("s4nd_nano", first_conv=None, classifier=S4NDNetwork.classifier_name),
     }
 )
 register(__name__, ConvNeXtS4ND, VARIANTS)

@@ -23,7 +23,7 @@ from workbench.models.family import (
     Readout,
     ScanMixer,
     imagenet_cfg,
-    nano_cfg,
+    nano_cfgs,
     on_hub,
     register,
 )
@@ -518,7 +518,7 @@ VARIANTS: dict[str, dict] = {
     "vim_small_plus": {"embed_dim": 384, "stride": 8},
     "vim_base": {"embed_dim": 768},
 }
-NANO = {"vim_nano": {"img_size": 64, "patch_size": 8, "embed_dim": 128, "depth": 6, "d_state": 8}}
+NANO = {"vim_nano": {"patch_size": 8, "embed_dim": 128, "depth": 6, "d_state": 8}}
 
 
 def _cfg(size: str, file: str) -> dict:
@@ -538,8 +538,11 @@ default_cfgs = generate_default_cfgs(
         "vim_small": _cfg("small", "80p5acc"),
         "vim_small_plus": _cfg("small", "ft_81p6acc"),
         "vim_base": _cfg("base", "81p9acc"),
-        "vim_nano": nano_cfg(
-            "vim_nano", first_conv="patch_embed.proj", classifier=Vim.classifier_name
+        **nano_cfgs(
+            "vim_nano",
+            first_conv="patch_embed.proj",
+            classifier=Vim.classifier_name,
+            fixed_input_size=True,
         ),
     }
 )

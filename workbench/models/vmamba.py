@@ -23,7 +23,7 @@ from workbench.models.family import (
     ScanMixer,
     imagenet_cfg,
     init_linear,
-    nano_cfg,
+    nano_cfgs,
     on_github,
     register,
 )
@@ -474,9 +474,7 @@ default_cfgs = generate_default_cfgs(
         "vmamba_tiny_s1l8": _cfg("vssm1_tiny_0230s_ckpt_epoch_264"),
         "vmamba_small_s1l20": _cfg("vssm1_small_0229s_ckpt_epoch_240"),
         "vmamba_base_s1l20": _cfg("vssm1_base_0229s_ckpt_epoch_225"),
-        "vmamba_nano": nano_cfg(
-            "vmamba_nano", first_conv="patch_embed.0", classifier=VMamba.classifier_name
-        ),
+        **nano_cfgs("vmamba_nano", first_conv="patch_embed.0", classifier=VMamba.classifier_name),
     }
 )
 register(__name__, VMamba, VARIANTS)

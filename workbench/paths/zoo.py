@@ -60,6 +60,7 @@ def _traversals() -> dict[str, Callable[[ndarray], ndarray]]:
 
 _TRAVERSALS = _traversals()
 _PARTS = ("atrous-",)  # traversals that leave cells to their siblings
+_NUMBERED = re.compile(r"local-[1-9]\d?(-columns)?|frames-[1-9]\d*|random-\d{1,9}")
 _INVERSE = ("hilbert", "spiral-")  # the official index is the inverse
 _PADDED = ("local-", "atrous-")  # the official scan includes padding
 
@@ -70,7 +71,7 @@ def _parse(name: str) -> tuple[str, bool, bool] | None:
     base = stem.removesuffix("-as-used")
     as_used = base != stem
     stem, base = base, base.removesuffix("-reversed")
-    known = base in _TRAVERSALS or re.fullmatch(r"local-[1-9]\d?(-columns)?|frames-[1-9]\d*", base)
+    known = base in _TRAVERSALS or _NUMBERED.fullmatch(base)
     if not known or (as_used and not base.startswith(_INVERSE + _PADDED)):
         return None
     return base, base != stem, as_used
@@ -108,6 +109,8 @@ def _visit(base: str, cells: ndarray) -> ndarray:
     kind, number, *rest = base.split("-")
     if kind == "local":
         return orders.windows(cells.T if rest else cells, int(number))
+    if kind == "random":
+        return np.random.default_rng([int(number), *cells.shape]).permutation(cells.ravel())
     if len(cells) % int(number):
         raise ValueError(
             f"scan path {base!r} needs {number} frames of equal height below one another, but "
@@ -170,6 +173,7 @@ FAMILIES: list[Family] = [
     ),
     Family("clockwise spiral inwards", _SURVEY, ("spiral", "spiral-reversed")),
     Family("by distance to the centre", _SURVEY, ("radial", "radial-reversed")),
+    Family("shuffled by a seed, as a control", "a control", _and_reversed("random-0", "random-1")),
     Family("frames below one another, cell by cell", _VIVIM, ("frames-2",)),
     Family("Hilbert curves", _ZIGMA, _HILBERT),
     Family("Hilbert curves as used: the inverse permutation", _ZIGMA, _as_used(_HILBERT)),
@@ -199,6 +203,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "vmambair": CROSS,
     "spiral": ("spiral", "spiral-reversed"),
     "radial": ("radial", "radial-reversed"),
+    "random": _and_reversed("random-0", "random-1"),
     "diffma": _SPIRALS,
     "diffma-as-used": _as_used(_SPIRALS),
     "local": _and_reversed("local-2", "local-7"),
@@ -223,6 +228,7 @@ SET_SOURCES = {
     "vmambair": "VmambaIR, 2024, arXiv 2403.11423; there also two scans over channels",
     "spiral": _SURVEY,
     "radial": _SURVEY,
+    "random": "a control: two shuffles and their ways back",
     "diffma": f"{_DIFFMA}; there layer i uses pair i mod 8 beside the rows",
     "diffma-as-used": f"{_DIFFMA}, what its code does; square grids",
     "local": f"{_LOCALMAMBA}, the windows alone",
@@ -296,8 +302,9 @@ def scan_path(name: str, height: int, width: int, class_token: int | None = None
 
     Args:
         name: one of `ORDERS`; also `local-W` and `local-W-columns` for windows of W x W cells
-            (W below 100), `frames-T` for T frames below one another, `-reversed` after any, and
-            `#2`, `#3`, ... after any for a further direction along the same path.
+            (W below 100), `frames-T` for T frames below one another, `random-S` for cells shuffled
+            by the seed S, `-reversed` after any, and `#2`, `#3`, ... after any for a further
+            direction along the same path.
         class_token: index of the class token in the row-major token sequence (Vim: cells // 2), or
             None. A reversed path is the reverse of the whole sequence, class token included.
 

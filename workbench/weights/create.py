@@ -1,6 +1,7 @@
 """`create_model` is the door, and `load_into` what it does with a state dict."""
 
 import difflib
+import functools
 import importlib
 import importlib.util
 import json
@@ -18,7 +19,15 @@ from torch import Tensor, nn
 from workbench.files import printable
 from workbench.models import REGISTERED, Adaptation, backbone_of, bare
 from workbench.models.family import prefixes
-from workbench.weights.files import fetch_published, find_weights, read_state_dict, sha256
+from workbench.weights.files import (
+    built_with,
+    fetch_published,
+    find_weights,
+    read_state_dict,
+    sha256,
+    trained_paths,
+    trained_size,
+)
 from workbench.weights.identify import clean_keys, renamed, variant_of
 from workbench.weights.matching import match, parts
 from workbench.weights.provenance import Provenance
@@ -206,6 +215,10 @@ def create_model(
         num_classes = _classes(name, state)
     if num_classes is not None:
         kwargs["num_classes"] = num_classes
+    if path and ":" not in name:
+        if size := trained_size(path):
+            kwargs.setdefault("pretrained_cfg_overlay", {})["input_size"] = (3, size, size)
+        kwargs = {**built_with(trained_paths(path)), **kwargs}
     model = _build(name, pretrained, seed, img_size, kwargs, notes)
     published = getattr(model, "pretrained_cfg", None) or {}
     if pretrained and num_classes and published.get("num_classes") != num_classes:
@@ -215,6 +228,8 @@ def create_model(
         notes += load_into(model, state, pos_embed=pos_embed).notes
 
     random = state is None and not pretrained
+    if random and weights is None and weights_of(name, "auto") is not None:
+        _say_random(name)
     source = "random" if random else str(weights or name)
     licence = None if random else _licence(model)
     read = {key: facts.get(key) for key in ("file", "sha256", "entry")}
@@ -226,6 +241,11 @@ def create_model(
         if line:
             logger.info(line)
     return model.eval()
+
+
+@functools.cache
+def _say_random(name: str) -> None:
+    logger.warning("%s has random weights; with pretrained=True it has its trained ones.", name)
 
 
 def weights_of(

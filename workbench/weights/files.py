@@ -4,14 +4,18 @@ import contextlib
 import difflib
 import functools
 import hashlib
+import json
 import shutil
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import torch
+from safetensors import SafetensorError, safe_open
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
@@ -144,6 +148,38 @@ def fetch_published(config: PretrainedCfg) -> Path:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def recipe_of(path: str | Path) -> dict[str, Any]:
+    """How `vssm train` made a weight file, in the fields of `TrainConfig` and `data`, the name of
+    the training images; nothing of a file that does not say so.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            recipe = json.loads((file.metadata() or {}).get("recipe", "{}"))
+    except (OSError, ValueError, SafetensorError):
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def trained_paths(path: str | Path) -> list[str]:
+    """The scan paths that a file of `vssm train` names, none where it names none."""
+    names = recipe_of(path).get("scan_paths")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def built_with(scan_paths: Sequence[str]) -> dict[str, Any]:
+    """The argument of a model's constructor for scan paths as `TrainConfig` has them; one name may
+    be that of a set.
+    """
+    names = tuple(scan_paths)
+    return {"scan_paths": names if len(names) > 1 else names[0]} if names else {}
+
+
+def trained_size(path: str | Path) -> int | None:
+    """The side in pixels of the images that a file of `vssm train` was trained on, else None."""
+    size = recipe_of(path).get("size")
+    return size if isinstance(size, int) and 4 <= size <= 4096 else None
 
 
 def read_state_dict(path: str | Path, entry: str | None = None) -> tuple[dict[str, Tensor], dict]:

@@ -163,8 +163,8 @@ def caption(result: Decomposition, quantity: str = "along") -> str:
         f"({config['query']}, the cross): {MEANING[quantity]}, the first images, in image order; "
         "each column on its own scale, |x / largest| ** 0.25 with the sign of x. Coefficients, "
         "gates, slopes of activations and variances of norms are held fixed, so the parts of all "
-        f"tokens and of the biases sum to the output, here within {np.nan_to_num(errors).max():.1e} of its "
-        f"length. {ways}.",
+        "tokens and of the biases sum to the output, here within "
+        f"{np.nan_to_num(errors).max():.1e} of its length. {ways}.",
         f"Below: shares along the output, 100 % in sum; lengths of all parts over that of the "
         "output, 1 where none cancel; distance of cells from the query, weighted by length. Mean "
         f"over {meta['images_used']} images, with {100 * config['confidence']:g} % intervals.",
