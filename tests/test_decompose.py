@@ -2,16 +2,15 @@
 Jacobian of the layer with everything held fixed that depends on the image.
 """
 
-import numpy as np
 import pytest
 import torch
 from external_models import load
+from test_scan_maps import batch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import workbench
 from workbench.hooks import inputs
-from workbench.images import Batch
 from workbench.methods.decompose import DecomposeConfig
 from workbench.mixing.decomposition import parts_at, through
 from workbench.mixing.layers import find_layers, scan_layers
@@ -114,11 +113,6 @@ def test_parts_are_the_jacobian_of_the_layer_times_its_tokens(family) -> None:
         bias = output.detach() - parts.detach().sum(dim=1)
         assert torch.allclose(found.bias, bias, atol=1e-12 * scale), name
         assert found.error < 1e-12 and float(found.along.sum()) == pytest.approx(1, abs=1e-12)
-
-
-def batch(x: Tensor) -> Batch:
-    pictures = np.zeros((len(x), *x.shape[-2:], 3), np.uint8)
-    return Batch(x, pictures, tuple("abcdef"[: len(x)]), None, tuple(range(len(x))))
 
 
 def measured(model: nn.Module, x: Tensor, **settings) -> Decomposition:

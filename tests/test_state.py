@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from external_models import load
+from test_scan_maps import batch
 from torch import Tensor
 
 import workbench
-from workbench.images import Batch
 from workbench.kernels import selective_scan
 from workbench.methods.state import StateConfig
 from workbench.methods.state.measure import QUANTITIES
@@ -90,11 +90,6 @@ def test_sizes_are_participation_ratios_of_eigenvalues(scan) -> None:
     few = whole[:, :5]  # fewer tokens than states
     few = torch.from_numpy(few.reshape(1, 3, 4, 5)).transpose(1, 2)
     assert float(size_of_direction(few)) == pytest.approx(ratio(whole[:, :5]), rel=1e-10)
-
-
-def batch(x: Tensor) -> Batch:
-    pictures = np.zeros((len(x), *x.shape[-2:], 3), np.uint8)
-    return Batch(x, pictures, tuple("abcdef"[: len(x)]), None, tuple(range(len(x))))
 
 
 def measured(model, x: Tensor, **settings) -> State:

@@ -63,3 +63,20 @@ def picture(ax: Axes, result: Any, site: dict) -> None:
 def wrapped(layer: str, letters: int = 24) -> str:
     """A module's name on lines of at most `letters`, broken at its dots."""
     return fill(layer.replace(".", ". "), letters).replace(". ", ".")
+
+
+def number(result: Result, key: str, site: dict, part: str = "value") -> float:
+    """A number `key/site` of a result, or its low or high; nan where there is none."""
+    found = result.meta["numbers"].get(f"{key}/{site['name']}", {}).get(part)
+    return np.nan if found is None else found
+
+
+def by_depth(ax: Axes, result: Result, key: str, sites: Sequence[dict], **looks: Any) -> None:
+    """A line of a number against the number of the layer, with its interval."""
+    depth = [site["number"] for site in sites]
+    value, low, high = (
+        np.array([number(result, key, site, part) for site in sites], float)
+        for part in ("value", "low", "high")
+    )
+    ax.plot(depth, value, "o-", ms=3, **looks)
+    ax.fill_between(depth, low, high, color=looks["color"], alpha=0.2, lw=0)

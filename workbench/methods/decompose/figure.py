@@ -14,7 +14,7 @@ from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
 from workbench.figures.numbers import csv_table
 from workbench.figures.several import each
-from workbench.figures.sites import POWER, evenly, frame, mark, shown, wrapped
+from workbench.figures.sites import POWER, by_depth, evenly, frame, mark, number, shown, wrapped
 from workbench.results import Decomposition
 
 MEANING = {
@@ -59,18 +59,13 @@ def report(result: Decomposition) -> str:
         f"{'distance':>9} error",
     ]
     for site in result.meta["sites"]:
-        *shares, lengths, distance, error = (_value(result, key, site) for key in columns)
+        *shares, lengths, distance, error = (number(result, key, site) for key in columns)
         lines.append(
             f"  {site['name']:38} "
             + " ".join("      -" if np.isnan(value) else f"{value:>5.1f} %" for value in shares)
             + f" {lengths:>8.3g} {distance:>6.3g} px {error:.1e}"
         )
     return "\n".join(lines)
-
-
-def _value(result: Decomposition, key: str, site: dict, part: str = "value") -> float:
-    value = result.meta["numbers"].get(f"{key}/{site['name']}", {}).get(part)
-    return np.nan if value is None else value
 
 
 @each
@@ -129,24 +124,16 @@ def _depth(figure: Any, result: Decomposition) -> None:
     sites = result.meta["sites"]
     depth = [site["number"] for site in sites]
 
-    def line(ax: Any, key: str, **looks: Any) -> None:
-        value, low, high = (
-            np.array([_value(result, key, site, part) for site in sites], float)
-            for part in ("value", "low", "high")
-        )
-        ax.plot(depth, value, "o-", ms=3, **looks)
-        ax.fill_between(depth, low, high, color=looks["color"], alpha=0.2, lw=0)
-
     for (key, words), colour in zip(SHARES.items(), COLOURS, strict=False):
-        if np.nan_to_num([_value(result, key, site) for site in sites]).any():
-            line(shares, key, color=colour, label=words)
+        if np.nan_to_num([number(result, key, site) for site in sites]).any():
+            by_depth(shares, result, key, sites, color=colour, label=words)
     shares.axhline(0, color="k", lw=0.5)
     shares.set_ylabel("along the output (%)")
     shares.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    line(lengths, "lengths", color=COLOURS[0])
+    by_depth(lengths, result, "lengths", sites, color=COLOURS[0])
     lengths.axhline(1, color="k", lw=0.5, ls=":")
     lengths.set_ylabel("sum of lengths / output", fontsize=7)
-    line(away, "distance", color=COLOURS[0])
+    by_depth(away, result, "distance", sites, color=COLOURS[0])
     away.set_ylabel("mean distance (px)", fontsize=7)
     for ax in (shares, lengths, away):
         ax.set_xlabel("layer")
@@ -156,7 +143,7 @@ def _depth(figure: Any, result: Decomposition) -> None:
 def caption(result: Decomposition, quantity: str = "along") -> str:
     """What the figure shows, in sentences."""
     meta, config = result.meta, result.meta["config"]
-    errors = [_value(result, "error", site) for site in meta["sites"]]
+    errors = [number(result, "error", site) for site in meta["sites"]]
     ways = "; ".join(f"{key}: through {words}" for key, words in sorted(meta["through"].items()))
     lines = [
         f"What every token adds to the output of the layers of {label(result)} at one of them "

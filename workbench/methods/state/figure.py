@@ -14,7 +14,17 @@ from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
 from workbench.figures.numbers import csv_table
 from workbench.figures.several import each
-from workbench.figures.sites import evenly, frame, layers, mark, picture, shown, wrapped
+from workbench.figures.sites import (
+    by_depth,
+    evenly,
+    frame,
+    layers,
+    mark,
+    number,
+    picture,
+    shown,
+    wrapped,
+)
 from workbench.results import State
 
 TITLES = {
@@ -47,7 +57,7 @@ def report(result: State) -> str:
     ]
     for site in result.meta["sites"]:
         if site["states"]:
-            value = {key: _value(result, key, site) for key in _COLUMNS}
+            value = {key: number(result, key, site) for key in _COLUMNS}
             lines.append(
                 f"  {site['name']:42} {value['half_life']:>9.3g} steps {value['along']:>6.3g} px "
                 f"{value['norm']:>8.3g} {value['size']:>5.2f} of {site['states']:>3} "
@@ -57,11 +67,6 @@ def report(result: State) -> str:
 
 
 _COLUMNS = ("half_life", "along", "norm", "size", "size_joint", "held")
-
-
-def _value(result: State, key: str, site: dict, part: str = "value") -> float:
-    value = result.meta["numbers"].get(f"{key}/{site['name']}", {}).get(part)
-    return np.nan if value is None else value
 
 
 @each
@@ -136,12 +141,7 @@ def _depth(figure: Any, result: State, by_layer: list[list[dict]]) -> None:
         )  # fmt: skip
         boxes["boxes"][0].set_label(name)
         for ax, key in zip(axes, panels, strict=True):
-            value, low, high = (
-                np.array([_value(result, key, site, part) for site in found], float)
-                for part in ("value", "low", "high")
-            )
-            ax.plot(depth, value, "o-", ms=3, color=colour)
-            ax.fill_between(depth, low, high, color=colour, alpha=0.2, lw=0)
+            by_depth(ax, result, key, found, color=colour)
     lengths = [(layer[0]["number"], layer[0]["tokens"]) for layer in by_layer]
     for ax in (lives, axes[-1]):
         ax.step(*zip(*lengths, strict=True), "k:", where="mid", lw=0.8)
