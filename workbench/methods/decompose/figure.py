@@ -120,24 +120,31 @@ def draw(result: Decomposition, quantity: str = "along") -> Figure:
 
 def _depth(figure: Any, result: Decomposition) -> None:
     """Shares of the output, and how much longer the parts are than their sum, through depth."""
-    shares, lengths, away = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
     sites = result.meta["sites"]
-    depth = [site["number"] for site in sites]
-
+    panels = {
+        key: words
+        for key, words in {
+            "lengths": "sum of lengths / output",
+            "distance": "mean distance (px)",
+        }.items()
+        if np.isfinite([number(result, key, site) for site in sites]).any()
+    }
+    axes = figure.subplots(1, 1 + len(panels), squeeze=False)[0]
     for (key, words), colour in zip(SHARES.items(), COLOURS, strict=False):
         if np.nan_to_num([number(result, key, site) for site in sites]).any():
-            by_depth(shares, result, key, sites, color=colour, label=words)
-    shares.axhline(0, color="k", lw=0.5)
-    shares.set_ylabel("along the output (%)")
-    shares.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    by_depth(lengths, result, "lengths", sites, color=COLOURS[0])
-    lengths.axhline(1, color="k", lw=0.5, ls=":")
-    lengths.set_ylabel("sum of lengths / output", fontsize=7)
-    by_depth(away, result, "distance", sites, color=COLOURS[0])
-    away.set_ylabel("mean distance (px)", fontsize=7)
-    for ax in (shares, lengths, away):
+            by_depth(axes[0], result, key, sites, color=colour, label=words)
+    axes[0].axhline(0, color="k", lw=0.5)
+    axes[0].set_ylabel("along the output (%)", fontsize=7)
+    if axes[0].get_legend_handles_labels()[0]:
+        axes[0].legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    for ax, (key, words) in zip(axes[1:], panels.items(), strict=True):
+        by_depth(ax, result, key, sites, color=COLOURS[0])
+        ax.set_ylabel(words, fontsize=7)
+        if key == "lengths":
+            ax.axhline(1, color="k", lw=0.5, ls=":")
+    for ax in axes:
         ax.set_xlabel("layer")
-        ax.set_xticks(depth[:: -(-len(depth) // 8)])
+        ax.set_xticks([site["number"] for site in sites][:: -(-len(sites) // 8)])
 
 
 def caption(result: Decomposition, quantity: str = "along") -> str:
