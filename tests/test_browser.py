@@ -1,5 +1,6 @@
 """The app as a reader uses it: a real server and headless Chromium."""
 
+import io
 import os
 import re
 import shutil
@@ -180,6 +181,48 @@ def test_the_field_follows_the_mouse(visit):
     sync_api.expect(tab.get_by_text("Cell 2, 1 of 4 x 4. Move the mouse, click")).to_be_visible()
     sync_api.expect(sheet).to_be_hidden()
     sync_api.expect(field(tab)).to_be_visible()
+
+
+def drop(tab, name: str, content: bytes) -> None:
+    moved = tab.evaluate_handle(
+        """([name, values]) => {
+          const moved = new DataTransfer();
+          moved.items.add(new File([Uint8Array.from(values)], name));
+          return moved;
+        }""",
+        [name, list(content)],
+    )
+    photograph(tab).dispatch_event("drop", {"dataTransfer": moved})
+
+
+def test_a_picture_that_is_dropped_on_the_photograph_takes_its_place(visit):
+    tab = visit("size=64&model=resnet_nano&weights=random&beside=")
+    first = field(tab).get_attribute("src")
+    drop(tab, "notes.jpg", b"no picture")
+    tab.get_by_text(re.compile("notes.jpg.*Choose another file")).wait_for()
+    tab.go_back()
+    sync_api.expect(photograph(tab)).to_be_visible()
+    sync_api.expect(field(tab)).to_have_attribute("src", first)
+    picture = io.BytesIO()
+    Image.new("RGB", (90, 70), (200, 40, 40)).save(picture, "JPEG")
+    drop(tab, "mine.jpg", picture.getvalue())
+    tab.get_by_text("Dropped: mine.jpg").wait_for()
+    tab.get_by_role("img", name=re.compile("^mine.jpg with")).wait_for()
+    sync_api.expect(field(tab)).not_to_have_attribute("src", first)
+
+
+def test_back_undoes_what_was_chosen(visit):
+    tab = visit("size=64&model=resnet_nano&weights=random&beside=&stage=2")
+    cell(tab, 4, 4, "8 x 8")
+    tab.get_by_role("button", name="3", exact=True).click()
+    cell(tab, 2, 2)
+    click(tab, 0.1, 0.9)
+    cell(tab, 0, 3)
+    tab.go_back()
+    cell(tab, 2, 2)
+    tab.go_back()
+    cell(tab, 4, 4, "8 x 8")
+    assert "stage=2" in tab.url and "position" not in tab.url
 
 
 def test_a_page_of_its_own_needs_no_server(browser, tmp_path):

@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from workbench import create_model, preprocessing_for
 from workbench.models.family import SHIPPED as WEIGHTS
+from workbench.results.class_names import class_name
 from workbench.weights import facts_of
 from workbench.weights.create import _say_random
 
@@ -38,6 +39,7 @@ def test_its_size_is_that_of_the_model(path):
     size = int(tag.removeprefix("imagenette"))
     for made in (create_model(path.stem, pretrained=True), create_model(model, path)):
         assert preprocessing_for(made).size == (size, size)
+        assert made.provenance.class_names[5] == class_name("imagenet-1k", 566) == "French horn"
         assert getattr(made, "img_size", size) in (size, (size, size))
 
 

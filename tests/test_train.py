@@ -115,6 +115,7 @@ def test_a_model_trained_along_other_paths_is_loaded_with_them(folder, tmp_path)
     directions = {site.direction for site in scans(made)}
     assert directions == {"random-0", "random-0-reversed", "random-1", "random-1-reversed"}
     assert preprocessing_for(made).size == (32, 32)
+    assert made.provenance.class_names == ["across", "down"]
     assert main(["train", *small, "--scan_paths", "cross"]) == 2  # another run lies there
     assert main(["train", *own, "--out", str(tmp_path / "a"), "--scan_paths", "nothing"]) == 2
     vim = ["--model", "vim_nano", *own[2:], "--out", str(tmp_path / "b")]

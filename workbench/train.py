@@ -11,7 +11,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,12 +95,16 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Data:
-    """Decoded training images: pixels (n, load_size, load_size, 3) uint8 and labels (n,) int64."""
+    """Decoded training images: pixels (n, load_size, load_size, 3) uint8 and labels (n,) int64.
+
+    `names` are those of the classes, where they are known.
+    """
 
     pixels: Tensor
     labels: Tensor
     classes: int
     fingerprint: str
+    names: Sequence[str] = ()
 
 
 def read_data(images: Images, load_size: int, progress: Callable[[int, int], None] | None = None):
@@ -120,7 +124,13 @@ def read_data(images: Images, load_size: int, progress: Callable[[int, int], Non
         if progress and (i + 1) % 500 == 0:
             progress(i + 1, len(images))
     labels = torch.tensor(images.labels)
-    return Data(torch.from_numpy(pixels), labels, int(labels.max()) + 1, images.fingerprint)
+    return Data(
+        torch.from_numpy(pixels),
+        labels,
+        int(labels.max()) + 1,
+        images.fingerprint,
+        tuple(images.classes or ()),
+    )
 
 
 def _generator(*numbers: int) -> torch.Generator:
@@ -322,7 +332,7 @@ class Trainer:
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.cpu().contiguous() for k, v in self.average.items()}
         metadata = {
-            "recipe": json.dumps(dataclasses.asdict(self.config)),
+            "recipe": json.dumps({**dataclasses.asdict(self.config), "classes": self.data.names}),
             "steps": str(self.step),
             "data": self.data.fingerprint,
             **({"start_sha256": self.start} if self.start else {}),

@@ -1,26 +1,11 @@
 """Names of the classes that a model tells apart, where its weights say which they are."""
 
-import streamlit as st
-from timm.data.imagenet_info import ImageNetInfo
-
+from workbench.app import session
 from workbench.app.session import Spec
-from workbench.weights.files import recipe_of
-
-IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
-"""The ImageNet-1k numbers of Imagenette's ten classes, in their order."""
+from workbench.results.class_names import class_name
 
 
-@st.cache_data(max_entries=100, show_spinner=False)
 def class_names(spec: Spec, count: int) -> list[str]:
-    """A name for each of `count` classes: ImageNet's or Imagenette's, else "class 3"."""
-    numbers = ()
-    if count == 1000 and not spec.random:
-        numbers = range(1000)
-    elif count == len(IMAGENETTE) and str(recipe_of(spec.source).get("data")).startswith(
-        "imagenette"
-    ):
-        numbers = IMAGENETTE
-    if not numbers:
-        return [f"class {i}" for i in range(count)]
-    known = ImageNetInfo("imagenet-1k")
-    return [known.index_to_description(number).partition(",")[0] for number in numbers]
+    """A name for each of `count` classes: those that were trained for, else "class 3"."""
+    known = session.facts(spec).get("class_names", ())
+    return [class_name(known, i) for i in range(count)]

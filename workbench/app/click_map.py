@@ -1,4 +1,5 @@
-"""A photograph and its map, both of which report the place that is clicked.
+"""A photograph and its map, both of which report the place that is clicked, and take a picture
+that is dropped on them in place of theirs.
 
 A place is (row, column) in fractions of the image, so that it means the same on every grid. Where
 all cells of a stage are measured (`workbench.app.cells`), the map follows the mouse, in all pairs
@@ -10,6 +11,7 @@ from collections.abc import Callable
 import streamlit as st
 from streamlit.components.v2 import component
 
+from workbench.app import sidebar
 from workbench.figures import overlay
 from workbench.figures.pair import PAIR
 
@@ -52,9 +54,15 @@ def click_map(
         if place is not None:
             on_place((float(place[0]), float(place[1])))
 
+    def take() -> None:
+        dropped = st.session_state[key].dropped
+        if dropped is not None:
+            sidebar.take(str(dropped[0]), str(dropped[1]))
+
     _component(
         key=key,
         on_place_change=report,
+        on_dropped_change=take,
         data={
             "photo": photo,
             "photo_alt": photo_alt,
@@ -68,5 +76,8 @@ def click_map(
             "step": step,
             "cells": cells,
             "colours": overlay.table(),
+            "most": sidebar.UPLOAD_MB * 2**20,
         },
     )
+    if st.session_state.pop("taken", False):
+        st.rerun()  # a fragment draws no sidebar

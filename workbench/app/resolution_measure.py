@@ -20,6 +20,7 @@ from workbench.methods.resolution.config import PointConfig, ResolutionConfig
 from workbench.methods.resolution.sweep import Step, curve_of
 from workbench.results import Resolution
 from workbench.runner import Progress, parts
+from workbench.weights.files import file_of
 
 
 @dataclass
@@ -196,9 +197,8 @@ def command_of(curve: Resolution) -> str:
     own = {entry.name: meta["config"][entry.name] for entry in fields(PointConfig)}
     own |= {"native": None, "classes": None, "object_size": (meta["object_size"],)}
     weights = meta["facts"].get("weights", "auto")
-    file = session.weights_folder() / weights
-    model = ["--model", meta["model"], "--weights"]
-    model += [session.short(file) if file.is_file() else weights]
+    file = file_of(meta["facts"], session.weights_folder())
+    model = ["--model", meta["model"], "--weights", session.short(file) if file else weights]
     model += _seed(meta["facts"].get("seed", 0))
     config = ResolutionConfig(**own, sizes=tuple(sizes([curve])))
     return command("resolution", model, words, meta["native"], config)

@@ -1,5 +1,6 @@
 """The sidebar, the same on every page: a model, its weights, an image, all in the URL."""
 
+import base64
 from dataclasses import dataclass, replace
 
 import streamlit as st
@@ -24,6 +25,7 @@ MOST = 1000
 OWN_SIZE = "the model's own"
 SIZES = [OWN_SIZE, *(str(size) for size in range(64, 513, 32))]
 UPLOAD = "a file of mine"
+UPLOAD_MB = 20
 UPLOAD_KINDS = [suffix.removeprefix(".") for suffix in SUFFIXES]
 
 
@@ -173,13 +175,37 @@ def draw() -> None:
         )
 
 
+def take(name: str, url: str) -> None:
+    """Look at a picture that was dropped on another one.
+
+    Args:
+        url: its bytes as a data URL, empty for a file that is too large.
+    """
+    content = base64.b64decode(url.partition(",")[2])
+    drops = st.session_state.get("drops", 0) + 1
+    st.session_state.update(dropped=(name, content), image=UPLOAD, taken=True, drops=drops)
+
+
 def _upload() -> Images | None:
+    drops = st.session_state.get("drops", "")  # what was uploaded before does not come back
     file = st.file_uploader(
-        "Picture, at most 20 MB", UPLOAD_KINDS, key="upload", max_upload_size=20
+        f"Picture, at most {UPLOAD_MB} MB",
+        UPLOAD_KINDS,
+        key=f"upload{drops}",
+        max_upload_size=UPLOAD_MB,
     )
-    if file is None:
+    if file is not None:
+        st.session_state.pop("dropped", None)
+    dropped = st.session_state.get("dropped")
+    if file is None and dropped is None:
         return None
-    images = open_images([(file.name, file.getvalue())])
+    name, content = dropped or (file.name, file.getvalue())
+    if not content:
+        st.error(f"{plain(name)} is empty, or has more than {UPLOAD_MB} MB. Choose another file.")
+        return None
+    if dropped:
+        st.caption(f"Dropped: {plain(name)}")
+    images = open_images([(name, content)])
     try:
         images.load(0)
     except BadImage as bad:

@@ -54,14 +54,13 @@ def command(args: Namespace) -> int:
 
 def _model_of(result, weights):
     """The model of a result, which must have the weights that were measured."""
-    from workbench.places import found
     from workbench.weights import create_model, facts_of
+    from workbench.weights.files import file_of
 
     facts, size = result.meta["facts"], tuple(result.meta["preprocessing"]["size"])
     name = str(facts["weights"])
     if weights is None and name not in ("random", "official"):
-        near = found(f"samples/weights/{name}")
-        weights = near if near.is_file() else name
+        weights = file_of(facts) or name
     seed = int(facts.get("seed") or 0)
     model = create_model(facts["model"], weights or name, seed=seed, img_size=size)
     if facts_of(model)["weights_sha256"] != facts["weights_sha256"]:

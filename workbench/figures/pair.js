@@ -126,6 +126,18 @@ export default function ({ data, parentElement, setTriggerValue }) {
     };
     img.parentElement.onpointermove = (event) => tell(over(event));
     img.parentElement.onpointerleave = () => tell(window.kept ?? null);
+    img.parentElement.ondragover = (event) => event.preventDefault();
+    img.parentElement.ondrop = (event) => {
+      event.preventDefault();
+      const file = event.dataTransfer.files[0];
+      if (!file || data.cells?.stored) return;
+      show(true);
+      const reader = new FileReader();
+      reader.onload = () => setTriggerValue("dropped", [file.name, reader.result]);
+      reader.onerror = () => show(false);  // a folder, say
+      if (file.size <= data.most) reader.readAsDataURL(file);
+      else setTriggerValue("dropped", [file.name, ""]);
+    };
     img.parentElement.onclick = (event) => go(...over(event));
     img.onkeydown = (event) => {
       const move = moves[event.key];

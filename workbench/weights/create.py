@@ -23,6 +23,7 @@ from workbench.weights.files import (
     built_with,
     fetch_published,
     find_weights,
+    known_classes,
     read_state_dict,
     sha256,
     trained_paths,
@@ -234,8 +235,16 @@ def create_model(
     licence = None if random else _licence(model)
     read = {key: facts.get(key) for key in ("file", "sha256", "entry")}
     classes = getattr(model, "num_classes", None)
+    names = [] if random else known_classes(path, classes)
     model.provenance = Provenance(  # pyright: ignore[reportAttributeAccessIssue]
-        name, source, **read, licence=licence, seed=seed, classes=classes, notes=notes
+        name,
+        source,
+        **read,
+        licence=licence,
+        seed=seed,
+        classes=classes,
+        class_names=names,
+        notes=notes,
     )
     for line in (f"{name}, weights: {facts.get('file') or source}", licence, *notes):
         if line:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from workbench import places
-from workbench.files import regular
+from workbench.files import printable, regular
 from workbench.models.family import source_of, unreachable
 from workbench.weights.entries import choose
 from workbench.weights.reading import read
@@ -150,9 +150,21 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_of(facts: Mapping[str, Any], folder: str | Path = "samples/weights") -> Path | None:
+    """The file in a folder that a result was measured with: it may have another name by now.
+
+    Args:
+        facts: of the result, see `Provenance.facts`.
+    """
+    digest, name = facts.get("weights_sha256"), str(facts.get("weights"))
+    known = [path for pattern in PATTERNS for path in places.found(folder).glob(pattern)]
+    near = sorted(known, key=lambda path: (path.name != name, path.name))
+    return next((path for path in near if digest and sha256(path) == digest), None)
+
+
 def recipe_of(path: str | Path) -> dict[str, Any]:
-    """How `vssm train` made a weight file, in the fields of `TrainConfig` and `data`, the name of
-    the training images; nothing of a file that does not say so.
+    """How `vssm train` made a weight file, in the fields of `TrainConfig`, with `classes`, their
+    names, and `data`, the name of the training images; nothing of a file that does not say so.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -162,18 +174,46 @@ def recipe_of(path: str | Path) -> dict[str, Any]:
     return recipe if isinstance(recipe, dict) else {}
 
 
+IMAGENETTE = (
+    "tench",
+    "English springer",
+    "cassette player",
+    "chain saw",
+    "church",
+    "French horn",
+    "garbage truck",
+    "gas pump",
+    "golf ball",
+    "parachute",
+)
+
+
+def known_classes(path: Path | None, count: int | None) -> list[str] | str:
+    """The names of the `count` classes that weights tell apart: those in a file of `vssm train`,
+    or "imagenet-1k" for a thousand classes; nothing where they are not known.
+    """
+    if count == 1000:
+        return "imagenet-1k"
+    recipe = recipe_of(path) if path else {}
+    names = recipe.get("classes")
+    if names is None and str(recipe.get("data")).startswith("imagenette"):
+        names = list(IMAGENETTE)  # files from before the names were written
+    if not isinstance(names, list) or len(names) != count:
+        return []
+    return [printable(str(name), 60) for name in names]
+
+
 def trained_paths(path: str | Path) -> list[str]:
     """The scan paths that a file of `vssm train` names, none where it names none."""
     names = recipe_of(path).get("scan_paths")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
-def built_with(scan_paths: Sequence[str]) -> dict[str, Any]:
+def built_with(paths: Sequence[str]) -> dict[str, Any]:
     """The argument of a model's constructor for scan paths as `TrainConfig` has them; one name may
     be that of a set.
     """
-    names = tuple(scan_paths)
-    return {"scan_paths": names if len(names) > 1 else names[0]} if names else {}
+    return {"scan_paths": paths[0] if len(paths) == 1 else tuple(paths)} if paths else {}
 
 
 def trained_size(path: str | Path) -> int | None:

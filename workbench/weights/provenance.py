@@ -20,6 +20,8 @@ class Provenance:
         licence: of the weights, a sentence.
         seed: of random weights.
         classes: their number, where it is known.
+        class_names: the classes that the weights tell apart, or the name of timm's list of them,
+            such as "imagenet-1k"; nothing where they are not known.
         notes: what became of the weights on the way.
     """
 
@@ -31,6 +33,7 @@ class Provenance:
     licence: str | None = None
     seed: int = 0
     classes: int | None = None
+    class_names: Sequence[str] | str = ()
     notes: Sequence[str] = ()
 
     @property
@@ -53,6 +56,7 @@ class Provenance:
             "licence": self.licence,
             "seed": self.seed,
             "training": "before training" if self.random else "after training",
+            **({"class_names": self.class_names} if self.class_names else {}),
             # of one file, each entry is another model
             **({"entry": self.entry} if self.entry else {}),
         }

@@ -13,6 +13,7 @@ from workbench.figures.label import label
 from workbench.figures.numbers import csv_table, report
 from workbench.figures.several import each
 from workbench.results import Attribution
+from workbench.results.class_names import class_name
 
 _MOST = 6
 
@@ -66,8 +67,9 @@ def draw(result: Attribution) -> Figure:
             for ax in (above, below):
                 ax.set_xticks([])
                 ax.set_yticks([])
+            known = result.meta["facts"].get("class_names", ())
             probability = 100 * result.meta["probabilities"][i]
-            above.set_title(f"class {result.meta['targets'][i]}, {probability:.0f} %")
+            above.set_title(f"{class_name(known, result.meta['targets'][i])}, {probability:.0f} %")
             if i == 0:
                 above.set_ylabel("image")
                 below.set_ylabel(result.meta["config"]["method"].replace("-", " "))
