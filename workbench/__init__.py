@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from workbench.images import open_images, preprocessing_for
     from workbench.methods.attribution import AttributionConfig
     from workbench.methods.attribution import method as attribution
+    from workbench.methods.decompose import DecomposeConfig
+    from workbench.methods.decompose import method as decompose
     from workbench.methods.erf import ErfConfig
     from workbench.methods.erf import method as erf
     from workbench.methods.quantize import QuantizeConfig
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from workbench.methods.scan_maps import method as scan_maps
     from workbench.methods.sensitivity import SensitivityConfig
     from workbench.methods.sensitivity import method as sensitivity
+    from workbench.methods.state import StateConfig
+    from workbench.methods.state import method as state
     from workbench.methods.tokens import TokensConfig
     from workbench.methods.tokens import method as tokens
     from workbench.results import load
@@ -39,16 +43,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttributionConfig",
+    "DecomposeConfig",
     "ErfConfig",
     "QuantizeConfig",
     "ResolutionConfig",
     "RobustnessConfig",
     "ScanMapsConfig",
     "SensitivityConfig",
+    "StateConfig",
     "Study",
     "TokensConfig",
     "attribution",
     "create_model",
+    "decompose",
     "erf",
     "external",
     "load",
@@ -63,6 +70,7 @@ __all__ = [
     "scan_maps",
     "scans",
     "sensitivity",
+    "state",
     "tokens",
 ]
 

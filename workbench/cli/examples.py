@@ -6,6 +6,8 @@ EXAMPLES = {
         "vssm erf --model vim_tiny --weights official --size 224 --split direction --open",
     ),
     "scan-maps": ("vssm scan-maps --model vmamba_nano --images cat.jpg --layer 2 --query 0.5,0.5",),
+    "state": ("vssm state --model vim_nano --images cat.jpg --query 0.3,0.5 --out out",),
+    "decompose": ("vssm decompose --model vmamba_nano --images cat.jpg --query 0.5,0.5 --out out",),
     "attribution": ("vssm attribution --model vim_nano --images cat.jpg --method rollout",),
     "tokens": ("vssm tokens --model vim_nano vmamba_nano --images photos/ --mad 5 --out out",),
     "resolution": ("vssm resolution --model vmamba_nano vim_nano --sizes 64 128 224",),

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 METHODS = {
     "erf": "Effective receptive field: which pixels one output unit depends on",
     "scan-maps": "Scan maps: which cells each scan direction carries to a place, layer by layer",
+    "state": "State: what the hidden states of scans hold, how long, and in how many dimensions",
+    "decompose": "Decompose: what tokens add to the output of a layer, in parts that sum to it",
     "attribution": "Attribution: which pixels a prediction rests on, and how faithful that is",
     "tokens": "Tokens: which have outlying norms, where they lie and what they carry",
     "resolution": "Resolution: what models predict at other image sizes, and what it costs",

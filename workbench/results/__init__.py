@@ -2,6 +2,7 @@
 
 from workbench.results.kinds import (
     Attribution,
+    Decomposition,
     Erf,
     Quantization,
     QuantizationRanges,
@@ -10,6 +11,7 @@ from workbench.results.kinds import (
     Robustness,
     ScanMaps,
     Sensitivity,
+    State,
     Tokens,
 )
 from workbench.results.provenance import canonical_json, content_hash, provenance
@@ -26,6 +28,7 @@ from workbench.results.store import (
 
 __all__ = [
     "Attribution",
+    "Decomposition",
     "Erf",
     "Quantization",
     "QuantizationRanges",
@@ -36,6 +39,7 @@ __all__ = [
     "Robustness",
     "ScanMaps",
     "Sensitivity",
+    "State",
     "Tokens",
     "atomic_write",
     "canonical_json",

@@ -7,15 +7,13 @@ maps of their softmax weights.
 """
 
 import functools
-import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench.geometry import Grid, grid_of, resolve_position
 from workbench.images import Batch
 from workbench.methods.method import Partial
 from workbench.methods.scan_maps import published_views
@@ -27,13 +25,10 @@ from workbench.mixing.hidden_attention import (
     blocks_of,
 )
 from workbench.mixing.layers import Direction, ScanLayer, find_layers, scan_layers
+from workbench.mixing.query import Query, resolve_query, say_moved, with_starts
 from workbench.mixing.statistics import horizon_quantiles, pixels, shares, token_statistics
-from workbench.paths import CLASS_TOKEN
 from workbench.results import ScanMaps
-from workbench.scan import to_image_order
 from workbench.statistics import Sample
-
-logger = logging.getLogger("workbench")
 
 QUANTITIES = ("row", "column", "diagonal", "delta", "B", "C", "horizon", "output")
 """What a result has maps of. `row`: influence of every cell on the query; `column`: influence of
@@ -54,49 +49,6 @@ NUMBERS = {
 """Numbers of each direction, and their units. `horizon` is the median over channels and states."""
 
 
-@dataclass(frozen=True)
-class Query:
-    """Where a layer is asked: a cell (row, column), or None for the class token."""
-
-    cell: tuple[int, int] | None
-    columns: int
-
-    def step(self, direction: Direction) -> tuple[int, int]:
-        """(window, step) of the query in a direction."""
-        if self.cell is None:
-            return 0, int(np.flatnonzero(direction.path.order == CLASS_TOKEN)[0])
-        row, column = self.cell_in(direction) or self.cell
-        found = direction.find(row * self.columns + column)
-        if found is None:
-            raise ValueError(f"the path {direction.path.name!r} visits no cell of the image")
-        return found
-
-    def cell_in(self, direction: Direction) -> tuple[int, int] | None:
-        """The cell asked about in a direction: where it never comes by, the nearest that it
-        visits."""
-        visited = np.unique(direction.places[direction.places >= 0])
-        if self.cell is None or not len(visited):
-            return self.cell
-        rows, columns = np.divmod(visited, self.columns)
-        nearest = np.argmin((rows - self.cell[0]) ** 2 + (columns - self.cell[1]) ** 2)
-        return int(rows[nearest]), int(columns[nearest])
-
-
-def resolve_query(query: str, layer: ScanLayer, grid: Grid, size: tuple[int, int]) -> Query:
-    """The cell that a query names in one layer.
-
-    Raises:
-        ValueError: when it cannot be read, lies outside the grid, or names a class token that the
-            layer does not scan.
-    """
-    columns = layer.cells[1]
-    if query != "class":
-        return Query(resolve_position(query, grid, size), columns)
-    if not all((direction.path.order == CLASS_TOKEN).any() for direction in layer.directions):
-        raise ValueError(f"no class token passes through {layer.name}; choose a query by position")
-    return Query(None, columns)
-
-
 def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> Partial:
     """Maps of a batch.
 
@@ -105,7 +57,6 @@ def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> Partial:
         outside: (b, 2, sites), what row and column give to the class token, or in sum to padding;
         numbers: (b, sites, numbers). Constant: `sites`, and where their maps start.
     """
-    size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
     names = find_layers(model, config.layer)
     layers = scan_layers(model, batch.tensor, names, config.with_gate, config.with_convolution)
     if config.view in PUBLISHED:
@@ -114,17 +65,11 @@ def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> Partial:
             raise ValueError(f"the view {config.view} is of scans, and {names[0]} is attention")
     sites, queries = [], []
     for layer in layers:
-        like = torch.empty(1, 1, *layer.cells, device="meta")
-        grid = grid_of(model, like, size, batch.tensor.shape[1])
-        queries.append(resolve_query(config.query, layer, grid, size))
-        sites += _sites(layer, grid, queries[-1], config)
+        queries.append(resolve_query(config.query, layer, model, batch.tensor))
+        sites += _sites(layer, queries[-1], config)
         if 0 in batch.indices:
-            _say_moved(layer, queries[-1])
-    start = 0
-    for site in sites:
-        site["start"] = start
-        start += site["cells"][0] * site["cells"][1]
-    maps = np.full((len(batch), len(QUANTITIES), start), np.nan, np.float32)
+            say_moved(layer, queries[-1])
+    maps = np.full((len(batch), len(QUANTITIES), with_starts(sites)), np.nan, np.float32)
     outside = np.full((len(batch), 2, len(sites)), np.nan, np.float32)
     numbers = np.full((len(batch), len(sites), len(NUMBERS)), np.nan, np.float32)
     at = 0
@@ -150,38 +95,14 @@ def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> Partial:
     return Partial(arrays, {"sites": sites})
 
 
-def _sites(layer: ScanLayer, grid: Grid, query: Query, config: ScanMapsConfig) -> list[dict]:
+def _sites(layer: ScanLayer, query: Query, config: ScanMapsConfig) -> list[dict]:
     """One entry for each direction, for their sum, and with `normalise` for their mean."""
     asked = [(direction.name, query.cell_in(direction)) for direction in layer.directions]
     if layer.is_scan and len(asked) > 1:
         asked.append(("all", query.cell))
         if config.normalise != "none":
             asked.append(("nall", query.cell))
-    return [
-        {
-            "name": f"{layer.name}/{direction}",
-            "layer": layer.name,
-            "direction": direction,
-            "kind": "scan" if layer.is_scan else "attention",
-            "cells": list(layer.cells),
-            "stride": list(grid.stride),
-            "offset": list(grid.offset),
-            "query": None if cell is None else list(cell),
-            "windows": layer.directions[0].windows,
-            "tokens": layer.directions[0].places.shape[1],
-        }
-        for direction, cell in asked
-    ]
-
-
-def _say_moved(layer: ScanLayer, query: Query) -> None:
-    asked = {direction.name: query.cell_in(direction) for direction in layer.directions}
-    moved = [f"{c[0]},{c[1]} of {name}" for name, c in asked.items() if c and c != query.cell]
-    if moved and query.cell is not None:
-        logger.warning(
-            "%s: cell %d,%d is not on every path; asked instead is the nearest, %s.",
-            layer.name, *query.cell, ", ".join(moved),
-        )  # fmt: skip
+    return [query.site(layer, direction, cell) for direction, cell in asked]
 
 
 def _influence(
@@ -257,27 +178,17 @@ def _over_channels(
             total.add(part)
         if len(directions) > 1:
             images = [
-                _in_image(part, direction, window, cells)
+                direction.in_image(part, window, cells)
                 for part, direction, window in zip(parts, directions, windows, strict=True)
             ]
             merged.add(functools.reduce(torch.add, images))
     found = [
-        _in_image(total.value[None], direction, window, cells)[0]
+        direction.in_image(total.value[None], window, cells)[0]
         for total, direction, window in zip(totals, directions, windows, strict=True)
     ]
     if len(directions) > 1:
         found.append(merged.value)
     return [values.numpy() for values in found]
-
-
-def _in_image(values: Tensor, direction: Direction, window: int, cells: int) -> Tensor:
-    """(c, l) of one window -> (c, cells + 1): in image order, then the sum of what lies outside."""
-    if direction.windows == 1 and direction.path.covers and len(direction.path) == cells:
-        image = to_image_order(values[None], direction.path)[0].flatten(1)
-        return torch.nn.functional.pad(image, (0, 1))
-    places = torch.from_numpy(direction.places[window].astype(np.int64))
-    places = torch.where(places < 0, cells, places)
-    return values.new_zeros(len(values), cells + 1).index_add_(1, places, values)
 
 
 def _attention(
@@ -291,8 +202,8 @@ def _attention(
     diagonal = torch.zeros(cells + 1)
     for w in range(direction.windows):
         part = direction.matrix_of(image, w, config.view).diagonal(config.channels)
-        diagonal += _in_image(part[None], direction, w, cells)[0]
-    found = [_in_image(values[None], direction, window, cells)[0] for values in (row, column)]
+        diagonal += direction.in_image(part[None], w, cells)[0]
+    found = [direction.in_image(values[None], window, cells)[0] for values in (row, column)]
     return found[0].numpy(), found[1].numpy(), diagonal.numpy()
 
 
@@ -346,7 +257,7 @@ def _statistics(
         statistics = token_statistics(part)
         values = torch.stack([statistics[quantity] for quantity in QUANTITIES[3:]])
         image_values = sum(
-            _in_image(values[:, window], direction, window, cells)
+            direction.in_image(values[:, window], window, cells)
             for window in range(direction.windows)
         )
         low, middle, high = horizon_quantiles(part["delta"], part["A"])
