@@ -214,7 +214,7 @@ def test_a_picture_that_is_dropped_on_the_photograph_takes_its_place(visit):
 def test_back_undoes_what_was_chosen(visit):
     tab = visit("size=64&model=resnet_nano&weights=random&beside=&stage=2")
     cell(tab, 4, 4, "8 x 8")
-    tab.get_by_role("button", name="3", exact=True).click()
+    tab.get_by_role("radio", name="3", exact=True).click()
     cell(tab, 2, 2)
     click(tab, 0.1, 0.9)
     cell(tab, 0, 3)

@@ -204,11 +204,11 @@ def test_with_the_convolution_it_maps_what_is_before_the_convolution(name: str) 
     handle.remove()
     for direction in layer.directions:
         a = direction.matrix_of(0, 0, with_D=True)
-        assert isinstance(a, HiddenAttention)
+        assert isinstance(a, HiddenAttention) and direction.before is not None
         before, bias = convolution_input(mixer, direction, projected["x"][:1], a.dim)
         matrix = a.matrix("channels").double()
         u_to_y = replace(a, convolution=None).matrix("channels").double()
-        through_bias = direction.slope[0].double() * bias[:, None]
+        through_bias = direction.before.slope[0].double() * bias[:, None]
         found = torch.einsum("dts,ds->dt", matrix, before.double())
         found += torch.einsum("dts,ds->dt", u_to_y, through_bias)
         expected = direction.tensors["y"][0].double()

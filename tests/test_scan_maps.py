@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 import workbench
 from workbench import scan_maps
+from workbench.geometry import Grid
 from workbench.images import Batch
 from workbench.methods.scan_maps.config import ScanMapsConfig
 from workbench.methods.scan_maps.measure import NUMBERS, QUANTITIES
 from workbench.methods.scan_maps.published_views import direction_panels
 from workbench.mixing.hidden_attention import hidden_attention
-from workbench.mixing.in_image import Query
 from workbench.mixing.layers import Direction, find_layers, layer_names, scan_layers
+from workbench.mixing.query import Query
 from workbench.mixing.statistics import horizon_quantiles, pixels, token_statistics
 from workbench.models import MambaVision, Vim, VMamba
 from workbench.models.mambavision import window_partition
@@ -458,9 +459,10 @@ def test_mambavision_is_one_of_the_families(mambavision) -> None:
 
 
 def test_a_cell_beside_a_path_is_asked_at_the_nearest_that_it_visits():
+    grid = Grid((4, 4), (1.0, 1.0), (0.0, 0.0))
     even = SimpleNamespace(places=np.array([[10, 8, 2, 0, -2]]))  # of 4 x 4, every second
     for cell, nearest in (((3, 3), (2, 2)), ((2, 0), (2, 0)), ((0, 3), (0, 2)), ((1, 1), (0, 0))):
-        assert Query(cell, 4).cell_in(cast(Direction, even)) == nearest
+        assert Query(cell, grid).cell_in(cast(Direction, even)) == nearest
     nowhere = SimpleNamespace(places=np.array([[-2, -1]]))
-    assert Query((1, 1), 4).cell_in(cast(Direction, nowhere)) == (1, 1)
-    assert Query(None, 4).cell_in(cast(Direction, even)) is None
+    assert Query((1, 1), grid).cell_in(cast(Direction, nowhere)) == (1, 1)
+    assert Query(None, grid).cell_in(cast(Direction, even)) is None

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from workbench.methods.atlas import method as atlas
     from workbench.methods.attribution import AttributionConfig
     from workbench.methods.attribution import method as attribution
+    from workbench.methods.decompose import DecomposeConfig
+    from workbench.methods.decompose import method as decompose
     from workbench.methods.erf import ErfConfig
     from workbench.methods.erf import method as erf
     from workbench.methods.objects import ObjectsConfig
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from workbench.methods.scan_maps import method as scan_maps
     from workbench.methods.sensitivity import SensitivityConfig
     from workbench.methods.sensitivity import method as sensitivity
+    from workbench.methods.state import StateConfig
+    from workbench.methods.state import method as state
     from workbench.methods.tokens import TokensConfig
     from workbench.methods.tokens import method as tokens
     from workbench.results import load
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AtlasConfig",
     "AttributionConfig",
+    "DecomposeConfig",
     "ErfConfig",
     "ObjectsConfig",
     "QuantizeConfig",
@@ -51,11 +56,13 @@ __all__ = [
     "RobustnessConfig",
     "ScanMapsConfig",
     "SensitivityConfig",
+    "StateConfig",
     "Study",
     "TokensConfig",
     "atlas",
     "attribution",
     "create_model",
+    "decompose",
     "erf",
     "external",
     "load",
@@ -71,6 +78,7 @@ __all__ = [
     "scan_maps",
     "scans",
     "sensitivity",
+    "state",
     "tokens",
 ]
 

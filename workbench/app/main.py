@@ -11,7 +11,7 @@ from workbench.process import prepare
 prepare()  # before torch is imported
 
 from workbench import methods
-from workbench.app import any_method, link, sidebar
+from workbench.app import any_method, link, place, sidebar
 
 st.set_page_config(page_title="vssm-workbench", layout="wide")
 # Streamlit's own margins push the pictures out of sight.
@@ -34,6 +34,7 @@ pages += [
     st.Page(PAGES / "gallery.py", title="Gallery", url_path="gallery"),
 ]
 page = st.navigation(pages)
+place.keep_on(page.url_path)
 with link.checked():
     sidebar.draw()
     page.run()

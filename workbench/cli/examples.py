@@ -7,6 +7,8 @@ EXAMPLES = {
     ),
     "scan-maps": ("vssm scan-maps --model vmamba_nano --images cat.jpg --layer 2 --query 0.5,0.5",),
     "atlas": ("vssm atlas --model vmamba_nano vim_nano --images photos/ --queries 4 --out out",),
+    "state": ("vssm state --model vim_nano --images cat.jpg --query 0.3,0.5 --out out",),
+    "decompose": ("vssm decompose --model vmamba_nano --images cat.jpg --query 0.5,0.5 --out out",),
     "attribution": ("vssm attribution --model vim_nano --images cat.jpg --method rollout",),
     "tokens": ("vssm tokens --model vim_nano vmamba_nano --images photos/ --mad 5 --out out",),
     "objects": ("vssm objects --model vim_nano --images PACK.npz --maps erf,grad-cam --out out",),

@@ -10,6 +10,8 @@ METHODS = {
     "erf": "Effective receptive field: which pixels one output unit depends on",
     "scan-maps": "Scan maps: which cells each scan direction carries to a place, layer by layer",
     "atlas": "Atlas: where every layer and direction looks, and which of them look alike",
+    "state": "State: what the hidden states of scans hold, how long, and in how many dimensions",
+    "decompose": "Decompose: what tokens add to the output of a layer, in parts that sum to it",
     "attribution": "Attribution: which pixels a prediction rests on, and how faithful that is",
     "tokens": "Tokens: which have outlying norms, where they lie and what they carry",
     "objects": "Objects: how well maps tell the pixels of an object from those around it",

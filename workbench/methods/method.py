@@ -23,6 +23,7 @@ from typing import (
 import numpy as np
 
 from workbench.former import CHOICES
+from workbench.position import read_position
 from workbench.results import Result
 
 if TYPE_CHECKING:  # the command line reads contract and options, and torch takes seconds
@@ -120,6 +121,31 @@ class IntervalConfig(Config):
         self.at_least(resamples=0)
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
+
+
+@dataclass(frozen=True)
+class QueryConfig(IntervalConfig):
+    """A configuration of layers that are asked about one token.
+
+    Attributes:
+        layer: a layer's number counted from 0 (-1 is the last), a module path or its beginning
+            such as layers.2.blocks.1, or a pattern; all layers by default.
+        query: the cell asked about: centre, a cell such as 3,3, fractions of the image such as
+            0.5,0.5, or class for the class token.
+        keep: images whose own maps are kept; the mean is over all.
+        chunk: images measured at a time.
+    """
+
+    layer: str = "*"
+    query: str = "centre"
+    keep: int = 8
+    chunk: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least(chunk=1, keep=1)
+        if self.query != "class":
+            read_position(self.query)
 
 
 def choices(hint: Any) -> tuple:

@@ -19,11 +19,34 @@ from workbench.mixing.hidden_attention import Convolution, HiddenAttention, hidd
 from workbench.mixing.window_attention import WindowAttention
 from workbench.models import ScanMixer, backbone_of
 from workbench.paths import ScanPath, scan_path
-from workbench.scan import SelectiveScan, to_scan_order
+from workbench.scan import SelectiveScan, to_image_order, to_scan_order
 from workbench.trace import mixing_layers, record
 
 OUTSIDE = -1
 """The place of a step that reads no cell of the image: a class token, or padding of a window."""
+
+
+@dataclass(eq=False)
+class Convolved:
+    """What a depthwise convolution and SiLU made of x, as slope * (convolution of x + bias).
+
+    Attributes:
+        x: (b, d, l) in scan order.
+        weight, before: as of `Convolution`.
+        bias: (d), or None.
+        slope: (b, d, l) in scan order.
+    """
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    before: int
+    slope: Tensor
+
+    def of(self, at: int, path: ScanPath) -> Convolution:
+        """The linear map of one image or window."""
+        over_image = path if self.weight.ndim == 4 else None
+        return Convolution(self.weight, self.slope[at], self.before, over_image)
 
 
 @dataclass(eq=False)
@@ -38,8 +61,11 @@ class Direction:
         tensors: of all images and windows, as `workbench.record` gives them, windows of an image
             next to each other; `q`, `k`, `v` (b, heads, l, c) for an attention block.
         gate: (b, d, l) in scan order, or None.
-        weight, before, slope: of the convolution before the scan, see `Convolution`; slope is
-            (b, d, l).
+        before: the convolution before the scan, or None.
+        beside: that of what the mixer joins to the output of the scan, or None.
+        z: (b, c, l) in scan order, what the input projection gave beside x, or None.
+        output: (b, dim, l) in scan order (of the window, for attention), what the whole mixer
+            gave, or None.
     """
 
     name: str
@@ -47,9 +73,10 @@ class Direction:
     places: np.ndarray
     tensors: Mapping[str, Tensor]
     gate: Tensor | None = None
-    weight: Tensor | None = None
-    before: int = 0
-    slope: Tensor | None = None
+    before: Convolved | None = None
+    beside: Convolved | None = None
+    z: Tensor | None = None
+    output: Tensor | None = None
 
     @property
     def windows(self) -> int:
@@ -64,6 +91,17 @@ class Direction:
         windows, steps = np.nonzero(self.places == cell)
         return (int(windows[0]), int(steps[0])) if len(windows) else None
 
+    def in_image(self, values: Tensor, window: int, cells: int) -> Tensor:
+        """(c, l) of one window -> (c, cells + 1): in image order, then the sum of what lies
+        outside.
+        """
+        if self.windows == 1 and self.path.covers and len(self.path) == cells:
+            image = to_image_order(values[None], self.path)[0].flatten(1)
+            return F.pad(image, (0, 1))
+        places = torch.from_numpy(self.places[window].astype(np.int64))
+        places = torch.where(places < 0, cells, places)
+        return values.new_zeros(len(values), cells + 1).index_add_(1, places, values)
+
     def matrix_of(
         self, image: int, window: int = 0, view: str = "alpha", with_D: bool = False
     ) -> HiddenAttention | WindowAttention:
@@ -72,10 +110,7 @@ class Direction:
         if not self.is_scan:
             q, k, v = (self.tensors[name][at] for name in ("q", "k", "v"))
             return WindowAttention(q, k, v, view)
-        convolution = None
-        if self.weight is not None and self.slope is not None:
-            path = self.path if self.weight.ndim == 4 else None
-            convolution = Convolution(self.weight, self.slope[at], self.before, path)
+        convolution = None if self.before is None else self.before.of(at, self.path)
         gate = None if self.gate is None else self.gate[at]
         return hidden_attention(self.tensors, at, view, with_D, gate=gate, convolution=convolution)
 
@@ -111,7 +146,7 @@ def find_layers(model: nn.Module, pattern: str) -> list[str]:
     known = layer_names(model)
     kind = type(model).__name__
     if not known:
-        raise ValueError(f"{kind} has no selective scan, so there are no scan maps of it")
+        raise ValueError(f"{kind} has no selective scan, and those are what is asked about")
     try:
         number = int(pattern)
     except ValueError:
@@ -137,6 +172,7 @@ def scan_layers(
     names: Sequence[str],
     gate: bool = False,
     convolution: bool = False,
+    whole: bool = False,
 ) -> list[ScanLayer]:
     """Run `model` on x (b, 3, h, w), as far as needed, and return what the layers `names` did.
 
@@ -146,6 +182,7 @@ def scan_layers(
         names: as `find_layers` gives them.
         gate: keep the factor that multiplies the output of a scan.
         convolution: keep the convolution before a scan.
+        whole: keep all of the mixer around a scan that is known, and what it and attention give.
 
     Raises:
         ValueError: for a gate where none multiplies the output of the scan directly, a convolution
@@ -166,17 +203,28 @@ def scan_layers(
             )
     called = {name: model.get_submodule(name) for name in scans}
     watched = {name: model.get_submodule(f"{name}.qkv") for name in others}
-    needed = (*called.values(), *watched.values())
-    if gate or convolution:
-        watched |= {name: _parent(model, name).get_submodule("in_proj") for name in scans}
+    if whole:
+        around = {name: _parent(model, name) for name in scans}
+        around = {name: mixer for name, mixer in around.items() if isinstance(mixer, ScanMixer)}
+        around |= {name: model.get_submodule(name) for name in others}
+    else:
+        around = {}
+    needed = (*called.values(), *watched.values(), *around.values())
+    if gate or convolution or whole:
+        watched |= {
+            name: mixer.in_proj
+            for name in scans
+            if isinstance(mixer := _parent(model, name), ScanMixer)
+        }
     listening = record(model, sites=[f"{name}/*" for name in scans]) if scans else nullcontext({})
     # the last block ends the pass when all other hooks are done
     with (
         torch.no_grad(), inputs(called) as given, outputs(watched) as seen, listening as sites,
-        stop_after(needed),
+        outputs(around) as given_back, stop_after(needed),
     ):  # fmt: skip
         model(x)
     seen = {name: _on_cpu(output) for name, output in seen.items()}
+    wholes = {name: _on_cpu(output).movedim(-1, 1) for name, output in given_back.items()}
     layers, size = [], (x.shape[-2], x.shape[-1])
     for name in names:
         layer = ScanLayer(name, (0, 0))
@@ -187,15 +235,17 @@ def scan_layers(
             path = scan_path("row", window, window)
             layer.cells, places = cells_and_places(model, name, path, size)
             tensors = dict(zip("qkv", attention.split(seen[name]), strict=True))
-            layer.directions = [Direction("attention", path, places, tensors)]
+            output = wholes.get(name)
+            layer.directions = [Direction("attention", path, places, tensors, output=output)]
         else:
             for path in given[name][1]["paths"] if name in given else ():
                 layer.cells, places = cells_and_places(model, name, path, size)
                 recorded = sites[f"{name}/{path.name}"]
                 tensors = {key: _on_cpu(value) for key, value in recorded.items()}
                 direction = Direction(path.name, path, places, tensors)
-                if gate or convolution:
-                    _add_parts(direction, _parent(model, name), seen[name], gate, convolution)
+                mixer = _parent(model, name)
+                if isinstance(mixer, ScanMixer) and name in seen:
+                    _add_parts(direction, mixer, seen[name], gate, convolution, wholes.get(name))
                 layer.directions.append(direction)
         if layer.directions:
             layers.append(layer)
@@ -238,26 +288,47 @@ def cells_and_places(
 
 
 def _add_parts(
-    direction: Direction, mixer: ScanMixer, projected: Tensor, gate: bool, convolution: bool
+    direction: Direction,
+    mixer: ScanMixer,
+    projected: Tensor,
+    gate: bool,
+    convolution: bool,
+    output: Tensor | None,
 ) -> None:
-    """Give a direction its gate and convolution from what the input projection gave."""
+    """Give a direction what stands around its scan, from what the input projection gave."""
     projected = projected.movedim(-1, 1)  # (b, channels, l), or (b, channels, h, w)
     dim = direction.tensors["delta"].shape[1]
     x, z = projected[:, :dim], projected[:, dim:]
-    backward = direction.name.endswith("-reversed")
     if gate:
-        z = F.silu(z)
-        direction.gate = z.flip(-1) if backward else z
-    if convolution:
-        conv: Any = mixer.convolution_before(direction.name)
-        if isinstance(conv, nn.Identity):
-            weight, before, c = torch.ones(dim, 1, 1, 1), 0, x
-        else:
-            before = conv.kernel_size[0] - 1 if mixer.causal else conv.kernel_size[0] // 2
-            x = x.flip(-1) if mixer.causal and backward else x
-            weight, bias = _on_cpu(conv.weight), conv.bias
-            bias = None if bias is None else _on_cpu(bias)
-            convolve = F.conv1d if weight.ndim == 3 else F.conv2d
-            c = convolve(x, weight, bias, padding=before, groups=dim)[..., : x.shape[-1]]
-        c = to_scan_order(c, direction.path) if c.ndim == 4 else c
-        direction.weight, direction.before, direction.slope = weight, before, c.sigmoid()
+        direction.gate = _along(F.silu(z), direction)
+    if convolution or output is not None:
+        conv = mixer.convolution_before(direction.name)
+        direction.before = _convolved(x, conv, mixer, direction)
+    if output is not None:
+        direction.z, direction.output = _along(z, direction), _along(output, direction)
+        if (beside := mixer.convolution_beside()) is not None:
+            direction.beside = _convolved(z, beside, mixer, direction)
+
+
+def _along(values: Tensor, direction: Direction) -> Tensor:
+    """(b, c, h, w), or (b, c, l) in the order of tokens -> (b, c, l) in scan order."""
+    if values.ndim == 4:
+        return to_scan_order(values, direction.path)
+    return values.flip(-1) if direction.name.endswith("-reversed") else values
+
+
+def _convolved(x: Tensor, conv: Any, mixer: ScanMixer, direction: Direction) -> Convolved:
+    """The convolution of x (b, d, l) or (b, d, h, w) before one direction."""
+    dim, bias = x.shape[1], getattr(conv, "bias", None)
+    bias = None if bias is None else _on_cpu(bias)
+    if isinstance(conv, nn.Identity):
+        weight, before, c = torch.ones(dim, 1, 1, 1), 0, x
+    else:
+        before = conv.kernel_size[0] - 1 if mixer.causal else conv.kernel_size[0] // 2
+        x = _along(x, direction) if mixer.causal else x
+        weight = _on_cpu(conv.weight)
+        convolve = F.conv1d if weight.ndim == 3 else F.conv2d
+        c = convolve(x, weight, bias, padding=before, groups=dim)[..., : x.shape[-1]]
+    if c.ndim == 4:
+        x, c = _along(x, direction), _along(c, direction)
+    return Convolved(x, weight, bias, before, c.sigmoid())

@@ -28,12 +28,13 @@ def token_statistics(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "delta": tensors["delta"].mean(dim=1),
         "B": tensors["B"].norm(dim=1),
         "C": tensors["C"].norm(dim=1),
-        "horizon": _horizons(tensors["delta"], tensors["A"]),
+        "horizon": horizons(tensors["delta"], tensors["A"]),
         "output": tensors["y"].norm(dim=1),
     }
 
 
-def _horizons(delta: Tensor, A: Tensor) -> Tensor:
+def horizons(delta: Tensor, A: Tensor) -> Tensor:
+    """The `horizon` of `token_statistics`, (b, l)."""
     steps = delta.transpose(1, 2).flatten(0, 1)  # (b * l, d)
     block = max(1, _BLOCK // A.numel())
     rates = [
@@ -43,18 +44,24 @@ def _horizons(delta: Tensor, A: Tensor) -> Tensor:
     return (math.log(2) / torch.cat(rates).clamp(min=tiny)).unflatten(0, delta[:, 0].shape)
 
 
-def horizon_quantiles(
-    delta: Tensor, A: Tensor, quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
-) -> np.ndarray:
-    """Quantiles, over channels and states, of the memory horizon ln 2 / (delta |A|) in tokens.
+def half_lives(delta: Tensor, A: Tensor) -> Tensor:
+    """(d, n) float64: ln 2 / (delta |A|) of every channel and state, in tokens, at the channel's
+    mean step size.
 
     Args:
         delta: (..., d, l) or (b, d, l), averaged over everything but the channels.
         A: (d, n).
     """
     mean = delta.double().movedim(-2, 0).flatten(1).mean(dim=1)
-    rates = (mean[:, None] * A.double().abs()).clamp(min=torch.finfo(torch.float32).tiny)
-    return np.quantile((math.log(2) / rates).numpy(), quantiles)
+    rates = mean[:, None] * A.double().abs()
+    return math.log(2) / rates.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def horizon_quantiles(
+    delta: Tensor, A: Tensor, quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+) -> np.ndarray:
+    """Quantiles of `half_lives` over channels and states: the memory horizon in tokens."""
+    return np.quantile(half_lives(delta, A).numpy(), quantiles)
 
 
 def pixels(path: ScanPath, tokens: float, stride: tuple[float, float]) -> tuple[float, float]:

@@ -259,6 +259,25 @@ class CheckpointedBlock(nn.Module):
         return super().__call__(*args)
 
 
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """What a mixer makes of the output y of its scan at some tokens, as weight @ (scale * y) + bias
+    with what depends on the image held fixed: gates, slopes of activations (activation(x) / x), and
+    the variance that a norm divides by.
+
+    Attributes:
+        weight: (dim, d), or (dim, d + d') with the channels that are joined to the scan's.
+        scale: (..., d).
+        centred: whether the mean of y over channels is taken off first, as LayerNorm does.
+        bias: (..., dim), or None.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    centred: bool = False
+    bias: Tensor | None = None
+
+
 class ScanMixer(nn.Module):
     """The module around a `SelectiveScan`, its attribute `scan`.
 
@@ -278,6 +297,18 @@ class ScanMixer(nn.Module):
     def convolution_before(self, direction: str) -> nn.Module:
         """The convolution before a direction; nn.Identity() for none."""
         return nn.Identity()
+
+    def convolution_beside(self) -> nn.Module | None:
+        """The convolution of z whose SiLU is joined to the output of the scan; None for none."""
+        return None
+
+    def readout(self, y: Tensor, z: Tensor) -> Readout | None:
+        """How the output of the scan becomes that of the mixer; None where nobody said.
+
+        Args:
+            y: (..., d), the sum of the directions. z: (..., c), beside x.
+        """
+        return None
 
 
 class Network(Backbone, nn.Module):

@@ -21,6 +21,7 @@ from workbench.models.family import (
     Adaptation,
     CheckpointedBlock,
     Network,
+    Readout,
     ScanMixer,
     imagenet_cfg,
     init_linear,
@@ -91,6 +92,12 @@ class MambaVisionMixer(ScanMixer):
         self.conv1d_x = nn.Conv1d(inner, inner, conv, padding="same", groups=inner, bias=False)
         self.conv1d_z = nn.Conv1d(inner, inner, conv, padding="same", groups=inner, bias=False)
         self.scan = SelectiveScan(("row",))
+
+    def convolution_beside(self) -> nn.Module:
+        return self.conv1d_z
+
+    def readout(self, y: Tensor, z: Tensor) -> Readout:
+        return Readout(self.out_proj.weight, torch.ones_like(y))
 
     def convolution_before(self, direction: str) -> nn.Module:
         return self.conv1d_x

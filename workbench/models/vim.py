@@ -20,6 +20,7 @@ from workbench.models.family import (
     Adaptation,
     CheckpointedBlock,
     Network,
+    Readout,
     ScanMixer,
     imagenet_cfg,
     nano_cfgs,
@@ -129,6 +130,15 @@ class BidirectionalMixer(ScanMixer):
 
     def convolution_before(self, direction: str) -> nn.Module:
         return self.get_submodule("conv1d_b" if direction.endswith("-reversed") else "conv1d")
+
+    def readout(self, y: Tensor, z: Tensor) -> Readout:
+        weight = (
+            self.out_proj.weight
+            if self.gamma is None
+            else self.gamma[:, None] * self.out_proj.weight
+        )
+        scale = self.gate(y=torch.ones_like(y), z=z)
+        return Readout(weight, scale / 2 if self.divide_out else scale)
 
     def convolved(self, x: Tensor) -> Tensor:
         """(b, l, inner) -> (2, b, l, inner): u of the forward and of the backward direction.

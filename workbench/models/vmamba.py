@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from workbench.models.family import (
     CheckpointedBlock,
     Network,
+    Readout,
     ScanMixer,
     imagenet_cfg,
     init_linear,
@@ -110,6 +111,16 @@ class SS2D(ScanMixer):
 
     def convolution_before(self, direction: str) -> nn.Module:
         return self.conv2d
+
+    def readout(self, y: Tensor, z: Tensor) -> Readout:
+        norm = self.out_norm
+        y = y - y.mean(dim=-1, keepdim=True)
+        scale = norm.weight * (y.square().mean(dim=-1, keepdim=True) + norm.eps).rsqrt()
+        factor = torch.ones_like(y) if self.gate is None else self.gate(y=torch.ones_like(y), z=z)
+        if isinstance(self.out_act, nn.GELU):
+            factor = factor * torch.special.ndtr(scale * y + norm.bias)  # GELU(x) = x ndtr(x)
+        bias = (norm.bias * factor) @ self.out_proj.weight.T.to(y)
+        return Readout(self.out_proj.weight, scale * factor, centred=True, bias=bias)
 
     @torch.no_grad()
     def reset_scan_parameters(self, init: str) -> None:

@@ -3,6 +3,7 @@
 from workbench.results.kinds import (
     Atlas,
     Attribution,
+    Decomposition,
     Erf,
     Objects,
     Quantization,
@@ -12,6 +13,7 @@ from workbench.results.kinds import (
     Robustness,
     ScanMaps,
     Sensitivity,
+    State,
     Tokens,
 )
 from workbench.results.provenance import canonical_json, content_hash, provenance
@@ -29,6 +31,7 @@ from workbench.results.store import (
 __all__ = [
     "Atlas",
     "Attribution",
+    "Decomposition",
     "Erf",
     "Objects",
     "Quantization",
@@ -40,6 +43,7 @@ __all__ = [
     "Robustness",
     "ScanMaps",
     "Sensitivity",
+    "State",
     "Tokens",
     "atomic_write",
     "canonical_json",

@@ -53,30 +53,12 @@ class Erf(Result):
         return self.meta["numbers"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ScanMaps(Result):
-    """Which cells each scan direction carries to a query, and what the scans' coefficients say.
+class _OfSites:
+    """Maps of sites, one after the other, each in image order: `meta["sites"]` says where."""
 
-    A site is one direction of one layer, or the sum of a layer's directions. Sites have grids of
-    their own, so their maps lie one after the other, each in image order; `map` picks one out.
-    `meta["sites"]` lists the sites, `meta["quantities"]` the quantities.
-
-    Attributes:
-        maps: (n, quantities, total) float32, per image, of the first images only; nan where a site
-            lacks a quantity.
-        mean: (quantities, total) float64, the mean over all images.
-        outside: (images, 2, sites) float32, what row and column give to the class token, or in
-            sum to the padding of windows.
-        picture: (h, w, 3) uint8, the first image as the model saw it, or None.
-
-    Raises `ValueError` when shapes and sites do not fit together.
-    """
-
-    kind: ClassVar[str] = "scan-maps"
+    meta: dict[str, Any]
     maps: np.ndarray
     mean: np.ndarray
-    outside: np.ndarray
-    picture: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         total = sum(site["cells"][0] * site["cells"][1] for site in self.meta["sites"])
@@ -101,6 +83,84 @@ class ScanMaps(Result):
         begin = entry["start"]
         row = values[self.meta["quantities"].index(quantity)]
         return row[begin : begin + rows * columns].reshape(rows, columns)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScanMaps(_OfSites, Result):
+    """Which cells each scan direction carries to a query, and what the scans' coefficients say.
+
+    A site is one direction of one layer, or the sum of a layer's directions. Sites have grids of
+    their own, so their maps lie one after the other, each in image order; `map` picks one out.
+    `meta["sites"]` lists the sites, `meta["quantities"]` the quantities.
+
+    Attributes:
+        maps: (n, quantities, total) float32, per image, of the first images only; nan where a site
+            lacks a quantity.
+        mean: (quantities, total) float64, the mean over all images.
+        outside: (images, 2, sites) float32, what row and column give to the class token, or in
+            sum to the padding of windows.
+        picture: (h, w, 3) uint8, the first image as the model saw it, or None.
+
+    Raises `ValueError` when shapes and sites do not fit together.
+    """
+
+    kind: ClassVar[str] = "scan-maps"
+    maps: np.ndarray
+    mean: np.ndarray
+    outside: np.ndarray
+    picture: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class State(_OfSites, Result):
+    """What the hidden state of every scan direction holds along its path.
+
+    Sites are as in `ScanMaps`, "all" being a layer's directions together. `meta["quantities"]`
+    lists what maps there are, `meta["sites"]` where the maps and channels of each site lie.
+
+    Attributes:
+        maps: (n, quantities, total) float32, per image, of the first images only.
+        mean: (quantities, total) float64, the mean over all images.
+        half_lives: (channels,) float64, half-life in steps of every channel, direction after
+            direction: median over its states, and over images.
+        picture: (h, w, 3) uint8, the first image as the model saw it, or None.
+
+    Raises `ValueError` when shapes and sites do not fit together.
+    """
+
+    kind: ClassVar[str] = "state"
+    maps: np.ndarray
+    mean: np.ndarray
+    half_lives: np.ndarray
+    picture: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        total = sum(site.get("dim", 0) for site in self.meta["sites"])
+        if self.half_lives.shape != (total,):
+            raise ValueError(f"half_lives has {self.half_lives.shape}; it must be ({total},).")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Decomposition(_OfSites, Result):
+    """What every cell adds to the output of each layer at one token; a site is a layer.
+
+    `meta["quantities"]` are along, the part's projection on the output over the output's length
+    (signed; 1 in sum with what comes from no cell and from biases, see `meta["numbers"]`), and
+    norm, its length over that of the output.
+
+    Attributes:
+        maps: (n, quantities, total) float32, per image, of the first images only.
+        mean: (quantities, total) float64, the mean over all images.
+        pictures: (n, h, w, 3) uint8, the first images as the model saw them.
+
+    Raises `ValueError` when shapes and sites do not fit together.
+    """
+
+    kind: ClassVar[str] = "decompose"
+    maps: np.ndarray
+    mean: np.ndarray
+    pictures: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -63,6 +63,12 @@ _CONDITION = _object(
 _POINT = _object(
     "size numbers layers", size=WHOLE, numbers=NUMBERS, layers=_list(_object("median length"))
 )
+_SITE = _object(
+    "name kind cells start",
+    **dict.fromkeys(("name", "kind", "layer", "direction"), TEXT),
+    cells=CELLS,
+    **dict.fromkeys(("start", "number", "dim", "states"), WHOLE),
+)
 _OWN: dict[str, dict[str, dict[str, Any]]] = {
     "erf": {
         **_NUMBERED,
@@ -73,11 +79,25 @@ _OWN: dict[str, dict[str, dict[str, Any]]] = {
         "splits": TEXTS,
         "protocol": OBJECT,
     },
-    "scan-maps": {
-        "numbers": _of(NUMBERS),
+    "scan-maps": {"numbers": _of(NUMBERS), "quantities": TEXTS, "sites": _list(_SITE)},
+    "state": {
+        **_NUMBERED,
         "quantities": TEXTS,
+        "meaning": TEXTS,
         "sites": _list(
-            _object("name kind cells start", name=TEXT, kind=TEXT, cells=CELLS, start=WHOLE)
+            {
+                **_SITE,
+                "required": [*_SITE["required"], "layer", "direction", "number", "dim", "states"],
+            },
+            minItems=1,
+        ),
+    },
+    "decompose": {
+        **_NUMBERED,
+        "quantities": TEXTS,
+        "through": _of(TEXT),
+        "sites": _list(
+            {**_SITE, "required": [*_SITE["required"], "layer", "direction", "number"]}, minItems=1
         ),
     },
     "atlas": {

@@ -3,17 +3,16 @@
 from dataclasses import asdict, replace
 
 import numpy as np
-import torch
 from torch import nn
 
-from workbench.geometry import grid_of
 from workbench.images import Batch
 from workbench.methods.atlas import metrics
 from workbench.methods.atlas.config import AtlasConfig
 from workbench.methods.method import Partial
 from workbench.methods.tokens.metrics import mean_over, pooled
-from workbench.mixing.in_image import Query, influence, spread
+from workbench.mixing.influence import influence
 from workbench.mixing.layers import OUTSIDE, ScanLayer, find_layers, scan_layers
+from workbench.mixing.query import Query, spread
 from workbench.results import Atlas
 from workbench.statistics import FEWEST, Number, Sample
 
@@ -32,9 +31,9 @@ def measure(model: nn.Module, batch: Batch, config: AtlasConfig) -> Partial:
             images, the maps around their queries, see `metrics.around`, site after site; maps: (k,
             sites, queries, cells) float32, averaged over a grid that all sites share.
     """
-    size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
     layers = scan_layers(model, batch.tensor, find_layers(model, config.layer))
-    sites = [site for layer in layers for site in _sites(model, layer, batch, config)]
+    queries = [spread(config.queries, layer, model, batch.tensor) for layer in layers]
+    sites = [site for pair in zip(layers, queries, strict=True) for site in _sites(*pair)]
     shared = _shared([layer.cells for layer in layers])
     start = 0
     for site in sites:
@@ -46,8 +45,7 @@ def measure(model: nn.Module, batch: Batch, config: AtlasConfig) -> Partial:
     count = config.queries**2
     maps = np.zeros((len(kept), len(sites), count, shared[0] * shared[1]), np.float32)
     first = 0
-    for layer in layers:
-        asked = [Query(cell, layer.cells[1]) for cell in spread(layer.cells, config.queries)]
+    for layer, asked in zip(layers, queries, strict=True):
         lags = [_lags(layer, query) for query in asked]
         for image in range(len(batch)):
             rows = np.array([influence(layer, image, query) for query in asked], np.float64)
@@ -70,32 +68,24 @@ def measure(model: nn.Module, batch: Batch, config: AtlasConfig) -> Partial:
                     maps[at, first + k] = coarse / coarse.sum(axis=1, keepdims=True)
         first += rows.shape[1]
     arrays = {"reach": reach, "steps": steps, "offsets": offsets, "maps": maps}
-    return Partial(arrays, {"sites": sites, "grid": list(shared), "size": list(size)})
+    return Partial(arrays, {"sites": sites, "grid": list(shared)})
 
 
-def _sites(model: nn.Module, layer: ScanLayer, batch: Batch, config: AtlasConfig) -> list[dict]:
+def _sites(layer: ScanLayer, asked: list[Query]) -> list[dict]:
     """One entry for each direction, and one for their sum where there are several."""
-    size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
-    like = torch.empty(1, 1, *layer.cells, device="meta")
-    grid = grid_of(model, like, size, batch.tensor.shape[1])
-    places = spread(layer.cells, config.queries)
-    asked = [Query(cell, layer.cells[1]) for cell in places]
-    far = [metrics.distances(layer.cells, cell, grid.stride) for cell in places]
     found = [(d.name, [query.cell_in(d) for query in asked]) for d in layer.directions]
+    cells = [query.cell for query in asked if query.cell is not None]
     if len(found) > 1:
-        found.append(("all", [query.cell for query in asked]))
+        found.append(("all", [*cells]))
+    stride = asked[0].grid.stride
+    far = [metrics.distances(layer.cells, cell, stride) for cell in cells]
     return [
         {
-            "name": f"{layer.name}/{direction}",
-            "layer": layer.name,
-            "direction": direction,
-            "kind": "scan" if layer.is_scan else "attention",
-            "cells": list(layer.cells),
-            "stride": list(grid.stride),
-            "queries": [list(cell) for cell in cells if cell is not None],
+            **asked[0].site(layer, direction, None),
+            "queries": [list(cell) for cell in own if cell is not None],
             "even": float(np.mean(far)),
         }
-        for direction, cells in found
+        for direction, own in found
     ]
 
 

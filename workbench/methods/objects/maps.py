@@ -14,9 +14,9 @@ from workbench.methods.erf.measure import gradient, size_of
 from workbench.methods.objects.config import ObjectsConfig
 from workbench.methods.tokens.config import TokensConfig
 from workbench.methods.tokens.measure import measure as measure_tokens
-from workbench.mixing.in_image import Query, influence, spread
+from workbench.mixing.influence import influence
 from workbench.mixing.layers import find_layers, scan_layers
-from workbench.paths import CLASS_TOKEN
+from workbench.mixing.query import resolve_query, spread
 
 CONTROLS = ("random", "centre", "edges", "uniform")
 """Maps that look at no model: noise, a Gaussian in the middle (sigma a quarter of each side), the
@@ -52,11 +52,10 @@ def map_of(name: str, model: nn.Module, batch: Batch, config: ObjectsConfig) -> 
 def _scans(model: nn.Module, x: Tensor, config: ObjectsConfig) -> Tensor:
     """(n, rows, columns): rows of the hidden attention of the sum of a layer's directions."""
     layer = scan_layers(model, x, find_layers(model, config.layer))[-1]
-    if all((direction.path.order == CLASS_TOKEN).any() for direction in layer.directions):
-        queries = [Query(None, layer.cells[1])]
-    else:
-        cells = spread(layer.cells, config.queries)
-        queries = [Query(cell, layer.cells[1]) for cell in cells]
+    try:
+        queries = [resolve_query("class", layer, model, x)]
+    except ValueError:
+        queries = spread(config.queries, layer, model, x)
     maps = np.zeros((len(x), layer.cells[0] * layer.cells[1]))
     for image, found in enumerate(maps):
         for query in queries:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from textwrap import fill
 
 import matplotlib
 import numpy as np
@@ -14,10 +13,10 @@ from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
 from workbench.figures.numbers import first_cells
 from workbench.figures.several import each
+from workbench.figures.sites import POWER, evenly, frame, layers, mark, picture, shown, wrapped
 from workbench.results import ScanMaps
 
 COLOURS, SIGNED = "magma", "RdBu_r"
-POWER = 0.25
 MEANING = {
     "row": "what reaches the query",
     "column": "where the query goes",
@@ -74,20 +73,6 @@ def has_scans(result: ScanMaps) -> bool:
     return any(site["kind"] == "scan" for site in result.meta["sites"])
 
 
-def layers(result: ScanMaps) -> dict[str, list[dict]]:
-    """The sites of a result by layer, in order."""
-    found: dict[str, list[dict]] = {}
-    for site in result.meta["sites"]:
-        found.setdefault(site["layer"], []).append(site)
-    return found
-
-
-def shown(values: np.ndarray, top: float) -> np.ndarray:
-    """Values on a common scale: sign(x) |x / top| ** 0.25, in [-1, 1]."""
-    x = np.nan_to_num(values) / (top or 1.0)
-    return np.sign(x) * np.abs(x) ** POWER
-
-
 def largest(result: ScanMaps, sites: Sequence[dict], quantity: str) -> float:
     """Largest absolute value of a quantity over some sites: the top of their common scale."""
     found = [np.abs(result.map(site["name"], quantity)) for site in sites]
@@ -116,30 +101,6 @@ def site_note(result: ScanMaps, site: dict) -> str:
         f"half-life {numbers['horizon']['value']:.3g} steps{pixels}\n"
         f"{numbers['share']['value']:.3g} % of the output"
     )
-
-
-def _frame(ax) -> None:
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-
-
-def _mark(ax, site: dict) -> None:
-    if site["query"] is not None:
-        ax.plot(site["query"][1], site["query"][0], "+", color="#3cf03c", ms=6, mew=1.0)
-
-
-def _picture(ax, result: ScanMaps, site: dict) -> None:
-    if result.picture is None:
-        ax.set_axis_off()
-        return
-    ax.imshow(result.picture)
-    if site["query"] is not None:
-        y, x = (site["offset"][i] + site["query"][i] * site["stride"][i] for i in (0, 1))
-        ax.plot(x, y, "+", color="#3cf03c", ms=6, mew=1.0)
-    many = result.meta["images_used"] > 1
-    ax.set_title(f"first of {result.meta['images_used']} images" if many else "image")
 
 
 def _colour_bar(figure: Figure, image, axes, label: str, scaled: bool, signed: bool) -> None:
@@ -175,10 +136,7 @@ def draw(
             raise ValueError(
                 f"there is no map of {quantity!r}; there are {', '.join(result.meta['quantities'])}"
             )
-    by_layer = list(layers(result).items())
-    if len(by_layer) > _MOST_LAYERS:
-        taken = np.linspace(0, len(by_layer) - 1, _MOST_LAYERS).round().astype(int)
-        by_layer = [by_layer[i] for i in taken]
+    by_layer = evenly(list(layers(result).items()), _MOST_LAYERS)
     lines = [
         (layer, quantity, [site for site in sites if _has(result, site, quantity)])
         for layer, sites in by_layer
@@ -201,9 +159,9 @@ def draw(
             both = signed and influence
             top = largest(result, sites, quantity)
             if layer != last:
-                _picture(line[0], result, sites[0])
-            _frame(line[0])
-            line[0].set_ylabel(f"{_wrapped(layer)}\n{MEANING[quantity]}")
+                picture(line[0], result, sites[0])
+            frame(line[0])
+            line[0].set_ylabel(f"{wrapped(layer)}\n{MEANING[quantity]}")
             for ax in line[1:]:
                 ax.set_axis_off()
             image = None
@@ -214,10 +172,10 @@ def draw(
                     limits = {"vmin": -1 if both else 0, "vmax": 1}
                     colours = SIGNED if both else COLOURS
                     image = ax.imshow(shown(values, top), cmap=colours, **limits)
-                    _mark(ax, site)
+                    mark(ax, site)
                 else:
                     image = ax.imshow(values, cmap="viridis", vmin=0, vmax=top)
-                _frame(ax)
+                frame(ax)
                 ax.set_title(site_title(site))
                 if i + 1 == len(lines) or lines[i + 1][0] != layer:
                     ax.set_xlabel(site_note(result, site))
@@ -228,11 +186,6 @@ def draw(
             figure.suptitle(label(result))
     plt.close(figure)
     return figure
-
-
-def _wrapped(layer: str, letters: int = 24) -> str:
-    """A module's name on lines of at most `letters`, broken at its dots."""
-    return fill(layer.replace(".", ". "), letters).replace(". ", ".")
 
 
 def _has(result: ScanMaps, site: dict, quantity: str) -> bool:

@@ -6,27 +6,23 @@ diagonal and the statistics of the scan's coefficients. MambaVision's attention 
 maps of their softmax weights.
 """
 
-import logging
 from dataclasses import asdict, replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from workbench.geometry import Grid, grid_of, resolve_position
 from workbench.images import Batch
 from workbench.methods.method import Partial
 from workbench.methods.scan_maps import published_views
 from workbench.methods.scan_maps.config import PUBLISHED, ScanMapsConfig
 from workbench.mixing.hidden_attention import VIEWS, HiddenAttention
-from workbench.mixing.in_image import Query, in_image, influence, over_channels
+from workbench.mixing.influence import influence, over_channels
 from workbench.mixing.layers import ScanLayer, find_layers, scan_layers
+from workbench.mixing.query import Query, resolve_query, say_moved, with_starts
 from workbench.mixing.statistics import horizon_quantiles, pixels, shares, token_statistics
-from workbench.paths import CLASS_TOKEN
 from workbench.results import ScanMaps
 from workbench.statistics import Sample
-
-logger = logging.getLogger("workbench")
 
 QUANTITIES = ("row", "column", "diagonal", "delta", "B", "C", "horizon", "output")
 """What a result has maps of. `row`: influence of every cell on the query; `column`: influence of
@@ -47,21 +43,6 @@ NUMBERS = {
 """Numbers of each direction, and their units. `horizon` is the median over channels and states."""
 
 
-def resolve_query(query: str, layer: ScanLayer, grid: Grid, size: tuple[int, int]) -> Query:
-    """The cell that a query names in one layer.
-
-    Raises:
-        ValueError: when it cannot be read, lies outside the grid, or names a class token that the
-            layer does not scan.
-    """
-    columns = layer.cells[1]
-    if query != "class":
-        return Query(resolve_position(query, grid, size), columns)
-    if not all((direction.path.order == CLASS_TOKEN).any() for direction in layer.directions):
-        raise ValueError(f"no class token passes through {layer.name}; choose a query by position")
-    return Query(None, columns)
-
-
 def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> Partial:
     """Maps of a batch.
 
@@ -70,7 +51,6 @@ def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> Partial:
         outside: (b, 2, sites), what row and column give to the class token, or in sum to padding;
         numbers: (b, sites, numbers). Constant: `sites`, and where their maps start.
     """
-    size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
     names = find_layers(model, config.layer)
     layers = scan_layers(model, batch.tensor, names, config.with_gate, config.with_convolution)
     if config.view in PUBLISHED:
@@ -79,17 +59,11 @@ def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> Partial:
             raise ValueError(f"the view {config.view} is of scans, and {names[0]} is attention")
     sites, queries = [], []
     for layer in layers:
-        like = torch.empty(1, 1, *layer.cells, device="meta")
-        grid = grid_of(model, like, size, batch.tensor.shape[1])
-        queries.append(resolve_query(config.query, layer, grid, size))
-        sites += _sites(layer, grid, queries[-1], config)
+        queries.append(resolve_query(config.query, layer, model, batch.tensor))
+        sites += _sites(layer, queries[-1], config)
         if 0 in batch.indices:
-            _say_moved(layer, queries[-1])
-    start = 0
-    for site in sites:
-        site["start"] = start
-        start += site["cells"][0] * site["cells"][1]
-    maps = np.full((len(batch), len(QUANTITIES), start), np.nan, np.float32)
+            say_moved(layer, queries[-1])
+    maps = np.full((len(batch), len(QUANTITIES), with_starts(sites)), np.nan, np.float32)
     outside = np.full((len(batch), 2, len(sites)), np.nan, np.float32)
     numbers = np.full((len(batch), len(sites), len(NUMBERS)), np.nan, np.float32)
     at = 0
@@ -115,38 +89,14 @@ def measure(model: nn.Module, batch: Batch, config: ScanMapsConfig) -> Partial:
     return Partial(arrays, {"sites": sites})
 
 
-def _sites(layer: ScanLayer, grid: Grid, query: Query, config: ScanMapsConfig) -> list[dict]:
+def _sites(layer: ScanLayer, query: Query, config: ScanMapsConfig) -> list[dict]:
     """One entry for each direction, for their sum, and with `normalise` for their mean."""
     asked = [(direction.name, query.cell_in(direction)) for direction in layer.directions]
     if layer.is_scan and len(asked) > 1:
         asked.append(("all", query.cell))
         if config.normalise != "none":
             asked.append(("nall", query.cell))
-    return [
-        {
-            "name": f"{layer.name}/{direction}",
-            "layer": layer.name,
-            "direction": direction,
-            "kind": "scan" if layer.is_scan else "attention",
-            "cells": list(layer.cells),
-            "stride": list(grid.stride),
-            "offset": list(grid.offset),
-            "query": None if cell is None else list(cell),
-            "windows": layer.directions[0].windows,
-            "tokens": layer.directions[0].places.shape[1],
-        }
-        for direction, cell in asked
-    ]
-
-
-def _say_moved(layer: ScanLayer, query: Query) -> None:
-    asked = {direction.name: query.cell_in(direction) for direction in layer.directions}
-    moved = [f"{c[0]},{c[1]} of {name}" for name, c in asked.items() if c and c != query.cell]
-    if moved and query.cell is not None:
-        logger.warning(
-            "%s: cell %d,%d is not on every path; asked instead is the nearest, %s.",
-            layer.name, *query.cell, ", ".join(moved),
-        )  # fmt: skip
+    return [query.site(layer, direction, cell) for direction, cell in asked]
 
 
 def _influence(
@@ -179,7 +129,7 @@ def _diagonals(
     if not layer.is_scan:
         values = matrices[0].diagonal(config.channels)
         cells = layer.cells[0] * layer.cells[1]
-        return [in_image(values[None], layer.directions[0], window, cells)[0].numpy()]
+        return [layer.directions[0].in_image(values[None], window, cells)[0].numpy()]
     # The diagonal is that of the scan alone.
     plain = [replace(m, convolution=None) for m in matrices if isinstance(m, HiddenAttention)]
     return over_channels(
@@ -240,7 +190,7 @@ def _statistics(
         statistics = token_statistics(part)
         values = torch.stack([statistics[quantity] for quantity in QUANTITIES[3:]])
         image_values = sum(
-            in_image(values[:, window], direction, window, cells)
+            direction.in_image(values[:, window], window, cells)
             for window in range(direction.windows)
         )
         low, middle, high = horizon_quantiles(part["delta"], part["A"])
