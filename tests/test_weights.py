@@ -219,6 +219,18 @@ def test_files_before_the_zip_format_load(family, arguments, tmp_path):
     assert assert_loads(path, family, arguments, state)["format"] == "torch (before 1.6)"
 
 
+@pytest.mark.parametrize("first", [0x80, 0x50, 0x00])
+def test_safetensors_are_known_whatever_the_length_of_their_header(first, tmp_path):
+    """The length comes first: its lowest byte may be that with which a pickle or a zip begins."""
+    file = tmp_path / "weights.safetensors"
+    for padding in range(0, 512, 8):
+        safetensors.torch.save_file({"w": torch.ones(2)}, file, {"a": "x" * padding})
+        if file.read_bytes()[0] == first:
+            break
+    assert file.read_bytes()[0] == first
+    assert checkpoints.read_state_dict(file)[0]["w"].tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("prefix", ["", "model.", "module."])
 @pytest.mark.parametrize(("family", "arguments"), SMALL)
 def test_safetensors_load(family, arguments, prefix, tmp_path):

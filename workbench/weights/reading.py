@@ -33,11 +33,15 @@ def read(path: Path) -> tuple[str, Mapping]:
         start = file.read(512)
     if not start:
         raise ValueError(f"{path.name} is empty")
+    # a length may begin as other formats do, but theirs make no length that the file has
+    length = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and length <= path.stat().st_size:
+        return "safetensors", _read_safetensors(path)
     if start[:4] == b"PK\x03\x04":
         return "torch", read_torch(path, zipped=True)
     if start[:1] == b"\x80":  # how a pickle begins
         return "torch (before 1.6)", read_torch(path, zipped=False)
-    if start[8:9] == b"{":  # after the length of its header
+    if start[8:9] == b"{":  # cut short
         return "safetensors", _read_safetensors(path)
     for begin, name in _OTHERS:
         if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(begin):
