@@ -1,16 +1,15 @@
 """Turn finished training runs into the checkpoints that ship with the project.
 
-    python samples/checkpoints.py out/train/vmamba_nano --epochs 30 \\
-        --train imagenette_train_96.npz --validation imagenette_val_128.npz imagenette_val_224.npz
+    python samples/checkpoints.py vmamba_nano=out/train/vmamba_nano \\
+        --train imagenette_train_160.npz --validation imagenette_val_128.npz imagenette_val_224.npz
 
-A run is a folder that `vssm train` wrote, named after its model. The averaged weights are rounded
-to half precision, evaluated as rounded on every validation image (one crop, at 64, 128 and 224 px)
-and written to samples/weights/ with how they were made in the file's metadata. A pack of smaller
-pictures is not enlarged.
+A run is a folder that `vssm train` wrote. The averaged weights are rounded to half precision,
+evaluated as rounded on every validation image (one crop, at 64, 128 and 224 px) and written to
+samples/weights/ under the model's name and the size trained at, with how they were made in the
+file's metadata. A pack of smaller pictures is not enlarged.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -20,39 +19,41 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from workbench import create_model, open_images, preprocessing_for
-from workbench.train import TrainConfig, accuracy, run_identity
+from workbench.train import accuracy, run_identity
 from workbench.weights.files import sha256
 
 SIZES = (64, 128, 224)
 OUT = Path(__file__).parent / "weights"
 
 
-def recipe_of(run: Path, train: Path, config: TrainConfig) -> dict:
-    """The configuration, once the run's checkpoint confirms that it was made with it."""
+def recipe_of(run: Path, train: Path) -> dict:
+    """How the run was made, once its checkpoint confirms that it was made so on these images."""
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
     with safe_open(run / "weights.safetensors", "pt") as file:
-        start = (file.metadata() or {}).get("start_sha256")
-    if state["identity"] != run_identity(config, open_images(train).fingerprint, start):
-        sys.exit(f"{run} was not trained with these options on {train.name}")
+        told = file.metadata()
+    recipe, start = json.loads(told["recipe"]), told.get("start_sha256")
+    options = {key: value for key, value in recipe.items() if key != "classes"}
+    if state["identity"] != run_identity(options, open_images(train).fingerprint, start):
+        sys.exit(f"{run} was not trained on {train.name}")
     return {
-        **dataclasses.asdict(config),
+        **recipe,
         "optimizer": "AdamW, betas 0.9 and 0.99, cosine to 1 %, averaged weights",
         "steps": state["step"],
+        "hours": round(state["seconds"] / 3600, 2),
         "data": train.name,
         "data_sha256": sha256(train),
         **({"start_sha256": start} if start else {}),
     }
 
 
-def ship(run: Path, train: Path, validation: list[Path], config: TrainConfig) -> Path:
-    name = run.name
-    recipe = recipe_of(run, train, config)
+def ship(name: str, run: Path, train: Path, validation: list[Path]) -> Path:
+    recipe = recipe_of(run, train)
     weights = {
         key: x.half() if x.is_floating_point() else x
         for key, x in load_file(run / "weights.safetensors").items()
     }
     OUT.mkdir(exist_ok=True)
-    file = OUT / f"{name}.safetensors"
+    file = OUT / f"{name}.imagenette{recipe['size']}.safetensors"
     save_file(weights, file)
     found = {}
     for pack in validation:
@@ -66,7 +67,7 @@ def ship(run: Path, train: Path, validation: list[Path], config: TrainConfig) ->
     metadata = {
         "model": name,
         "recipe": json.dumps(recipe),
-        "seed": str(config.seed),
+        "seed": str(recipe["seed"]),
         "steps": str(recipe["steps"]),
         "data_sha256": recipe["data_sha256"],
         "accuracy": json.dumps(found),
@@ -79,13 +80,13 @@ def ship(run: Path, train: Path, validation: list[Path], config: TrainConfig) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, help="folders that vssm train wrote")
+    parser.add_argument("runs", nargs="+", help="MODEL=FOLDER that vssm train wrote")
     parser.add_argument("--train", type=Path, required=True, help="the pack they were trained on")
     parser.add_argument("--validation", type=Path, nargs="+", required=True, help="labelled packs")
-    parser.add_argument("--epochs", type=float, default=TrainConfig.epochs)
     args = parser.parse_args()
     for run in args.runs:
-        file = ship(run, args.train, args.validation, TrainConfig(epochs=args.epochs))
+        name, _, folder = run.partition("=")
+        file = ship(name, Path(folder), args.train, args.validation)
         print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
 
 

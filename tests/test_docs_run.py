@@ -23,6 +23,7 @@ PUBLISHED = {
 ELSEWHERE = {
     "app": "serves until it is stopped: test_app_server.py",
     "--repo": "needs a clone of another repository: test_external_repositories.py",
+    "analyses/configs/gallery.yaml": "takes minutes: test_paper.py reads it",
     "official": "downloads published weights: test_weights.py",
 }
 

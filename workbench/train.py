@@ -11,7 +11,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,14 +207,15 @@ def optimizer_of(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99))
 
 
-def run_identity(config: TrainConfig, fingerprint: str, start: str | None = None) -> str:
+def run_identity(options: Mapping, fingerprint: str, start: str | None = None) -> str:
     """What tells one run from another: its configuration, its images, the weights it starts from.
 
     Args:
+        options: field of `TrainConfig` -> value.
         fingerprint: of the training images.
         start: SHA-256 of the file of the first weights; None for an initialisation.
     """
-    return content_hash([dataclasses.asdict(config), fingerprint, *([start] if start else [])])
+    return content_hash([options, fingerprint, *([start] if start else [])])
 
 
 def outline(model: nn.Module) -> str:
@@ -273,7 +274,7 @@ class Trainer:
         norm = preprocessing_for(model, config.size)
         self.mean = torch.tensor(norm.mean, device=self.device)[:, None, None]
         self.std = torch.tensor(norm.std, device=self.device)[:, None, None]
-        self.identity = run_identity(config, data.fingerprint, start)
+        self.identity = run_identity(dataclasses.asdict(config), data.fingerprint, start)
         out.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.is_file():
             self._resume()
