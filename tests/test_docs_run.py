@@ -20,10 +20,16 @@ PUBLISHED = {
     "S.pth": "vmamba_small_s1l20",
     "B.pth": "vmamba_base_s1l20",
 }
+SYNSETS = (
+    *("n01440764", "n02102040", "n02979186", "n03000684", "n03028079"),
+    *("n03394916", "n03417042", "n03425413", "n03445777", "n03888257"),
+)
+"""Imagenette's, which the small models know."""
 ELSEWHERE = {
     "app": "serves until it is stopped: test_app_server.py",
     "--repo": "needs a clone of another repository: test_external_repositories.py",
     "analyses/configs/gallery.yaml": "takes minutes: test_paper.py reads it",
+    "vmamba_base_s1l20": "takes minutes for three networks of full size",
     "official": "downloads published weights: test_weights.py",
 }
 
@@ -49,16 +55,18 @@ def folder(tmp_path, monkeypatch) -> Path:
     """What the documents take for granted: photographs, packs, published weights, a clone."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    synsets = ("n01440764", "n02102040", "n02979186", "n03000684")  # which the small models know
-    for synset in synsets:
+    for synset in SYNSETS:
         (tmp_path / "photos" / synset).mkdir(parents=True)
-        for i in range(16):
+        for i in range(7):
             noise = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
             noise.resize((320, 240), Image.Resampling.BICUBIC).save(
                 tmp_path / "photos" / synset / f"{i}.jpg"
             )
-    rows = "".join(f"{s}/{i}.jpg,{s}\n" for s in synsets for i in range(16))
+    names = [f"{synset}/{i}.jpg" for synset in SYNSETS for i in range(7)]
+    rows = "".join(f"{name},{name.partition('/')[0]}\n" for name in names)
     (tmp_path / "labels.csv").write_text("file,label\n" + rows)
+    boxes = "".join(f"{name},90,60,240,180\n" for name in names)
+    (tmp_path / "photos" / "boxes.csv").write_text("file,left,top,right,bottom\n" + boxes)
     assert cli.main(["pack", "photos/", "PACK.npz", "--size", "128"]) == 0
     for name in ("imagenette_train_96", "imagenette_val_128", "imagenette_val_224"):
         shutil.copy("PACK.npz", f"{name}.npz")

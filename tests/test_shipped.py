@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 
 from workbench import create_model, preprocessing_for
+from workbench.app.sidebar import checkpoints
 from workbench.models.family import SHIPPED as WEIGHTS
 from workbench.results.class_names import class_name
 from workbench.weights import facts_of
@@ -43,13 +44,10 @@ def test_its_size_is_that_of_the_model(path):
         assert getattr(made, "img_size", size) in (size, (size, size))
 
 
-def test_the_plain_name_means_the_largest():
+def test_the_plain_name_means_weights_of_one_size_for_all():
     for model in LEAST:
-        tags = [path.stem for path in FILES if path.stem.startswith(model)]
         own = create_model(model, pretrained=True).provenance.file
-        assert (
-            own == max(tags, key=lambda tag: int(tag.partition("imagenette")[2])) + ".safetensors"
-        )
+        assert own == f"{model}.imagenette64.safetensors" == checkpoints(model)[0]
 
 
 def test_a_name_without_pretrained_is_random_and_says_so_once(caplog):

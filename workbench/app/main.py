@@ -15,7 +15,7 @@ from workbench.app import any_method, link, place, sidebar
 
 st.set_page_config(page_title="vssm-workbench", layout="wide")
 # Streamlit's own margins push the pictures out of sight.
-st.html("<style>.stMainBlockContainer { padding: 1.5rem min(3rem, 4vw); }</style>")
+st.html("<style>.stMainBlockContainer { padding: 4.5rem min(3rem, 4vw) 1.5rem; }</style>")
 PAGES = Path(__file__).parent
 
 
@@ -25,15 +25,18 @@ def page_of(name: str) -> Path | Callable[[], None]:
     return file if file.is_file() else partial(any_method.page, name)
 
 
-pages = [
-    st.Page(page_of(name), title=methods.title(name), url_path=name, default=name == "erf")
-    for name in methods.METHODS
-]
-pages += [
+pages = {
+    group: [
+        st.Page(page_of(name), title=methods.title(name), url_path=name, default=name == "erf")
+        for name in names
+    ]
+    for group, names in methods.groups().items()
+}
+pages["Stored"] = [
     st.Page(PAGES / "results.py", title="Results", url_path="results"),
     st.Page(PAGES / "gallery.py", title="Gallery", url_path="gallery"),
 ]
-page = st.navigation(pages)
+page = st.navigation(pages, position="top")
 place.keep_on(page.url_path)
 with link.checked():
     sidebar.draw()

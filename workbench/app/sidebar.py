@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import streamlit as st
 import timm
@@ -52,7 +53,9 @@ def scanning() -> str:
 
 
 def checkpoints(model: str) -> list[str]:
-    """Files of the weights folder whose names begin with the model's, and with no longer one's."""
+    """Files of the weights folder whose names begin with the model's, and with no longer one's;
+    first the one that the plain name means.
+    """
     folder, names = weights_folder(), model_names()
     files = sorted({path.name for pattern in PATTERNS for path in folder.glob(pattern)})
 
@@ -60,7 +63,9 @@ def checkpoints(model: str) -> list[str]:
         fitting = [name for name in names if file.startswith((f"{name}.", f"{name}-", f"{name}_"))]
         return max(fitting, key=len, default="")
 
-    return [file for file in files if owner(file) == model]
+    config = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    usual = Path(config.file).name if config and config.file else ""
+    return sorted((file for file in files if owner(file) == model), key=lambda f: f != usual)
 
 
 def weights_offered(model: str) -> list[str]:
@@ -140,6 +145,7 @@ def draw() -> None:
     """Draw the choices that all pages share; `choice` gives them."""
     st.session_state["choice"] = None
     with st.sidebar, sentences():
+        st.markdown("**vssm-workbench**  \n:small[See what a visual state-space model looks at.]")
         model, weights = choose_model()
         entry = None
         if weights in checkpoints(model) and not weights.endswith(".safetensors"):

@@ -24,6 +24,21 @@ METHODS = {
 underscores. Nothing of a method is imported before it is asked for."""
 
 
+_GROUPS = {
+    "What it sees": ("erf", "scan-maps", "atlas"),
+    "What is inside": ("state", "decompose", "tokens"),
+    "Why": ("attribution", "objects"),
+}
+_REST = "What it withstands"
+
+
+def groups() -> dict[str, list[str]]:
+    """The methods by what is asked, for menus; those of no other group in the last."""
+    grouped = {name for names in _GROUPS.values() for name in names}
+    found = {group: [n for n in names if n in METHODS] for group, names in _GROUPS.items()}
+    return {**found, _REST: [name for name in METHODS if name not in grouped]}
+
+
 def folder(name: str) -> str:
     """The package of a method, such as `workbench.methods.scan_maps` of `scan-maps`."""
     return f"{__name__}.{name.replace('-', '_')}"
