@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 from test_docs import COMMANDS, DOCUMENTS, ROOT
 
 from workbench import cli, create_model, methods
@@ -68,8 +69,13 @@ def folder(tmp_path, monkeypatch) -> Path:
     boxes = "".join(f"{name},90,60,240,180\n" for name in names)
     (tmp_path / "photos" / "boxes.csv").write_text("file,left,top,right,bottom\n" + boxes)
     assert cli.main(["pack", "photos/", "PACK.npz", "--size", "128"]) == 0
-    for name in ("imagenette_train_96", "imagenette_val_128", "imagenette_val_224"):
-        shutil.copy("PACK.npz", f"{name}.npz")
+    for name in (
+        "imagenette_train_96",
+        "imagenette_train_160",
+        "imagenette_val_128",
+        "imagenette_val_224",
+    ):
+        shutil.copy("PACK.npz", f"imagenette_{name}.npz")
     for file in (ROOT / "analyses" / "configs").glob("*.yaml"):
         figures = yaml.safe_load(file.read_text())["figures"]
         few = {name: {**figure, "limit": 1} for name, figure in figures.items()}
@@ -91,6 +97,8 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("document", [path.name for path in DOCUMENTS])
 def test_commands_run_as_written(document, folder, capsys, monkeypatch):
     monkeypatch.setattr("webbrowser.open", lambda *_: True)
+    stopped = create_model("resnet_nano", "random", num_classes=10)
+    save_file(stopped.state_dict(), "STOPPED.safetensors")
     for file, model in PUBLISHED.items():
         if any(file in line for name, line in COMMANDS if name == document):
             torch.save({"model": create_model(model, "random").state_dict()}, file)

@@ -1,6 +1,7 @@
 """The checkpoints that ship with the project."""
 
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -84,3 +85,14 @@ def test_pretrained_reads_it(path):
         logits = timm.create_model(name, pretrained=True).eval()(x)
         assert torch.equal(logits, official(x))
         assert not torch.allclose(logits, random(x), atol=0.1)
+
+
+def test_the_table_of_the_documentation_is_what_the_files_say():
+    text = (Path(__file__).parents[1] / "docs" / "checkpoints.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    assert {row[0].strip("`") for row in rows} == {path.stem for path in FILES}
+    for name, _, _, *shares in rows:
+        told = json.loads(metadata(WEIGHTS / f"{name.strip('`')}.safetensors")["accuracy"])
+        large, small = told["imagenette_val_224.npz"], told["imagenette_val_128.npz"]
+        found = [large["64"], large["128"], large["224"], small["64"], small["128"]]
+        assert shares == [f"{100 * correct / count:.2f}" for correct, count in found], name
