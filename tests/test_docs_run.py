@@ -28,6 +28,7 @@ SYNSETS = (
 """Imagenette's, which the small models know."""
 ELSEWHERE = {
     "app": "serves until it is stopped: test_app_server.py",
+    "warm": "needs a GPU",
     "--repo": "needs a clone of another repository: test_external_repositories.py",
     "analyses/configs/gallery.yaml": "takes minutes: test_paper.py reads it",
     "vmamba_base_s1l20": "takes minutes for three networks of full size",
