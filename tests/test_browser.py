@@ -320,7 +320,7 @@ def test_resolution_measures_point_by_point_and_keeps_them(visit, tmp_path):
     tab = visit(
         "model=resnet_nano&sizes-64=32&sizes-64=64&data=samples&number=Divergence", "resolution"
     )
-    picture = tab.get_by_role("img", name="astronaut.jpg at 32 px")
+    picture = tab.get_by_role("img", name="springer_spaniel.jpg at 32 px")
     sync_api.expect(picture).to_be_visible()
     tab.get_by_role("button", name="Measure").click()
     field = tab.get_by_role("img", name="Receptive field of resnet_nano at 64 px")

@@ -15,6 +15,8 @@ SCRIPT = [
     "[vmamba_nano]",
     "--size",
     "64",
+    "--limit",
+    "10",
     "--before_after",
     "false",
 ]

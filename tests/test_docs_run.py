@@ -71,10 +71,10 @@ def folder(tmp_path, monkeypatch) -> Path:
     (tmp_path / "photos" / "boxes.csv").write_text("file,left,top,right,bottom\n" + boxes)
     assert cli.main(["pack", "photos/", "PACK.npz", "--size", "128"]) == 0
     for name in (
-        "imagenette_train_96",
-        "imagenette_train_160",
-        "imagenette_val_128",
-        "imagenette_val_224",
+        "train_96",
+        "train_160",
+        "val_128",
+        "val_224",
     ):
         shutil.copy("PACK.npz", f"imagenette_{name}.npz")
     for file in (ROOT / "analyses" / "configs").glob("*.yaml"):

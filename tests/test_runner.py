@@ -111,7 +111,7 @@ def test_a_config_without_chunk_means_eight_images(model: nn.Module) -> None:
         scale: float = 1.0
 
     run(method, model, "samples", Bare(), preprocessing=SMALL)
-    assert method.batches == [tuple(range(8)), (8, 9)]
+    assert method.batches == [tuple(range(8)), tuple(range(8, 16)), (16, 17, 18, 19)]
 
 
 def test_only_one_chunk_of_images_is_loaded_ahead(

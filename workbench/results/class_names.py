@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
-from timm.data.imagenet_info import ImageNetInfo
+if TYPE_CHECKING:
+    from timm.data.imagenet_info import ImageNetInfo
 
 
 def class_name(known: Sequence[str] | str, number: int) -> str:
@@ -14,5 +16,7 @@ def class_name(known: Sequence[str] | str, number: int) -> str:
 
 
 @cache
-def _listed(name: str) -> ImageNetInfo:
+def _listed(name: str) -> "ImageNetInfo":
+    from timm.data.imagenet_info import ImageNetInfo  # slow, and needed for few figures
+
     return ImageNetInfo(name)
