@@ -59,7 +59,7 @@ def pictures(
     click_map(
         key,
         on_place,
-        photo=overlay.data_url(sharp),
+        photo=overlay.data_url(sharp, photo=True),
         photo_alt=f"{images.names[0]} with the receptive field over it",
         map_alt=f"Receptive field of {spec.model}, {spec.label}, stage {stage}",
         below=f"{mean}Cell {row}, {column} of {rows} x {columns}. {MOVE}",

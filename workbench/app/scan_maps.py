@@ -112,7 +112,7 @@ def asked(choice: Choice, images: Images, result: ScanMaps, quantity: str) -> No
     click_map(
         "scan-maps",
         remember,
-        photo=overlay.data_url(photo),
+        photo=overlay.data_url(photo, photo=True),
         photo_alt=f"{images.names[0]} with the map over it",
         map=overlay.data_url(heat),
         map_alt=f"{MEANING[quantity]}, {site_title(whole)}, {spec.model}",
