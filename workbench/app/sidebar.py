@@ -201,15 +201,15 @@ def _upload() -> Images | None:
         max_upload_size=UPLOAD_MB,
     )
     if file is not None:
-        st.session_state.pop("dropped", None)
-    dropped = st.session_state.get("dropped")
-    if file is None and dropped is None:
+        st.session_state["dropped"] = None
+    dropped = (file.name, file.getvalue()) if file else st.session_state.get("dropped")
+    if dropped is None:
         return None
-    name, content = dropped or (file.name, file.getvalue())
+    name, content = dropped
     if not content:
         st.error(f"{plain(name)} is empty, or has more than {UPLOAD_MB} MB. Choose another file.")
         return None
-    if dropped:
+    if file is None:
         st.caption(f"Dropped: {plain(name)}")
     images = open_images([(name, content)])
     try:
