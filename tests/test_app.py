@@ -49,6 +49,7 @@ def test_first_visit_measures_the_middle_and_says_what_it_found(app):
     fine(app.run())
     assert any("Random (untrained) weights" in text.value for text in app.markdown)
     share = app.table[0].value.iloc[1, 1]
+    assert not any(text.value.startswith("Says ") for text in app.caption)
     said = next(text.value for text in app.markdown if text.value.startswith("Half of what"))
     assert float(re.findall(r"[\d.]+", said)[0]) == pytest.approx(float(share.split()[0]), abs=0.51)
     assert "--position 2,2" in command(app)
@@ -58,6 +59,9 @@ def test_first_visit_compares_three_trained_networks(app, monkeypatch):
     monkeypatch.delenv("VSSM_WEIGHTS")
     fine(app.run())
     assert app.multiselect(key="beside").value == ["vim_nano", "resnet_nano"]
+    answers = [text.value for text in app.caption if text.value.startswith("Says ")]
+    assert len(answers) == 3 and all("It knows 10 classes only" in text for text in answers)
+    assert answers[0].startswith("Says English springer 8")
     assert len(command(app).splitlines()) == 3
     said = next(text.value for text in app.markdown if text.value.startswith("Half of what"))
     assert said.count("%") == 3

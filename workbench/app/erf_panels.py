@@ -7,6 +7,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from workbench.app import cells, erf_measure, session
+from workbench.app.class_names import first_answers
 from workbench.app.click_map import Place, click_map
 from workbench.app.session import Spec, plain
 from workbench.figures import overlay
@@ -66,6 +67,8 @@ def pictures(
         cells=hovered,
         **overlay.pair(result),
     )
+    if answers := first_answers(spec, images.fingerprint, images):
+        st.caption(plain(answers))
 
 
 def finding(results: Sequence[Erf]) -> str:

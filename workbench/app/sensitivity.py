@@ -8,7 +8,7 @@ import streamlit as st
 from PIL import Image
 
 from workbench.app import sensitivity_measure, session, sidebar
-from workbench.app.class_names import class_names
+from workbench.app.class_names import FEW, class_names
 from workbench.app.files import files
 from workbench.app.measure import command
 from workbench.app.sensitivity_measure import QUANTITIES, Attack, Setting
@@ -27,8 +27,6 @@ brings the margin above zero suffices to undo the attack; `scan output` is the m
 do, the rest flows around them. One image shows a case: for a verdict with intervals run the command
 below over many.
 """
-
-FEW = 20  # classes that a line can name
 
 
 def controls(names: dict[int, str]) -> tuple[float, int, str | None, str]:
