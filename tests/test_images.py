@@ -120,6 +120,16 @@ def test_class_folders_give_labels_in_sorted_order(class_folders: Path) -> None:
     assert images.targets(2) == images.labels and images.targets(1000) == images.imagenet_index
 
 
+def test_classes_of_a_folder_are_those_of_a_model_by_name(class_folders: Path) -> None:
+    """And not by their place."""
+    names = ["tench", "gas pump", "Church"]
+    images = open_images(class_folders)
+    assert images.targets(3, names) == [0, 0, 0, 0, 2, 2, 2]
+    assert images.targets(3, ["gas pump", "church", "a"]) == [-1, -1, -1, -1, 1, 1, 1]
+    assert images.targets(2, ["left", "right"]) == images.labels  # nothing in common: by place
+    assert images.targets(1000, "imagenet-1k") == images.imagenet_index
+
+
 def test_a_limit_on_class_folders_keeps_every_class(class_folders: Path) -> None:
     images = open_images(class_folders, limit=3)
     assert images.labels == [0, 0, 1]

@@ -12,12 +12,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from workbench.cli import main
-from workbench.images import open_images, preprocessing_for
+from workbench.images import Preprocessing, open_images, preprocessing_for
 from workbench.trace import scans
 from workbench.train import (
     TrainConfig,
     Trainer,
     _in_order,
+    accuracy,
     crops,
     cutmix,
     learning_rate,
@@ -120,6 +121,31 @@ def test_a_model_trained_along_other_paths_is_loaded_with_them(folder, tmp_path)
     assert main(["train", *own, "--out", str(tmp_path / "a"), "--scan_paths", "nothing"]) == 2
     vim = ["--model", "vim_nano", *own[2:], "--out", str(tmp_path / "b")]
     assert main(["train", *vim, "--scan_paths", "spiral"]) == 2
+
+
+def test_accuracy_counts_in_the_numbers_of_the_model(tmp_path) -> None:
+    """A folder of two classes of ImageNet, and a network that calls everything a church (497)."""
+    for wnid, count in (("n01440764", 4), ("n03028079", 3)):
+        (tmp_path / wnid).mkdir()
+        for i in range(count):
+            Image.new("RGB", (40, 40), (9 * i, 90, 60)).save(tmp_path / wnid / f"{i}.png")
+
+    class Church(torch.nn.Module):
+        num_classes = 1000
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.logits = torch.nn.Parameter(torch.eye(1000)[497])
+
+        def forward(self, x):
+            return self.logits.expand(len(x), -1)
+
+    images = open_images(tmp_path)
+    prepared = Preprocessing(size=(32, 32))
+    assert accuracy(Church(), images, prepared, batch_size=2) == (3, 7)
+    Church.num_classes = 7
+    with pytest.raises(ValueError, match="no labels of the classes that the model tells apart"):
+        accuracy(Church(), images, prepared)
 
 
 def test_another_configuration_does_not_resume(folder, tmp_path) -> None:

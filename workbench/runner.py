@@ -291,7 +291,7 @@ def _run(
         "chunk": _chunk_size(config),
         "facts": facts,
         "images": images.fingerprint,
-        "labels": _labels(images, model),
+        "labels": images.targets_of(model),
         "preprocessing": preprocessing.as_dict(),
         "dtype": str(home.dtype).removeprefix("torch."),
         "device": where.type,
@@ -456,7 +456,7 @@ class _Work:
     ) -> None:
         self.method, self.model, self.images, self.config = method, model, images, config
         self.preprocessing, self.device, self.dtype = preprocessing, device, dtype
-        self.labels = _labels(images, model)
+        self.labels = images.targets_of(model)
         self.batch: int | None = None
 
     def keep_small(self, batch: int | None) -> None:
@@ -688,12 +688,6 @@ def _state_hash(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _labels(images: Images, model: nn.Module) -> list[int] | None:
-    """Labels as the model counts its classes; those of the source when it has no class number."""
-    count = getattr(model, "num_classes", None)
-    return images.labels if count is None else images.targets(count)
 
 
 def _as_dict(config: Any) -> Any:

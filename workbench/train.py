@@ -432,21 +432,25 @@ def accuracy(
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, int]:
-    """Count the images whose largest logit is their label: (correct, all); one crop each.
+    """Count the images whose largest logit is their label: (correct, all); one crop each. Images
+    of classes that the model does not have are left out.
 
     Raises:
-        ValueError: when the images carry no labels.
+        ValueError: when the images carry no labels, or of other classes than the model's.
     """
-    if images.labels is None:
-        raise ValueError(f"{images.describe()} carries no labels, so accuracy has no meaning")
+    labels = images.targets_of(model) or []
+    known = [i for i, label in enumerate(labels) if label >= 0]
+    if not known:
+        of = "" if images.labels is None else " of the classes that the model tells apart"
+        raise ValueError(f"{images.describe()} carries no labels{of}, so accuracy has no meaning")
     model.eval()
     device = next(model.parameters()).device
     correct = 0
-    for start in range(0, len(images), batch_size):
-        indices = range(start, min(start + batch_size, len(images)))
+    for start in range(0, len(known), batch_size):
+        indices = known[start : start + batch_size]
         pictures = np.stack([preprocessing.picture(images.load(i)) for i in indices])
         found = model(preprocessing.tensor(pictures).to(device)).argmax(dim=1).cpu()
-        correct += int((found == torch.tensor([images.labels[i] for i in indices])).sum())
+        correct += int((found == torch.tensor([labels[i] for i in indices])).sum())
         if progress:
             progress(indices[-1] + 1, len(images))
-    return correct, len(images)
+    return correct, len(known)

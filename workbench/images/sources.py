@@ -151,17 +151,33 @@ class Images:
         assert self.boxes is not None
         return boxes.usable(self.boxes[i], self.names[i], extent)
 
-    def targets(self, num_classes: int | None) -> list[int] | None:
+    def targets(self, num_classes: int | None, names: Sequence[str] | str = ()) -> list[int] | None:
         """Labels in the numbering of a model with that many classes, or None when unknown.
 
-        The source's own labels when the model has as many classes as the source, or the source
-        does not name its classes; the ImageNet-1k indices when the model has 1000.
+        By name where both name their classes and have one in common, -1 for those that the model
+        does not have (wnid names such as n01440764 are ImageNet's); else the source's own labels
+        when the model has as many classes as the source, or the source does not name its classes;
+        the ImageNet-1k indices when the model has 1000.
+
+        Args:
+            names: of the model's classes, see `Provenance.class_names`.
         """
+        if self.labels is not None and self.classes and not isinstance(names, str):
+            place = {name.casefold(): i for i, name in enumerate(names)}
+            found = [place.get(_in_words(name).casefold(), -1) for name in self.classes]
+            if max(found, default=-1) >= 0:
+                return [found[label] for label in self.labels]
         if self.labels is not None and num_classes:
             known = len(self.classes) if self.classes else num_classes
             if known == num_classes and max(self.labels, default=0) < num_classes:
                 return self.labels
         return self.imagenet_index if num_classes == 1000 else None
+
+    def targets_of(self, model: Any) -> list[int] | None:
+        """`targets` of a model; the source's own labels where its classes have no number."""
+        count = getattr(model, "num_classes", None)
+        names = getattr(getattr(model, "provenance", None), "class_names", ())
+        return self.labels if count is None else self.targets(count, names)
 
     def subset(self, indices: Sequence[int]) -> "Images":
         """The images at these places, in this order."""
@@ -437,6 +453,15 @@ def _rows(path: Path, reader: csv.DictReader) -> Iterator[dict[str, Any]]:
 
 
 _WNID = re.compile(r"n\d{8}")
+
+
+@functools.cache
+def _in_words(name: str) -> str:
+    """A class's name; of a wnid that of ImageNet."""
+    number = _imagenet_numbers().get(name) if _WNID.fullmatch(name) else None
+    if number is None:
+        return name
+    return ImageNetInfo("imagenet-1k").index_to_description(number).partition(",")[0]
 
 
 @functools.cache

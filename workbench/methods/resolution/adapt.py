@@ -23,7 +23,7 @@ def settled(config: PointConfig, model: nn.Module, images: Images, labelled: boo
         ValueError: when the labels do not fit the head, or `classes` are none of the head's.
     """
     heads = getattr(model, "num_classes", None)
-    targets = images.targets(heads) if heads else images.labels
+    targets = images.targets_of(model)
     if labelled and not any(k >= 0 for k in targets or ()):
         have = f"{len(images.classes)} classes" if images.classes else "no labels"
         raise ValueError(
