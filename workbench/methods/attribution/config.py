@@ -18,6 +18,19 @@ METHODS = {
 """The methods and what their maps show."""
 
 
+Map = Literal[
+    "saliency",
+    "input-x-gradient",
+    "integrated-gradients",
+    "occlusion",
+    "grad-cam",
+    "raw-attention",
+    "rollout",
+    "mamba-attribution",
+]
+"""The maps, by the methods that make them."""
+
+
 @dataclass(frozen=True)
 class AttributionConfig(IntervalConfig):
     """How an attribution is made and checked.
@@ -44,16 +57,7 @@ class AttributionConfig(IntervalConfig):
         chunk: images measured at a time.
     """
 
-    method: Literal[
-        "saliency",
-        "input-x-gradient",
-        "integrated-gradients",
-        "occlusion",
-        "grad-cam",
-        "raw-attention",
-        "rollout",
-        "mamba-attribution",
-    ] = "integrated-gradients"
+    method: Map = "integrated-gradients"
     target: str = "predicted"
     stage: int | None = None
     layer: str | None = None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from workbench.methods.attribution.config import Map
 from workbench.methods.method import IntervalConfig
 
 USUAL = ("erf", "scan-maps", "tokens", "saliency", "integrated-gradients", "grad-cam")
@@ -27,22 +28,7 @@ class ObjectsConfig(IntervalConfig):
         chunk: images measured at a time.
     """
 
-    maps: tuple[
-        Literal[
-            "erf",
-            "scan-maps",
-            "tokens",
-            "saliency",
-            "input-x-gradient",
-            "integrated-gradients",
-            "occlusion",
-            "grad-cam",
-            "raw-attention",
-            "rollout",
-            "mamba-attribution",
-        ],
-        ...,
-    ] = ()
+    maps: tuple[Literal["erf", "scan-maps", "tokens"] | Map, ...] = ()
     layer: str = "-1"
     queries: int = 4
     target: str = "predicted"
