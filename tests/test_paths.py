@@ -23,6 +23,7 @@ from workbench.paths import (
     ScanPath,
     covering_paths,
     gallery,
+    in_words,
     register_path,
     scan_path,
     scan_set,
@@ -604,3 +605,16 @@ def test_a_path_that_cannot_be_is_not_registered(registry, name, traversal, mess
     with pytest.raises(ValueError, match=message):
         register_path(name, traversal)
     assert list(zoo.ORDERS) == before
+
+
+def test_paths_say_how_they_go():
+    said = {name: in_words(scan_path(name, 6, 6)) for name in ORDERS if name.count("-as-used") == 0}
+    assert said["row"] == "left to right, row by row"
+    assert said["column-reversed"] == "bottom to top, column by column, from the right"
+    assert said["zigzag-row-bottom-left"] == "to and fro, row by row, from the bottom left"
+    assert said["spiral-reversed"] == "in a spiral, from the centre"
+    assert not set(said) & set(said.values())  # the zoo has words for each
+    order = np.insert(np.arange(12).reshape(3, 4).T.ravel(), 5, CLASS_TOKEN)
+    assert in_words(ScanPath("their own", 3, 4, order)) == "top to bottom, column by column"
+    assert in_words(ScanPath("their own", 2, 2, np.array([0, 3, 1, 2]))) == "their own"
+    assert in_words(scan_path("hilbert-as-used", 4, 4)).endswith("the inverse permutation")

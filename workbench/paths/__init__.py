@@ -5,6 +5,7 @@
 """
 
 from workbench.paths.path import CLASS_TOKEN, PADDING, ScanPath
+from workbench.paths.words import in_words
 from workbench.paths.zoo import (
     BIDIRECTIONAL,
     CROSS,
@@ -32,6 +33,7 @@ __all__ = [
     "ScanPath",
     "covering_paths",
     "gallery",
+    "in_words",
     "register_path",
     "register_set",
     "scan_path",
