@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from workbench.app import cells as app_cells
-from workbench.app.session import Spec
+from workbench.app.cells import Stacks
+from workbench.figures.pair import coarse_first
 from workbench.geometry import Grid, stages
-from workbench.methods.erf.cells import coarse_first, fields, small
+from workbench.methods.erf.cells import fields, small
 from workbench.methods.erf.config import ErfConfig
 from workbench.methods.erf.measure import gradient, size_of
 from workbench.weights import create_model
@@ -64,38 +65,48 @@ def read(body: bytes) -> tuple[dict, bytes]:
 def test_the_browser_gets_each_cell_once(monkeypatch):
     passes = []
 
-    def measured(spec, stage, picture, some):
+    def measured(some):
         passes.append(list(some))
-        return np.stack([np.full((2, 2), 10 * r + c, np.uint8) for r, c in some])
+        stacks = [np.full((2, 3, 4), 10 * r + c, np.uint8) for r, c in some]
+        return Stacks(np.stack(stacks), [[f"{r} {c}"] for r, c in some])
 
-    monkeypatch.setattr(app_cells, "_measured", measured)
-    monkeypatch.setattr(app_cells, "_stages", type(app_cells._stages)())
+    monkeypatch.setattr(app_cells, "_grids", type(app_cells._grids)())
     grid = Grid((3, 3), (8.0, 8.0), (3.5, 3.5))
-    asked = Spec("some", "random", 0, 24), 1, "fingerprint", np.zeros((24, 24, 3), np.uint8), grid
-    offer = app_cells.offered(*asked)
-    assert offer == app_cells.offered(*asked)
+    offer = app_cells.offered(("some", 1), measured, grid, (24, 24))
+    assert offer == app_cells.offered(("some", 1), measured, grid, (24, 24))
+    assert offer["key"] != app_cells.offered(("some", 2), measured, grid, (24, 24))["key"]
     json.dumps(offer)
-    stage = app_cells._stages[offer["key"]]
-    seen, pixels, end = [], b"", time.monotonic() + 10
+    known = app_cells._grids[offer["key"]]
+    seen, units, pixels, end = [], [], b"", time.monotonic() + 10
     while len(seen) < 9 and time.monotonic() < end:
-        told, maps = read(stage.answer(len(seen)))
-        assert len(maps) == len(told["cells"]) * told["side"][0] * told["side"][1]
+        told, maps = read(known.answer(len(seen)))
+        assert len(maps) == len(told["cells"]) * np.prod(told["shape"])
         seen, pixels = seen + list(map(tuple, told["cells"])), pixels + maps
+        units += told["units"]
     assert seen == coarse_first(3, 3) == [cell for some in passes for cell in some]
-    assert list(pixels[::4]) == [10 * r + c for r, c in seen]
+    assert units == [[f"{r} {c}"] for r, c in seen]
+    assert list(pixels[::24]) == [10 * r + c for r, c in seen]
     assert told["left"] == 0
 
 
-def test_what_goes_wrong_behind_the_page_ends_the_asking(monkeypatch):
-    def measured(*_):
+def ended(measure, cells: tuple[int, int]) -> app_cells.Cells:
+    """What is known when nothing more is measured."""
+    known = app_cells.Cells(measure, Grid(cells, (8.0, 8.0), (3.5, 3.5)))
+    end = time.monotonic() + 10
+    while read(known.answer(0))[0]["left"] and time.monotonic() < end:
+        time.sleep(0.01)
+    assert read(known.answer(0))[0]["left"] == 0
+    return known
+
+
+def test_what_goes_wrong_behind_the_page_ends_the_asking():
+    def measured(_):
         raise ValueError("no memory")
 
-    monkeypatch.setattr(app_cells, "_measured", measured)
-    grid = Grid((2, 2), (8.0, 8.0), (3.5, 3.5))
-    stage = app_cells.Stage(Spec("some", "random", 0, 16), 1, np.zeros((16, 16, 3), np.uint8), grid)
-    stage.answer(0)
-    end = time.monotonic() + 10
-    while not stage.failed and time.monotonic() < end:
-        time.sleep(0.01)
-    assert read(stage.answer(0))[0]["left"] == 0
-    assert stage.failed == "ValueError: no memory"
+    assert ended(measured, (2, 2)).ended == "ValueError: no memory"
+
+
+def test_many_large_maps_stay_within_the_memory(monkeypatch):
+    monkeypatch.setattr(app_cells, "MOST", 10_000)
+    known = ended(lambda some: Stacks(np.zeros((len(some), 5, 10, 10), np.uint8), []), (9, 9))
+    assert len(known.maps) == 20

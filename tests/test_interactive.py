@@ -44,7 +44,7 @@ def test_it_holds_the_fields_of_all_cells(stored, tmp_path, capsys):
     packed = base64.b64decode(panel["cells"]["stored"].partition(",")[2])
     line, maps = gzip.decompress(packed).split(b"\n", 1)
     told = json.loads(line)
-    maps = np.frombuffer(maps, np.uint8).reshape(-1, *told["side"])
+    maps = np.frombuffer(maps, np.uint8).reshape(-1, *told["shape"][1:])
     assert len(maps) == len(told["cells"]) == 64
 
     result = load(stored)

@@ -111,7 +111,7 @@ def test_figures_draw_results_and_compute_nothing() -> None:
         "io",
         "pathlib",
     }
-    allowed |= {"textwrap", "types", "typing", "zlib"}
+    allowed |= {"gzip", "json", "textwrap", "types", "typing", "zlib"}
     folder = ROOT / "workbench"
     for path in (*(folder / "figures").glob("*.py"), *(folder / "methods").glob("*/figure.py")):
         for module in imports(path):

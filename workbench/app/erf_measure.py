@@ -1,14 +1,20 @@
 """What the page about receptive fields asks of the engine, remembered between clicks."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import streamlit as st
 import torch
 
 from workbench.app import session
+from workbench.app.cells import Stacks
 from workbench.app.click_map import Place
 from workbench.app.repository import beside_the_model
 from workbench.app.session import Spec
+from workbench.devices import frozen_eval
 from workbench.geometry import Grid, feature_map, grid_of, resolve_position, stages
 from workbench.methods.erf import ErfConfig
+from workbench.methods.erf.cells import fields, small
 
 
 @beside_the_model
@@ -31,3 +37,14 @@ def config_at(spec: Spec, stage: int, place: Place, split: str) -> ErfConfig:
     size = (spec.size, spec.size)
     cell = resolve_position(f"{place[0]:.6f},{place[1]:.6f}", grid(spec, stage), size)
     return ErfConfig(stage=stage, position=f"{cell[0]},{cell[1]}", split=split, seed=spec.seed)
+
+
+@beside_the_model
+def fields_of(
+    spec: Spec, stage: int, picture: np.ndarray, cells: Sequence[tuple[int, int]]
+) -> Stacks:
+    """The field of each of some cells on a picture (h, w, 3) uint8, for the mouse."""
+    loaded, device = session.load(spec), session.device()
+    x = session.preprocessing(spec).tensor(picture[None]).to(device)
+    with loaded.lock, frozen_eval(loaded.model, device):
+        return Stacks(small(fields(loaded.model, x, ErfConfig(stage=stage), cells))[:, None], [])

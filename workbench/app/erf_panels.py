@@ -1,7 +1,7 @@
 """The parts of the page about receptive fields: pictures and numbers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import streamlit as st
@@ -16,7 +16,6 @@ from workbench.images import Images
 from workbench.methods.erf.figure import with_interval
 from workbench.results import Erf
 
-SHARP = 448  # pixels; photographs are shown so whatever the model sees
 MOVE = "Move the mouse, click, or use the arrow keys."
 HEADLINES = 5
 MEANING = {
@@ -47,12 +46,14 @@ def pictures(
 ) -> None:
     """The photograph to click on, and the map."""
     spec, stage = panel
-    preprocessing, image = session.preprocessing(spec), images.load(0)
-    picture = preprocessing.picture(image)
-    # The same part of the image, sharp for the eye.
-    sharp = replace(preprocessing, size=(SHARP, SHARP)).picture(image)
+    picture = session.preprocessing(spec).picture(images.load(0))
     grid = erf_measure.grid(spec, stage)
-    hovered = cells.offered(spec, stage, images.fingerprint, picture, grid)
+    hovered = cells.offered(
+        ("erf", spec, stage, images.fingerprint),
+        partial(erf_measure.fields_of, spec, stage, picture),
+        grid,
+        (spec.size, spec.size),
+    )
     st.markdown(f"**{spec.model}**  \n:small[{spec.label}, stage {stage}, {spec.size} px]")
     (rows, columns), (row, column) = result.meta["cells"], result.meta["cell"]
     used = result.meta["images_used"]
@@ -60,12 +61,11 @@ def pictures(
     click_map(
         key,
         on_place,
-        photo=overlay.data_url(sharp, photo=True),
+        photo=overlay.data_url(session.photograph(spec, images), photo=True),
         photo_alt=f"{images.names[0]} with the receptive field over it",
-        map_alt=f"Receptive field of {spec.model}, {spec.label}, stage {stage}",
         below=f"{mean}Cell {row}, {column} of {rows} x {columns}. {MOVE}",
         cells=hovered,
-        **overlay.pair(result),
+        **overlay.pair(result, f"Receptive field of {spec.model}, {spec.label}, stage {stage}"),
     )
     if answers := first_answers(spec, images.fingerprint, images):
         st.caption(plain(answers))

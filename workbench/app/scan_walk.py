@@ -6,65 +6,130 @@ import numpy as np
 from streamlit.components.v2 import component
 
 _HTML = """
-<button class="play" type="button"></button>
 <div class="walks"></div>
+<div class="controls">
+  <button class="play" type="button"></button>
+  <input class="step" type="range" min="0" step="1" aria-label="Step of the scan">
+  <output></output>
+  <label>Speed <select><option value="0.25">¼</option><option value="0.5">½</option>
+    <option value="1">1</option><option value="2">2</option><option value="4">4</option>
+  </select></label>
+</div>
 """
 
 _CSS = """
-.walks { display: flex; flex-wrap: wrap; gap: 1rem; font-family: var(--st-font); }
-figure { margin: 0; width: 11rem; }
-canvas { width: 100%; display: block; border-radius: 4px; image-rendering: pixelated; }
+.walks { display: grid; gap: 1rem; font-family: var(--st-font); max-width: 88rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(14rem, 45%), 1fr)); }
+figure { margin: 0; max-width: 26rem; }
+.frame { position: relative; aspect-ratio: 1; border-radius: 6px; overflow: hidden;
+  background: rgb(30 30 60); }
+.frame > * { position: absolute; inset: 0; width: 100%; height: 100%; }
+canvas { image-rendering: pixelated; }
 figcaption { color: color-mix(in srgb, var(--st-text-color) 75%, transparent); font-size: .8rem;
-  margin-top: .3rem; line-height: 1.35; }
-.play { font: inherit; font-family: var(--st-font); color: var(--st-text-color); cursor: pointer;
+  margin-top: .35rem; line-height: 1.35; white-space: pre-line; }
+.controls { display: flex; flex-wrap: wrap; align-items: center; gap: .4rem .8rem;
+  margin-top: .7rem; font: .85rem var(--st-font); color: var(--st-text-color); }
+.step { flex: 1 1 8rem; accent-color: var(--st-primary-color); }
+output { min-width: 6.5em; font-variant-numeric: tabular-nums; }
+button, select { font: inherit; color: inherit; cursor: pointer;
   background: var(--st-secondary-background-color); border: 1px solid var(--st-border-color);
-  border-radius: 6px; padding: .2rem .8rem; margin-bottom: .6rem; }
+  border-radius: 6px; padding: .25rem .7rem; }
+button { min-width: 5em; }
+label { display: flex; align-items: center; gap: .4rem; }
 """
 
 _JS = """
 const SECONDS = 8;  // for one walk over the whole image
+const DARK = [10, 8, 30, 212], GLOW = [255, 176, 64, 66];  // over what is forgotten, and just read
 export default function ({ data, parentElement }) {
-  const button = parentElement.querySelector(".play");
+  const one = (name) => parentElement.querySelector(name);
+  const button = one(".play"), bar = one(".step"), speed = one("select"), told = one("output");
+  const { rows, columns } = data, fine = Math.ceil(640 / Math.max(rows, columns));
   const walks = data.walks.map((walk) => {
-    const figure = document.createElement("figure");
+    const figure = document.createElement("figure"), frame = document.createElement("div");
     const canvas = document.createElement("canvas"), caption = document.createElement("figcaption");
-    canvas.width = data.columns;
-    canvas.height = data.rows;
+    [canvas.width, canvas.height] = [columns * fine, rows * fine];
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `Scan order of ${walk.name}`);
+    if (data.photo) {
+      const photo = new Image();
+      [photo.src, photo.alt] = [data.photo, ""];
+      frame.append(photo);
+    }
+    frame.className = "frame";
+    frame.append(canvas);
     caption.textContent = walk.caption;
-    figure.append(canvas, caption);
+    caption.title = data.help;
+    figure.append(frame, caption);
     return { ...walk, figure, context: canvas.getContext("2d") };
   });
-  parentElement.querySelector(".walks").replaceChildren(...walks.map((walk) => walk.figure));
+  one(".walks").replaceChildren(...walks.map((walk) => walk.figure));
+  const steps = Math.max(...walks.map((walk) => walk.steps));
+  const small = new OffscreenCanvas(columns, rows), cells = small.getContext("2d");
 
   const draw = (share) => {
-    for (const { order, halflife, context } of walks) {
-      const image = context.createImageData(data.columns, data.rows);
-      const now = Math.floor(share * order.length);
-      order.forEach((cell, step) => {
-        if (cell < 0) return;
-        const age = now - step;
-        const memory = age < 0 ? 0 : 2 ** (-age / Math.max(halflife, 1e-3));
-        const colour = age === 0 ? [60, 240, 60]
-          : [30 + 225 * memory, 30 + 140 * memory, 60 + 20 * memory];
-        image.data.set([...colour, 255], 4 * cell);
+    for (const { order, steps, halflife, context } of walks) {
+      const image = cells.createImageData(columns, rows), now = Math.floor(share * steps);
+      for (let i = 0; i < rows * columns; i++) image.data.set(DARK, 4 * i);
+      const read = [];
+      order.forEach((cell, i) => {  // windows have a state each, and go side by side
+        const age = now - i % steps;
+        if (cell < 0 || age < 0) return;
+        if (!age) read.push(cell);
+        const memory = 2 ** (-age / Math.max(halflife, 1e-3));
+        image.data.set(DARK.map((dark, k) => dark + memory * (GLOW[k] - dark)), 4 * cell);
       });
-      context.putImageData(image, 0, 0);
+      cells.putImageData(image, 0, 0);
+      context.imageSmoothingEnabled = false;
+      context.clearRect(0, 0, columns * fine, rows * fine);
+      context.drawImage(small, 0, 0, columns * fine, rows * fine);
+      context.lineWidth = Math.max(fine / 10, 4);
+      for (const [colour, blur] of [["#000", 0], ["#3cf03c", fine / 4]]) {
+        [context.strokeStyle, context.shadowColor, context.shadowBlur] = [colour, colour, blur];
+        for (const cell of read) context.strokeRect(
+          cell % columns * fine, Math.floor(cell / columns) * fine, fine, fine);
+      }
     }
   };
-  let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches, share = 0, last = null;
-  const label = () => { button.textContent = playing ? "Pause" : "Play"; };
+
+  // Where it stands is kept from one drawing of the page to the next.
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const kept = parentElement.walk ??= { playing: !still, share: still ? 0.4 : 0, speed: "1" };
+  const turn = kept.turn = {};
+  let last = null, drawn = null;
+  const show = () => {
+    const step = Math.min(Math.floor(kept.share * steps), steps - 1);
+    if (step === drawn) return;
+    drawn = bar.value = step;
+    told.textContent = `step ${step + 1} of ${steps}`;
+    draw((step + 0.5) / steps);
+  };
   const frame = (time) => {
-    if (!button.isConnected) return;
-    if (playing && last !== null) share = (share + (time - last) / 1000 / SECONDS) % 1;
+    if (kept.turn !== turn || !kept.playing || !button.isConnected) return;
+    const passed = last === null ? 0 : (time - last) / 1000 / SECONDS;
+    kept.share = (kept.share + passed * kept.speed) % 1;
     last = time;
-    draw(share);
+    show();
     requestAnimationFrame(frame);
   };
-  button.onclick = () => { playing = !playing; label(); };
-  label();
-  requestAnimationFrame(frame);
+  const play = (playing) => {
+    const starts = playing && (!kept.playing || drawn === null);
+    kept.playing = playing;
+    last = null;
+    button.textContent = playing ? "Pause" : "Play";
+    if (starts) requestAnimationFrame(frame);
+  };
+  bar.max = steps - 1;
+  speed.value = kept.speed;
+  button.onclick = () => play(!kept.playing);
+  speed.onchange = () => { kept.speed = speed.value; };
+  bar.oninput = () => {
+    play(false);
+    kept.share = (Number(bar.value) + 0.5) / steps;
+    show();
+  };
+  play(kept.playing);
+  show();
 }
 """
 
@@ -72,21 +137,36 @@ _component = component("scan_walk", html=_HTML, css=_CSS, js=_JS)
 
 
 def scan_walk(
-    key: str, cells: tuple[int, int], walks: Sequence[tuple[str, np.ndarray, float, str]]
+    key: str,
+    cells: tuple[int, int],
+    walks: Sequence[tuple[str, np.ndarray, float, str]],
+    photo: str | None = None,
+    help: str = "",
 ) -> None:
-    """Draw every direction's walk, side by side, with a button to pause.
+    """Draw every direction's walk, side by side, with what plays and moves them all.
 
     Args:
         cells: rows and columns of the image's grid.
-        walks: (name, cell read at each step or -1, half-life in steps, caption) of each direction.
+        walks: (name, cell read at each step or -1, half-life in steps, caption) of each direction;
+            the cells as (steps) or (windows, steps) for windows with a state each.
+        photo: the `src` of what lies below.
+        help: on the captions.
     """
     _component(
         key=key,
         data={
             "rows": cells[0],
             "columns": cells[1],
+            "photo": photo,
+            "help": help,
             "walks": [
-                {"name": name, "order": order.tolist(), "halflife": halflife, "caption": caption}
+                {
+                    "name": name,
+                    "order": order.reshape(-1).tolist(),
+                    "steps": order.shape[-1],
+                    "halflife": halflife,
+                    "caption": caption,
+                }
                 for name, order, halflife, caption in walks
             ],
         },

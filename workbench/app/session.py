@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import streamlit as st
 import torch
 from torch import nn
@@ -34,6 +35,7 @@ from workbench.results import load as read_result
 from workbench.weights import create_model, facts_of
 
 COMPILING = "Compiling the scan for this GPU, once: %d of %d"
+SHARP = 448  # pixels; photographs are shown so whatever the model sees
 DRAWING = threading.Lock()
 """Held while a figure is drawn: matplotlib's settings belong to the whole process."""
 
@@ -175,6 +177,11 @@ def facts(spec: Spec) -> dict[str, Any]:
 def preprocessing(spec: Spec) -> Preprocessing:
     """How images are brought to the model's size."""
     return preprocessing_for(load(spec).model, spec.size)
+
+
+def photograph(spec: Spec, images: Images) -> np.ndarray:
+    """What the model sees of the first image, sharp for the eye: (h, w, 3) uint8."""
+    return replace(preprocessing(spec), size=(SHARP, SHARP)).picture(images.load(0))
 
 
 @contextmanager

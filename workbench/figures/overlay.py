@@ -1,6 +1,7 @@
 """Pictures of maps for the page, as data URLs."""
 
 import base64
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -13,6 +14,7 @@ from workbench.methods.erf.figure import COLOURS, shown
 from workbench.methods.scan_maps import figure as scan_maps
 from workbench.results import Erf
 
+SIGNED = scan_maps.SIGNED
 TICKS = (0.0, 0.01, 0.1, 1.0)
 
 
@@ -55,25 +57,50 @@ def data_url(picture: np.ndarray, photo: bool = False) -> str:
     return f"data:image/{form};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def pair(result: Erf) -> dict[str, Any]:
+def pair(result: Erf, alt: str) -> dict[str, Any]:
     """What a photograph with its map shows of a result: see `workbench.app.click_map`."""
-    heat, transform = shown(result), result.meta["display"]
-    opacity = (255 * heat).round().astype(np.uint8)[..., None]
+    transform = result.meta["display"]
     (rows, columns), (y, x) = result.meta["cells"], result.meta["centre"]
     height, width = result.map.shape
     return {
-        "veil": data_url(np.concatenate([colours(heat), opacity], axis=2)),
-        "map": data_url(colours(heat)),
+        **stack([indices(shown(result))], [alt]),
         "bar": bar(transform),
-        "unit": f"gradient / its maximum (scale: {transform})",
+        "units": [f"gradient / its maximum (scale: {transform})"],
         "centre": ((y + 0.5) / height, (x + 0.5) / width),
         "step": (1 / rows, 1 / columns),
     }
 
 
-def table(scheme: str = COLOURS) -> str:
-    """The 256 colours of a scheme, red, green and blue, in base64."""
-    return base64.b64encode(colours(np.linspace(0, 1, 256)[None], scheme).tobytes()).decode()
+def stack(
+    maps: Sequence[np.ndarray], alts: Sequence[str], signed: bool = False, power: float = 1
+) -> dict[str, Any]:
+    """Maps of `indices` as pictures, the first also as a veil over the photograph; see `table`."""
+    shades = table(signed, power)
+    return {
+        "veil": data_url(shades[maps[0]]),
+        "maps": [
+            {"src": data_url(shades[values][..., :3]), "alt": alt}
+            for values, alt in zip(maps, alts, strict=True)
+        ],
+        "colours": base64.b64encode(shades.tobytes()).decode(),
+    }
+
+
+def indices(values: np.ndarray, signed: bool = False) -> np.ndarray:
+    """Values in [0, 1], or [-1, 1], as places in `table`, uint8."""
+    return (255 * ((values + 1) / 2 if signed else values)).round().astype(np.uint8)
+
+
+def table(signed: bool = False, power: float = 1) -> np.ndarray:
+    """(256, 4) uint8: red, green, blue, and the opacity over a photograph, a power of the size of
+    the value.
+    """
+    places = np.linspace(0, 1, 256)
+    sizes = np.abs(2 * places - 1) if signed else places
+    shades = colours(places[None], SIGNED if signed else COLOURS)[0]
+    return np.concatenate(
+        [shades, (255 * sizes[:, None] ** power).round().astype(np.uint8)], axis=1
+    )
 
 
 def bar(transform: str) -> dict:
@@ -84,10 +111,14 @@ def bar(transform: str) -> dict:
     return {"stops": stops(), "ticks": [[f"{t:g}", t**power] for t in TICKS]}
 
 
+def signed_bar() -> dict:
+    """The colour bar of values in [-1, 1]."""
+    return {"stops": stops(SIGNED), "ticks": [["-1", 0.0], ["0", 0.5], ["1", 1.0]]}
+
+
 def scan_map(values: np.ndarray, top: float, signed: bool) -> np.ndarray:
     """A scan map as a picture (rows, columns, 3) uint8 on a scale from 0, or -`top`, to `top`."""
-    values = scan_maps.shown(values, top)
-    return colours((values + 1) / 2, "RdBu_r") if signed else colours(values)
+    return table(signed)[indices(scan_maps.shown(values, top), signed)][..., :3]
 
 
 def routes(result: Erf) -> list[tuple[str, str, np.ndarray]]:

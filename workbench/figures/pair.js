@@ -1,20 +1,38 @@
-// A photograph and its map, see workbench/app/click_map.py and workbench/methods/erf/interactive.py.
+// A photograph and its maps, see workbench/app/click_map.py and workbench/methods/erf/interactive.py.
 export default function ({ data, parentElement, setTriggerValue }) {
   const one = (name) => parentElement.querySelector(name);
-  const photo = one(".photo"), map = one(".map"), veil = one("img.veil"), range = one("input");
-  const sheets = [one("canvas.veil"), one("canvas.map")];
+  const all = (name) => [...parentElement.querySelectorAll(name)];
+  const photo = one(".photo"), veil = one("img.veil"), range = one("input"), more = one(".more");
+  for (const host of [one(".pair"), more]) host.classList.toggle("blocks", Boolean(data.blocks));
   photo.src = data.photo;
   photo.alt = data.photo_alt;
   veil.hidden = !data.veil;
   if (data.veil) veil.src = data.veil;
   range.value = localStorage.getItem("vssm-veil") ?? 0.7;
   range.parentElement.hidden = !data.veil && !data.cells;
-  const fade = () => { for (const one of [veil, sheets[0]]) one.style.opacity = range.value; };
+  const fade = () => { for (const sheet of all(".veil")) sheet.style.opacity = range.value; };
   range.oninput = () => { localStorage.setItem("vssm-veil", range.value); fade(); };
   fade();
-  one(".unit").textContent = data.unit;
-  map.src = data.map;
-  map.alt = data.map_alt;
+
+  // The first map stands beside the photograph, further ones below it.
+  while (more.children.length > data.maps.length - 1) more.lastChild.remove();
+  while (more.children.length < data.maps.length - 1) {
+    const figure = document.createElement("figure"), note = document.createElement("figcaption");
+    note.append(document.createElement("span"));
+    figure.append(one(".one .frame").cloneNode(true), note);
+    more.append(figure);
+  }
+  const maps = all("img.map"), sheets = [one("canvas.veil"), ...all("canvas.map")];
+  data.maps.forEach(({ src, alt, note, help }, i) => {
+    maps[i].src = src;
+    maps[i].alt = alt;
+    if (!i) return;
+    const text = more.children[i - 1].querySelector("span");
+    text.textContent = note;
+    text.title = help;
+  });
+  const words = (units) => all(".unit").forEach((text, i) => { text.textContent = units[i] ?? ""; });
+  words(data.units);
   one(".bar").style.background = `linear-gradient(to right, ${data.bar.stops.join(",")})`;
   one(".ticks").replaceChildren(...data.bar.ticks.map(([text, place]) => {
     const tick = document.createElement("span");
@@ -25,7 +43,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 
   // What is measured of the cells, kept from one drawing of the page to the next.
   if (!parentElement.known || parentElement.known.key !== data.cells?.key)
-    parentElement.known = { key: data.cells?.key, cells: [], maps: [], left: 1 };
+    parentElement.known = { key: data.cells?.key, cells: [], maps: [], units: [], left: 1 };
   const known = parentElement.known;
   let mounted = true;
   const ask = async () => {
@@ -37,24 +55,23 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const body = new Uint8Array(await answer.arrayBuffer());
     const end = body.indexOf(10);
     const told = JSON.parse(new TextDecoder().decode(body.subarray(0, end)));
-    const [height, width] = told.side;
+    const [many, height, width] = told.shape;
     told.cells.forEach((cell, i) => {
-      const start = end + 1 + i * height * width;
+      const map = (k) => body.subarray(end + 1 + k * height * width).subarray(0, height * width);
       known.cells.push(cell);
-      known.maps.push(body.subarray(start, start + height * width));
+      known.maps.push(Array.from({ length: many }, (_, k) => map(i * many + k)));
     });
-    if (told.cells.length) known.side = told.side;
+    known.units.push(...told.units);
+    if (told.cells.length) known.side = [height, width];
     known.left = told.left;
     one(".pair").dataset.left = told.left;
     setTimeout(ask, 200);
   };
   ask();
 
-  const shades = atob(data.colours);  // red, green, blue of 256 values
-  const shade = (value, opacity) => (opacity << 24 | shades.charCodeAt(3 * value + 2) << 16
-    | shades.charCodeAt(3 * value + 1) << 8 | shades.charCodeAt(3 * value)) >>> 0;
-  const tables = [(value) => value, () => 255].map((opacity) =>
-    Uint32Array.from({ length: 256 }, (_, value) => shade(value, opacity(value))));
+  const table = Uint8Array.from(atob(data.colours), (byte) => byte.charCodeAt(0));
+  const shades = new Uint32Array(table.buffer);  // red, green, blue, opacity of 256 values
+  const opaque = shades.map((shade) => (shade | 255 << 24) >>> 0);
   const under = ([row, column]) => [row, column].map((part, i) => {
     const { size, stride, offset, cells } = data.cells;
     const cell = Math.round((part * size[i] - 0.5 - offset[i]) / stride[i] - 1e-9);
@@ -68,25 +85,33 @@ export default function ({ data, parentElement, setTriggerValue }) {
     });
     return best;
   };
+  const paint = (sheet, values, colours) => {
+    const [height, width] = known.side, picture = new ImageData(width, height);
+    if (sheet.width !== width || sheet.height !== height)
+      [sheet.width, sheet.height] = [width, height];
+    const pixels = new Uint32Array(picture.data.buffer);
+    for (let i = 0; i < values.length; i++) pixels[i] = colours[values[i]];
+    sheet.getContext("2d").putImageData(picture, 0, 0);
+  };
   const hover = (at) => {
     const shows = Boolean(at && data.cells && known.maps.length);
     for (const sheet of sheets) sheet.hidden = !shows;
     veil.hidden = shows || !data.veil;
     photo.classList.toggle("pale", shows || Boolean(data.veil));  // its colours are no heat
     one(".below").textContent = data.below;
-    if (!shows) return show(false);
-    const number = nearest(under(at)), values = known.maps[number], [height, width] = known.side;
+    if (!shows) {
+      words(data.units);
+      return show(false);
+    }
+    const number = nearest(under(at)), stack = known.maps[number];
     show(false, known.cells[number].map((cell, i) =>
       (data.cells.offset[i] + cell * data.cells.stride[i] + 0.5) / data.cells.size[i]));
-    sheets.forEach((sheet, which) => {
-      if (sheet.width !== width) [sheet.width, sheet.height] = [width, height];
-      const picture = new ImageData(width, height), table = tables[which];
-      const pixels = new Uint32Array(picture.data.buffer);
-      for (let i = 0; i < values.length; i++) pixels[i] = table[values[i]];
-      sheet.getContext("2d").putImageData(picture, 0, 0);
-    });
+    paint(sheets[0], stack[0], shades);
+    stack.forEach((values, i) => paint(sheets[i + 1], values, opaque));
+    words(known.units[number] ?? data.units);
     const [row, column] = known.cells[number], [rows, columns] = data.cells.cells;
-    sheets[1].setAttribute("aria-label", `Receptive field under the mouse: ${row}, ${column}`);
+    data.maps.forEach(({ alt }, i) =>
+      sheets[i + 1].setAttribute("aria-label", `${alt}, under the mouse: ${row}, ${column}`));
     const some = known.cells.length, rest = some < rows * columns
       ? `The nearest of ${some} measured so far.` : "A click keeps it.";
     one(".below").textContent = `Cell ${row}, ${column} of ${rows} x ${columns}. ${rest}`;
@@ -98,7 +123,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   window.addEventListener("vssm-hover", heard);
 
   let place = data.centre;
-  const marks = parentElement.querySelectorAll(".mark"), cell = one(".cell");
+  const marks = all(".mark"), cell = one(".cell");
   const show = (waiting, at = place) => {
     for (const mark of [...marks, cell]) mark.classList.toggle("waiting", waiting);
     for (const mark of marks) {
@@ -114,20 +139,22 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const go = (row, column) => {
     const inside = (x) => Math.min(Math.max(x, 0), 1);
     place = [inside(row), inside(column)];
-    if (data.cells?.stored) return tell(window.kept = place);
+    tell(data.cells?.stored ? window.kept = place : place);
+    if (data.cells?.stored) return;
     show(true);
     setTriggerValue("place", place);
   };
   const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-  for (const img of [photo, map]) {
+  for (const img of [photo, ...maps]) {
     const over = (event) => {
       const box = img.getBoundingClientRect();
       return [(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width];
     };
-    img.parentElement.onpointermove = (event) => tell(over(event));
-    img.parentElement.onpointerleave = () => tell(window.kept ?? null);
-    img.parentElement.ondragover = (event) => event.preventDefault();
-    img.parentElement.ondrop = (event) => {
+    const frame = img.parentElement;
+    frame.onpointerdown = frame.onpointermove = (event) => tell(over(event));
+    frame.onpointerleave = () => tell(window.kept ?? null);
+    frame.ondragover = (event) => event.preventDefault();
+    frame.ondrop = (event) => {
       event.preventDefault();
       const file = event.dataTransfer.files[0];
       if (!file || data.cells?.stored) return;
@@ -138,7 +165,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       if (file.size <= data.most) reader.readAsDataURL(file);
       else setTriggerValue("dropped", [file.name, ""]);
     };
-    img.parentElement.onclick = (event) => go(...over(event));
+    frame.onclick = (event) => go(...over(event));
     img.onkeydown = (event) => {
       const move = moves[event.key];
       if (!move || event.ctrlKey || event.altKey || event.metaKey) return;

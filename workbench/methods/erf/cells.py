@@ -1,7 +1,5 @@
 """The fields of all cells of a stage on one image, many in one pass: what follows the mouse."""
 
-import gzip
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,18 +11,7 @@ from workbench.geometry import feature_map
 from workbench.methods.erf.config import ErfConfig
 from workbench.methods.erf.measure import protocol, size_of
 
-__all__ = ["coarse_first", "fields", "payload", "small"]
-
-
-def coarse_first(rows: int, columns: int) -> list[tuple[int, int]]:
-    """All cells, so ordered that the first ones already lie all over the grid."""
-
-    def coarseness(cell: tuple[int, int]) -> int:
-        either = cell[0] - rows // 2 | cell[1] - columns // 2
-        return either & -either or 1 << 30  # the largest power of two that divides both
-
-    every = [(row, column) for row in range(rows) for column in range(columns)]
-    return sorted(every, key=coarseness, reverse=True)
+__all__ = ["fields", "small"]
 
 
 def fields(
@@ -63,14 +50,3 @@ def small(maps: Tensor, most: int = 112) -> np.ndarray:
     largest = blocks.amax(dim=(1, 2))
     shares = blocks / largest.clamp_min(torch.finfo(torch.float32).tiny)[:, None, None]
     return (255 * shares**0.25).round().byte().cpu().numpy()
-
-
-def payload(cells: Sequence[tuple[int, int]], maps: np.ndarray, left: int, level: int = 9) -> bytes:
-    """What the browser reads, compressed: a line of JSON, then maps (m, h, w), a byte a pixel.
-
-    Args:
-        left: how many cells are still to come.
-        level: of compression, 1 where it has to be quick.
-    """
-    told = {"cells": cells, "side": maps.shape[1:], "left": left}
-    return gzip.compress(json.dumps(told).encode() + b"\n" + maps.tobytes(), level, mtime=0)

@@ -19,10 +19,10 @@ from torch import nn
 from workbench.devices import frozen_eval
 from workbench.figures import overlay
 from workbench.figures.label import label
-from workbench.figures.pair import PAIR
+from workbench.figures.pair import PAIR, coarse_first, payload
 from workbench.geometry import feature_map, grid_of
 from workbench.images.preprocessing import Preprocessing
-from workbench.methods.erf.cells import coarse_first, fields, payload, small
+from workbench.methods.erf.cells import fields, small
 from workbench.methods.erf.config import ErfConfig
 from workbench.methods.erf.figure import caption, with_interval
 from workbench.methods.erf.measure import protocol
@@ -63,7 +63,7 @@ def offered(
             found = fields(model, x.to(device), config, cells[first : first + 4])
             maps.append(small(found, min(side, 112)))
         progress(len(cells), len(cells))
-    stored = base64.b64encode(payload(cells, np.concatenate(maps), left=0)).decode()
+    stored = base64.b64encode(payload(cells, np.concatenate(maps)[:, None], left=0)).decode()
     return {
         "key": result.meta["hash"],
         "size": tuple(x.shape[-2:]),
@@ -112,13 +112,11 @@ def _data(result: Erf, cells: dict[str, Any]) -> dict[str, Any]:
     assert result.picture is not None
     (rows, columns), (row, column) = result.meta["cells"], result.meta["cell"]
     return {
-        **overlay.pair(result),
+        **overlay.pair(result, f"Receptive field of {label(result)}"),
         "photo": overlay.data_url(result.picture),
         "photo_alt": "The photograph with the receptive field over it",
-        "map_alt": f"Receptive field of {label(result)}",
         "below": f"Cell {row}, {column} of {rows} x {columns}. A click keeps what is seen.",
         "cells": cells,
-        "colours": overlay.table(),
     }
 
 
