@@ -211,6 +211,23 @@ def test_a_picture_that_is_dropped_on_the_photograph_takes_its_place(visit):
     sync_api.expect(field(tab)).not_to_have_attribute("src", first)
 
 
+def test_a_thumbnail_chooses_its_picture(visit):
+    tab = visit("size=64&model=resnet_nano&weights=random&beside=&image=tench.jpg")
+    pictures = tab.get_by_role("radiogroup", name="Pictures")
+    sync_api.expect(pictures.get_by_role("radio", name="tench.jpg")).to_be_checked()
+    tab.wait_for_function(
+        """() => [...document.querySelectorAll("*")].flatMap((one) =>
+          [...(one.shadowRoot ?? one).querySelectorAll(".pictures img")])
+          .slice(0, 5).every((one) => one.naturalWidth === 64)"""
+    )
+    pictures.get_by_role("radio", name="chelsea.jpg").check()
+    tab.get_by_role("img", name=re.compile("^chelsea.jpg with")).wait_for()
+    assert "image=chelsea.jpg" in tab.url
+    sync_api.expect(tab.get_by_role("combobox", name="Image")).to_have_value("chelsea.jpg")
+    tab.go_back()
+    sync_api.expect(pictures.get_by_role("radio", name="tench.jpg")).to_be_checked()
+
+
 def test_back_undoes_what_was_chosen(visit):
     tab = visit("size=64&model=resnet_nano&weights=random&beside=&stage=2")
     cell(tab, 4, 4, "8 x 8")
@@ -308,12 +325,56 @@ def test_scan_maps_follow_the_click_and_the_layer(visit):
         sync_api.expect(tab.get_by_role("img", name=name, exact=True)).to_be_visible()
         walk = tab.get_by_role("img", name=f"Scan order of {direction}", exact=True)
         sync_api.expect(walk).to_be_visible()
-    tab.get_by_role("button", name="Pause").click()
-    sync_api.expect(tab.get_by_role("button", name="Play")).to_be_visible()
-    tab.get_by_role("tab", name="Scan order and image order").click()
     sync_api.expect(
         tab.get_by_role("img", name="Matrix of column-reversed in image order")
     ).to_be_visible()
+
+
+COUNT_SENT = """() => {
+  const send = WebSocket.prototype.send;
+  window.sent = 0;
+  WebSocket.prototype.send = function (...given) { window.sent++; return send.apply(this, given); };
+}"""
+
+
+def test_the_bar_moves_the_scan_and_its_maps_follow_the_mouse_without_the_server(visit):
+    tab = visit("size=64&layer=2", "scan-maps")
+    tab.wait_for_selector(".pair[data-left='0']")
+    tab.evaluate(COUNT_SENT)
+    sheets, seen = tab.locator("canvas.map"), []
+    for row, column in ((0.1, 0.9), (0.6, 0.3)):
+        photograph(tab).hover(position=place_in(tab, row, column))
+        tab.get_by_text(f"Cell {int(8 * row)}, {int(8 * column)} of 8 x 8.").wait_for()
+        seen.append(sheets.evaluate_all("(all) => all.map((one) => one.toDataURL())"))
+    assert len(seen[0]) == 5 and all(a != b for a, b in zip(*seen, strict=True))
+    bar = tab.get_by_role("slider", name="Step of the scan")
+    walk = tab.get_by_role("img", name="Scan order of column-reversed", exact=True)
+    bar.press("Home")
+    sync_api.expect(tab.get_by_text("step 1 of 64")).to_be_visible()
+    sync_api.expect(tab.get_by_role("button", name="Play")).to_be_visible()
+    first = walk.evaluate("(one) => one.toDataURL()")
+    bar.press("ArrowRight")
+    sync_api.expect(tab.get_by_text("step 2 of 64")).to_be_visible()
+    assert walk.evaluate("(one) => one.toDataURL()") != first
+    assert tab.evaluate("window.sent") == 0
+    under_the_mouse = pixels(sheets.first)
+    click(tab, 0.6, 0.3)
+    cell(tab, 4, 2, "8 x 8")
+    assert tab.evaluate("window.sent") > 0
+    sync_api.expect(tab.get_by_text("step 2 of 64")).to_be_visible()
+    sync_api.expect(sheets.first).to_be_hidden()
+    assert pixels(tab.locator("img.map").first) == under_the_mouse
+
+
+def pixels(picture) -> list[int]:
+    """Of a picture or a canvas of 8 x 8 cells."""
+    return picture.evaluate(
+        """(one) => {
+          const context = new OffscreenCanvas(8, 8).getContext("2d");
+          context.drawImage(one, 0, 0);
+          return [...context.getImageData(0, 0, 8, 8).data];
+        }"""
+    )
 
 
 def test_resolution_measures_point_by_point_and_keeps_them(visit, tmp_path):

@@ -40,7 +40,7 @@ label { display: flex; align-items: center; gap: .4rem; }
 
 _JS = """
 const SECONDS = 8;  // for one walk over the whole image
-const DARK = [10, 8, 30, 212], GLOW = [255, 176, 64, 66];  // over what is forgotten, and just read
+const DARK = [10, 8, 30, 196], GLOW = [255, 176, 64, 66];  // over what is forgotten, and just read
 export default function ({ data, parentElement }) {
   const one = (name) => parentElement.querySelector(name);
   const button = one(".play"), bar = one(".step"), speed = one("select"), told = one("output");

@@ -12,6 +12,7 @@ import secrets
 import socket
 import threading
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
@@ -82,15 +83,17 @@ def make(address: str, port: int, token: str | None) -> st.App:
         middleware.append(Middleware(AskForToken, token=token, cookie=f"vssm-token-{port}"))
     return st.App(
         Path(__file__).with_name("main.py"),
-        routes=[Route("/_cells/{key}", _cells)],
+        routes=[
+            Route("/_cells/{key}", partial(_answer, "cells")),
+            Route("/_pictures/{kind}/{number:int}", partial(_answer, "thumbnails")),
+        ],
         middleware=middleware,
     )
 
 
-def _cells(request: Request) -> Response:
-    from workbench.app import cells  # the page has imported it; the server starts without torch
-
-    return cells.answer(request)
+def _answer(module: str, request: Request) -> Response:
+    # a page has imported it; the server starts without torch
+    return import_module(f"workbench.app.{module}").answer(request)
 
 
 def new_token() -> str:

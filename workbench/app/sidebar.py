@@ -9,6 +9,7 @@ import timm
 
 from workbench.app import repository, session
 from workbench.app.session import Spec, native_size, plain, sentences, weights_folder
+from workbench.app.thumbnails import thumbnails
 from workbench.images import SAMPLES, SUFFIXES, BadImage, Images, open_images
 from workbench.models import REGISTERED, networks
 from workbench.weights.files import PATTERNS, trained_size
@@ -160,6 +161,9 @@ def draw() -> None:
         mine = own.names[:MOST] if own else []
         offered = list(dict.fromkeys([*mine, *samples, UPLOAD]))
         image = st.selectbox("Image", offered, key="image", bind="query-params")
+        pictures = [(name, "mine", i) for i, name in enumerate(mine)]
+        pictures += [(name, "samples", i) for i, name in enumerate(samples) if name not in mine]
+        thumbnails("pictures", _choose, pictures, image)
         if image == UPLOAD:
             images = _upload()
         elif own and image in mine:
@@ -179,6 +183,10 @@ def draw() -> None:
         st.session_state["choice"] = Choice(
             spec(model, weights, int(seed), size, entry or None), size, images
         )
+
+
+def _choose(image: str) -> None:
+    st.session_state["image"] = image
 
 
 def take(name: str, url: str) -> None:

@@ -112,8 +112,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const [row, column] = known.cells[number], [rows, columns] = data.cells.cells;
     data.maps.forEach(({ alt }, i) =>
       sheets[i + 1].setAttribute("aria-label", `${alt}, under the mouse: ${row}, ${column}`));
-    const some = known.cells.length, rest = some < rows * columns
-      ? `The nearest of ${some} measured so far.` : "A click keeps it.";
+    const some = known.cells.length, rest = some === rows * columns ? "A click keeps it."
+      : `The nearest of ${some} measured${known.left ? " so far" : ""}; a click measures any.`;
     one(".below").textContent = `Cell ${row}, ${column} of ${rows} x ${columns}. ${rest}`;
   };
   const heard = (event) => {
