@@ -28,7 +28,7 @@ def test_they_are_small_squares_of_the_middle(tmp_path, monkeypatch):
     assert content is not None and len(content) < 4000
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.size == (64, 64) and picture.format == "JPEG"
-        assert np.asarray(picture).min() > 240
+        assert np.asarray(picture).min() > 200  # the stripe alone
     assert thumbnails.thumbnail("mine", names.index("broken.png")) is None
     assert thumbnails.thumbnail("mine", len(names)) is None
 

@@ -22,7 +22,7 @@ _CSS = """
   gap: 4px; max-height: 10rem; overflow-y: auto; padding: 3px; scrollbar-width: thin; }
 label { position: relative; aspect-ratio: 1; cursor: pointer; }
 img { width: 100%; height: 100%; object-fit: cover; border-radius: 4px; display: block;
-  background: var(--st-border-color); font-size: 0; }
+  background: var(--st-border-color); pointer-events: none; }
 input { position: absolute; opacity: 0; margin: 0; inset: 0; width: 100%; height: 100%;
   cursor: pointer; }
 :checked + img { outline: 3px solid var(--st-primary-color); outline-offset: -1px; }
