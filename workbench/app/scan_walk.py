@@ -44,7 +44,7 @@ const DARK = [10, 8, 30, 196], GLOW = [255, 176, 64, 66];  // over what is forgo
 export default function ({ data, parentElement }) {
   const one = (name) => parentElement.querySelector(name);
   const button = one(".play"), bar = one(".step"), speed = one("select"), told = one("output");
-  const { rows, columns } = data, fine = Math.ceil(640 / Math.max(rows, columns));
+  const { rows, columns } = data, fine = Math.ceil(480 / Math.max(rows, columns));
   const walks = data.walks.map((walk) => {
     const figure = document.createElement("figure"), frame = document.createElement("div");
     const canvas = document.createElement("canvas"), caption = document.createElement("figcaption");
@@ -67,24 +67,26 @@ export default function ({ data, parentElement }) {
   const steps = Math.max(...walks.map((walk) => walk.steps));
   const small = new OffscreenCanvas(columns, rows), cells = small.getContext("2d");
 
+  const colour = (memory) => DARK.reduce((found, dark, k) =>
+    found + Math.round(dark + memory * (GLOW[k] - dark)) * 2 ** (8 * k), 0);
+  const colours = Uint32Array.from({ length: 256 }, (_, i) => colour(i / 255));
+
   const draw = (share) => {
     for (const { order, steps, halflife, context } of walks) {
       const image = cells.createImageData(columns, rows), now = Math.floor(share * steps);
-      for (let i = 0; i < rows * columns; i++) image.data.set(DARK, 4 * i);
-      const read = [];
+      const pixels = new Uint32Array(image.data.buffer).fill(colours[0]), read = [];
       order.forEach((cell, i) => {  // windows have a state each, and go side by side
         const age = now - i % steps;
         if (cell < 0 || age < 0) return;
         if (!age) read.push(cell);
-        const memory = 2 ** (-age / Math.max(halflife, 1e-3));
-        image.data.set(DARK.map((dark, k) => dark + memory * (GLOW[k] - dark)), 4 * cell);
+        pixels[cell] = colours[Math.round(255 * 2 ** (-age / Math.max(halflife, 1e-3)))];
       });
       cells.putImageData(image, 0, 0);
       context.imageSmoothingEnabled = false;
       context.clearRect(0, 0, columns * fine, rows * fine);
       context.drawImage(small, 0, 0, columns * fine, rows * fine);
       context.lineWidth = Math.max(fine / 10, 4);
-      for (const [colour, blur] of [["#000", 0], ["#3cf03c", fine / 4]]) {
+      for (const [colour, blur] of [["#000", 0], ["#3cf03c", fine < 16 ? 0 : fine / 4]]) {
         [context.strokeStyle, context.shadowColor, context.shadowBlur] = [colour, colour, blur];
         for (const cell of read) context.strokeRect(
           cell % columns * fine, Math.floor(cell / columns) * fine, fine, fine);
@@ -106,11 +108,12 @@ export default function ({ data, parentElement }) {
   };
   const frame = (time) => {
     if (kept.turn !== turn || !kept.playing || !button.isConnected) return;
-    const passed = last === null ? 0 : (time - last) / 1000 / SECONDS;
-    kept.share = (kept.share + passed * kept.speed) % 1;
+    const { top, bottom } = one(".walks").getBoundingClientRect();
+    const seen = last !== null && bottom > 0 && top < innerHeight;
+    if (seen) kept.share = (kept.share + (time - last) / 1000 / SECONDS * kept.speed) % 1;
     last = time;
-    show();
-    requestAnimationFrame(frame);
+    if (seen) show();
+    setTimeout(requestAnimationFrame, 1000 / 24, frame);  // more would only warm the machine
   };
   const play = (playing) => {
     const starts = playing && (!kept.playing || drawn === null);
