@@ -6,7 +6,7 @@ import numpy as np
 from streamlit.components.v2 import component
 
 _HTML = """
-<div class="walks"></div>
+<div class="around"><div class="walks"></div></div>
 <div class="controls">
   <button class="play" type="button"></button>
   <input class="step" type="range" min="0" step="1" aria-label="Step of the scan">
@@ -18,8 +18,12 @@ _HTML = """
 """
 
 _CSS = """
+.around { display: block; container-type: inline-size; }
 .walks { display: grid; gap: 1rem; font-family: var(--st-font); max-width: 88rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(14rem, 45%), 1fr)); }
+  grid-template-columns: repeat(min(var(--walks), 2), 1fr); }
+@container (min-width: 38rem) {
+  .walks { grid-template-columns: repeat(min(var(--walks), 4), 1fr); }
+}
 figure { margin: 0; max-width: 26rem; }
 .frame { position: relative; aspect-ratio: 1; border-radius: 6px; overflow: hidden;
   background: rgb(30 30 60); }
@@ -63,6 +67,7 @@ export default function ({ data, parentElement }) {
     figure.append(frame, caption);
     return { ...walk, figure, context: canvas.getContext("2d") };
   });
+  one(".walks").style.setProperty("--walks", walks.length);
   one(".walks").replaceChildren(...walks.map((walk) => walk.figure));
   const steps = Math.max(...walks.map((walk) => walk.steps));
   const small = new OffscreenCanvas(columns, rows), cells = small.getContext("2d");
@@ -83,10 +88,11 @@ export default function ({ data, parentElement }) {
       });
       cells.putImageData(image, 0, 0);
       context.imageSmoothingEnabled = false;
+      context.shadowColor = "transparent";
       context.clearRect(0, 0, columns * fine, rows * fine);
       context.drawImage(small, 0, 0, columns * fine, rows * fine);
       context.lineWidth = Math.max(fine / 10, 4);
-      for (const [colour, blur] of [["#000", 0], ["#3cf03c", fine < 16 ? 0 : fine / 4]]) {
+      for (const [colour, blur] of [["#000", 0], ["#3cf03c", fine / 4]]) {
         [context.strokeStyle, context.shadowColor, context.shadowBlur] = [colour, colour, blur];
         for (const cell of read) context.strokeRect(
           cell % columns * fine, Math.floor(cell / columns) * fine, fine, fine);

@@ -18,8 +18,9 @@ SIDE = 64  # pixels
 _HTML = """<div class="pictures" role="radiogroup" aria-label="Pictures"></div>"""
 
 _CSS = """
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(2.5rem, 1fr));
-  gap: 4px; max-height: 10rem; overflow-y: auto; padding: 3px; scrollbar-width: thin; }
+.pictures { position: relative; display: grid; gap: 4px;
+  grid-template-columns: repeat(auto-fill, minmax(2.5rem, 1fr)); max-height: 10rem;
+  overflow-y: auto; padding: 3px; scrollbar-width: thin; }
 label { position: relative; aspect-ratio: 1; cursor: pointer; }
 img { width: 100%; height: 100%; object-fit: cover; border-radius: 4px; display: block;
   background: var(--st-border-color); pointer-events: none; }
@@ -35,22 +36,33 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const host = parentElement.querySelector(".pictures"), said = JSON.stringify(data.pictures);
   if (host.said !== said) {
     host.said = said;
+    const fetched = new IntersectionObserver((entries) => {
+      for (const { isIntersecting, target } of entries) if (isIntersecting) {
+        target.lastChild.src = target.source;
+        fetched.unobserve(target);
+      }
+    });
     host.replaceChildren(...data.pictures.map(([name, source]) => {
       const label = document.createElement("label"), picture = new Image();
       const input = document.createElement("input");
       Object.assign(input, { type: "radio", name: "picture", value: name, title: name });
       input.setAttribute("aria-label", name);
-      Object.assign(picture, { loading: "lazy", src: source, alt: "" });
+      picture.alt = "";
       label.append(input, picture);
+      label.source = source;
+      fetched.observe(label);
       return label;
     }));
   }
   for (const input of host.querySelectorAll("input")) {
     input.checked = input.value === data.chosen;
     input.onchange = () => setTriggerValue("chosen", input.value);
-    const box = input.parentElement;
-    if (input.checked && box.offsetTop + box.offsetHeight > host.scrollTop + host.clientHeight)
-      host.scrollTop = box.offsetTop;
+    if (input.checked && host.chosen !== data.chosen) {
+      const { offsetTop: top, offsetHeight: height } = input.parentElement;
+      if (top < host.scrollTop || top + height > host.scrollTop + host.clientHeight)
+        host.scrollTop = top - height / 2;
+      host.chosen = data.chosen;
+    }
   }
 }
 """
