@@ -233,7 +233,7 @@ def test_a_page_of_its_own_needs_no_server(browser, tmp_path):
     images, size = open_images("samples", 1), preprocessing_for(model, 64)
     result = run(erf, model, images, config, preprocessing=size, facts=facts)
     file = tmp_path / "page.html"
-    file.write_text(interactive.page([result, result], [model, model]))
+    file.write_text(interactive.page([result, result], [interactive.offered(result, model)] * 2))
     assert file.stat().st_size < 5e6
     tab, errors = browser.new_page(), []
     tab.on("pageerror", lambda error: errors.append(str(error)))
@@ -305,6 +305,8 @@ def test_downloads_are_files_that_open(visit, tmp_path):
         assert arrays["map"].sum() == pytest.approx(1)
     export(tab, "Figure (PDF)").save_as(tmp_path / "erf.pdf")
     assert (tmp_path / "erf.pdf").read_bytes().startswith(b"%PDF")
+    export(tab, "Fields under the mouse (HTML)").save_as(tmp_path / "fields.html")
+    assert (tmp_path / "fields.html").read_text().count('class="host"') == 3
 
 
 def test_scan_maps_follow_the_click_and_the_layer(visit):

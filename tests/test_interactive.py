@@ -76,5 +76,6 @@ def test_names_from_files_are_text(stored):
 
     result = load(stored)
     result.meta["facts"]["model"] = "</script><b>{{draw}}"
-    page = interactive.page([result], [create_model("resnet_nano", "random", seed=3)])
+    cells = interactive.offered(result, create_model("resnet_nano", "random", seed=3))
+    page = interactive.page([result], [cells])
     assert "</script><b>" not in page and "&lt;/script&gt;&lt;b&gt;{{draw}}" in page

@@ -1,5 +1,7 @@
 """What the page about receptive fields asks of the engine, remembered between clicks."""
 
+from typing import Any
+
 import streamlit as st
 import torch
 
@@ -9,6 +11,8 @@ from workbench.app.repository import beside_the_model
 from workbench.app.session import Spec
 from workbench.geometry import Grid, feature_map, grid_of, resolve_position, stages
 from workbench.methods.erf import ErfConfig
+from workbench.methods.erf.interactive import offered
+from workbench.results import Erf
 
 
 @beside_the_model
@@ -31,3 +35,11 @@ def config_at(spec: Spec, stage: int, place: Place, split: str) -> ErfConfig:
     size = (spec.size, spec.size)
     cell = resolve_position(f"{place[0]:.6f},{place[1]:.6f}", grid(spec, stage), size)
     return ErfConfig(stage=stage, position=f"{cell[0]},{cell[1]}", split=split, seed=spec.seed)
+
+
+@beside_the_model
+def all_cells(spec: Spec, result: Erf, among: int) -> dict[str, Any]:
+    """The maps of all cells of a result's stage, for a page of its own."""
+    loaded = session.load(spec)
+    with loaded.lock:
+        return offered(result, loaded.model, among)

@@ -25,7 +25,7 @@ def command(args: Namespace) -> int:
     from tqdm.auto import tqdm
 
     from workbench import places
-    from workbench.methods.erf.interactive import page
+    from workbench.methods.erf.interactive import offered, page
     from workbench.results import Erf, atomic_write, load
     from workbench.study import pairs
 
@@ -44,7 +44,12 @@ def command(args: Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        text = page([result for result in results if isinstance(result, Erf)], models, progress)
+        fields = [result for result in results if isinstance(result, Erf)]
+        cells = [
+            offered(result, model, len(fields), progress)
+            for result, model in zip(fields, models, strict=True)
+        ]
+        text = page(fields, cells)
     file = Path(args.html)
     with atomic_write(file) as beside:
         beside.write_text(text)
