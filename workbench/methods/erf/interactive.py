@@ -45,10 +45,8 @@ def offered(
         most_bytes: of the maps.
     """
     config = _config(result)
-    settings = {**result.meta["preprocessing"]}
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     assert result.picture is not None
-    x = Preprocessing(**settings).tensor(result.picture[None])
+    x = Preprocessing.of(result.meta["preprocessing"]).tensor(result.picture[None])
     device = next(model.parameters()).device
     with frozen_eval(model, device):
         settled = protocol(config, model)
