@@ -34,7 +34,7 @@ pages = {
 }
 pages["Stored"] = [
     st.Page(PAGES / "results.py", title="Results", url_path="results"),
-    st.Page(PAGES / "gallery.py", title="Gallery", url_path="gallery"),
+    st.Page(PAGES / "story.py", title="Story", url_path="story"),
 ]
 page = st.navigation(pages, position="top")
 place.keep_on(page.url_path)
