@@ -298,5 +298,9 @@ def test_sentences_of_the_story_turn_with_the_numbers():
         title, _ = story_words.stripe(counted(row_share=row, column_share=column))
         assert title.endswith(f"sees {seen}")
     maps = load(STORED / "scan-maps/vmamba_nano.npz")
-    assert story_words.cross(maps, counted(crossness=1.2))[0] == "4 directions make a cross"
-    assert story_words.cross(maps, counted(crossness=1.0))[0] == "4 directions see all around"
+    assert (
+        story_words.cross(maps, counted(crossness=1.2))[0] == "Scans in 4 directions make a cross"
+    )
+    assert (
+        story_words.cross(maps, counted(crossness=1.0))[0] == "Scans in 4 directions see all around"
+    )

@@ -191,7 +191,7 @@ def training() -> None:
     tracks = [
         [one for one in stored(*files) if isinstance(one, Erf)] for files in TRAINING.values()
     ]
-    files = [name for names in TRAINING.values() for name in names]
+    files = [names[place] for names in TRAINING.values() for place in (0, -1)]
     played = [
         Track(track[0].meta["model"], pictures(track), [area(field) for field in track])
         for track in tracks

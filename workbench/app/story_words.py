@@ -45,7 +45,7 @@ def cross(maps: ScanMaps, field: Erf) -> Words:
     stands_out = field.numbers["crossness"]
     found = _ends(stands_out)[0] > 1
     return (
-        f"{len(shares)} directions {'make a cross' if found else 'see all around'}",
+        f"Scans in {len(shares)} directions {'make a cross' if found else 'see all around'}",
         f"Each scan of **{maps.meta['model']}** knows only what it has already read, and brings "
         f"{min(shares):.0f} to {max(shares):.0f} % of a layer's output. In the field of the whole "
         f"network the row and column through the middle hold {stands_out['value']:.2f} times "
