@@ -38,12 +38,15 @@ def test_reach_and_steps_are_those_of_the_whole_matrix(name: str, layer: int) ->
         order = order[::-1] if "reversed" in entry["direction"] else order
         far, lag = [], []
         total, count = np.zeros((2, 2 * height - 1, 2 * width - 1))
-        for row, column in entry["queries"]:
+        for query, (row, column) in enumerate(entry["queries"]):
             t = int(np.flatnonzero(order == row * width + column)[0])
             weights = np.where(order < 0, 0, matrix[t]) / matrix[t, order >= 0].sum()
             y, x_ = np.divmod(order, width)
             stride = 64 / height
             far.append((weights * np.hypot(y - row, x_ - column)).sum() * stride)
+            own = np.zeros((height, width))
+            own[y[order >= 0], x_[order >= 0]] = weights[order >= 0]
+            np.testing.assert_allclose(result.maps[k, query], own, rtol=1e-3, atol=1e-7)
             lag.append((weights * np.abs(np.arange(length) - t)).sum())
             for s in np.flatnonzero(order >= 0):
                 at = y[s] - row + height - 1, x_[s] - column + width - 1

@@ -93,7 +93,7 @@ def visit(url, browser):
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.on("console", lambda m: errors.append(m.text) if is_ours(m) else None)
         tab.goto(f"{url}/{page}?{query}")
-        pictures = pictures and page not in ("results", "story")
+        pictures = pictures and page not in ("results", "story", "atlas")
         first = photograph(tab) if pictures else heading(tab)
         sync_api.expect(first).to_be_visible(timeout=PATIENCE)
         tabs.append(tab)
@@ -108,7 +108,7 @@ def visit(url, browser):
 def is_ours(message) -> bool:
     """An error, but not of Streamlit's look for its server below the address of a page."""
     below = re.search(
-        "/(scan-maps|resolution|sensitivity|results|story)/_stcore/", message.location["url"]
+        "/(scan-maps|resolution|sensitivity|results|story|atlas)/_stcore/", message.location["url"]
     )
     return message.type == "error" and below is None
 
@@ -314,6 +314,18 @@ def test_scan_maps_follow_the_click_and_the_layer(visit):
     sync_api.expect(
         tab.get_by_role("img", name="Matrix of column-reversed in image order")
     ).to_be_visible()
+
+
+def test_a_point_of_the_atlas_opens_its_map(visit):
+    tab = visit("size=64&model=vmamba_nano&atlas-images=this picture&atlas-layer=2", "atlas")
+    tab.get_by_role("button", name="Measure", exact=True).click()
+    told = tab.get_by_text(re.compile(r"^layers\.1\..*what the cell in row")).first
+    sync_api.expect(told).to_be_visible()
+    map_ = tab.get_by_role("img", name=re.compile("^Map of layers")).first
+    before = map_.get_attribute("src"), told.inner_text()
+    tab.locator("[data-testid=stVegaLiteChart] path[aria-roledescription=point]").nth(20).click()
+    sync_api.expect(told).not_to_have_text(before[1])
+    assert map_.get_attribute("src") != before[0]
 
 
 def test_resolution_measures_point_by_point_and_keeps_them(visit, tmp_path):

@@ -2,7 +2,7 @@
 
 import os
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -25,17 +25,24 @@ WORKINGS = {field.name for field in fields(IntervalConfig)} | {"chunk", "keep"}
 KEPT = 16
 
 
-def page(name: str) -> None:
-    """Title, options, and what was measured with them."""
+Below = Callable[[Spec, Result], None]
+
+
+def page(name: str, below: Below | None = None) -> None:
+    """Title, options, and what was measured with them.
+
+    Args:
+        below: draws more of each result, below the figures of all.
+    """
     title, _, question = methods.METHODS[name].partition(": ")
     st.header(title, anchor=False)
     st.markdown(f"{question[0].upper()}{question[1:]}?")
     with session.sentences():
         if choice := sidebar.choice():
-            measured(name, choice)
+            measured(name, choice, below)
 
 
-def measured(name: str, choice: Choice) -> None:
+def measured(name: str, choice: Choice, below: Below | None) -> None:
     """The controls; below them a result for each model, once it is asked for."""
     images, words, models = choose_images(name, choice)
     config = choose_config(name, choice.spec.seed)
@@ -60,6 +67,9 @@ def measured(name: str, choice: Choice) -> None:
         st.info(f"They are shown one by one: {session.plain(error)}.")
         for i, (one, result) in enumerate(zip(asked, found, strict=False)):
             drawn_together([result], commands[i : i + 1], (one,), key=f"{name}-{i}")
+    if below:
+        for one, result in zip((one for one in asked if one in known), found, strict=True):
+            below(one[0], result)
 
 
 def choose_images(name: str, choice: Choice) -> tuple[Images | None, str, list[Spec]]:

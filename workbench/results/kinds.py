@@ -178,6 +178,8 @@ class Atlas(Result):
             where those of a layer are all the same.
         places: (sites, queries, 2) float64, where each map lies among all, in two principal
             components whose shares of the variance are `meta["variance"]`.
+        maps: (sites, queries, *meta["grid"]) float32, these maps: the mean over images of what each
+            query is given, on cells that all sites share.
 
     Raises `ValueError` when shapes do not fit together.
     """
@@ -186,17 +188,20 @@ class Atlas(Result):
     offsets: np.ndarray
     similarity: np.ndarray
     places: np.ndarray
+    maps: np.ndarray
 
     def __post_init__(self) -> None:
         sites = self.meta["sites"]
         total = sum((2 * s["cells"][0] - 1) * (2 * s["cells"][1] - 1) for s in sites)
-        shapes = (self.offsets.shape, self.similarity.shape, self.places.shape)
+        arrays = (self.offsets, self.similarity, self.places, self.maps)
+        shapes = tuple(array.shape for array in arrays)
         layers = len({site["layer"] for site in sites})
-        expected = ((total,), (layers, layers), (len(sites), len(sites[0]["queries"]), 2))
+        each = (len(sites), len(sites[0]["queries"]))
+        expected = ((total,), (layers, layers), (*each, 2), (*each, *self.meta["grid"]))
         if shapes != expected:
             raise ValueError(
-                f"offsets, similarity and places have the shapes {shapes}; for these sites they "
-                f"must be {expected}."
+                f"offsets, similarity, places and maps have the shapes {shapes}; for these sites "
+                f"they must be {expected}."
             )
 
     def map(self, site: int) -> np.ndarray:

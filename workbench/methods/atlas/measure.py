@@ -146,9 +146,10 @@ def combine(measured: Partial, config: AtlasConfig, meta: dict) -> Atlas:
             number = replace(number, low=max(0.0, low), high=min(1.0, high))
         if np.isfinite(value):
             numbers[f"similarity/{sites[k]['layer']}"] = number.as_dict()
+    mean = maps.mean(axis=1)
     points = [
         metrics.moved(values.reshape(grid), _place(site, query, grid)).clip(min=0).ravel()
-        for site, own in zip(sites, maps.mean(axis=1), strict=True)
+        for site, own in zip(sites, mean, strict=True)
         for query, values in zip(site["queries"], own, strict=True)
     ]
     places, shares = metrics.principal(np.sqrt(points))
@@ -164,6 +165,7 @@ def combine(measured: Partial, config: AtlasConfig, meta: dict) -> Atlas:
         offsets=measured["offsets"].mean(axis=0, dtype=np.float64),
         similarity=alike,
         places=places.reshape(len(sites), -1, 2),
+        maps=mean.reshape(len(sites), -1, *grid).astype(np.float32),
     )
 
 
