@@ -84,6 +84,12 @@ def smaller(folder) -> str:
     return str(small.save(folder / "small.npz"))
 
 
+def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path, capsys):
+    assert main(["export", *files("vim_nano", *EPOCHS), "--gif", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"vssm: {tmp_path} cannot be written (Is a directory); choose a folder")
+
+
 def test_nothing_to_write_is_a_sentence(capsys):
     assert main(["export", *files("vim_nano", "end")]) == 2
     assert "--html PAGE or --gif FILE" in capsys.readouterr().err
