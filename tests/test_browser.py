@@ -108,7 +108,8 @@ def visit(url, browser):
 def is_ours(message) -> bool:
     """An error, but not of Streamlit's look for its server below the address of a page."""
     below = re.search(
-        "/(scan-maps|resolution|sensitivity|results|story|atlas)/_stcore/", message.location["url"]
+        "/(scan-maps|resolution|sensitivity|results|story|atlas)/_stcore/",
+        message.location["url"],
     )
     return message.type == "error" and below is None
 
@@ -250,6 +251,17 @@ def test_a_page_of_its_own_needs_no_server(browser, tmp_path):
     sync_api.expect(tab.locator("#panel-1")).to_contain_text("Cell 3, 0 of 4 x 4")
     assert errors == []
     tab.close()
+
+
+def test_pages_that_measure_nothing_ask_for_nothing_and_keep_what_was_chosen(visit):
+    tab = visit("size=64&model=resnet_nano&weights=random&seed=3&beside=")
+    for menu, title, asked in (("Stored", "Results", 0), ("What it sees", "Effective", 1)):
+        tab.get_by_text(menu, exact=True).first.click()
+        tab.get_by_text(title).last.click()
+        sync_api.expect(heading(tab)).to_contain_text(title)
+        sync_api.expect(tab.get_by_text("Input size in pixels")).to_have_count(asked)
+    sync_api.expect(tab.get_by_text("random weights (seed 3)").first).to_be_visible()
+    sync_api.expect(tab).to_have_url(re.compile("model=resnet_nano.*seed=3"))
 
 
 def test_deep_link_opens_what_was_shared(visit):
