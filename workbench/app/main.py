@@ -25,7 +25,7 @@ st.set_page_config(page_title="vssm-workbench", layout="wide", menu_items={"Abou
 st.html("<style>.stMainBlockContainer { padding: 4.5rem min(3rem, 4vw) 1.5rem; }</style>")
 PAGES = Path(__file__).parent
 # Pages that measure nothing, for which nothing is chosen.
-STORED = ("results", "gallery")
+STORED = ("results", "story")
 
 
 def page_of(name: str) -> Path | Callable[[], None]:
@@ -43,7 +43,7 @@ pages = {
 }
 pages["Stored"] = [
     st.Page(PAGES / "results.py", title="Results", url_path="results"),
-    st.Page(PAGES / "gallery.py", title="Gallery", url_path="gallery"),
+    st.Page(PAGES / "story.py", title="Story", url_path="story"),
 ]
 page = st.navigation(pages, position="top")
 place.keep_on(page.url_path)

@@ -50,9 +50,7 @@ def offered(
     if result.picture is None:
         raise ValueError(f"the result of {label(result)} holds no picture to show")
     config = _config(result)
-    settings = {**result.meta["preprocessing"]}
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    x = Preprocessing(**settings).tensor(result.picture[None])
+    x = Preprocessing.of(result.meta["preprocessing"]).tensor(result.picture[None])
     device = next(model.parameters()).device
     with frozen_eval(model, device):
         settled = protocol(config, model)
