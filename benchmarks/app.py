@@ -28,7 +28,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from processor import processor
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("", "resolution", "scan-maps", "sensitivity", "results", "gallery")
+PAGES = ("", "resolution", "scan-maps", "sensitivity", "results", "story")
 PATIENCE = 120_000  # ms
 
 

@@ -81,6 +81,7 @@ def test_deep_link_restores_every_choice(app):
         model="vim_nano", image="coffee.jpg", stage="2", seed="3", position="0.1,0.6"
     )
     fine(app.run())
+    assert not app.warning
     assert command(app) == (
         "vssm erf --model vim_nano --weights random --seed 3 --images samples/images/coffee.jpg "
         "--size 64 --stage 2 --position 0,4 --out out"

@@ -1,25 +1,26 @@
-"""The pages Results and Gallery without a browser."""
+"""The pages Results and Story without a browser."""
 
 import io
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from workbench import erf
-from workbench.app import gallery, results_list, session
+from workbench.app import results_list, session, story_words
 from workbench.images import open_images
 from workbench.results import load, save_arrays
 from workbench.runner import run
 from workbench.weights import create_model, facts_of
 
 ROOT = Path(__file__).parents[1]
-CURVES = ROOT / "samples" / "results" / "resolution"
+STORED = ROOT / "samples" / "results"
+CURVES = STORED / "resolution"
 
 
 @pytest.fixture(scope="module")
@@ -211,53 +212,95 @@ def test_main_numbers_are_those_of_the_files(folder):
     assert number == curve.points[-1]["numbers"]["agreement"]
 
 
-# Gallery
+# Story
 
 
 def links(test: AppTest) -> list:
     return [element.proto for element in test.get("link_button")]
 
 
-def test_the_gallery_measures_nothing_and_links_to_pages_and_files(monkeypatch):
+def told(test: AppTest) -> list[str]:
+    """The sentence of each of the six steps."""
+    titles = [element.value for element in test.subheader]
+    assert [title[:2] for title in titles] == [f"{i}." for i in range(1, 7)]
+    return [element.value for element in test.main.markdown][1:]
+
+
+def share(number: dict) -> str:
+    return f"{number['value']:.2g} %" if number["value"] < 10 else f"{number['value']:.0f} %"
+
+
+def test_the_story_measures_nothing_and_tells_what_the_results_say(monkeypatch):
     def forbidden(*arguments):
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(session, "load", forbidden)
     monkeypatch.delenv("VSSM_RESULTS", raising=False)
     test = AppTest.from_file(str(ROOT / "workbench/app/main.py"), default_timeout=60)
-    test.switch_page("gallery.py").run()
+    test.switch_page("story.py").run()
     assert not test.exception
     assert [error.value for error in test.error] == []
-    cards = gallery.CARDS
-    assert [link.label for link in links(test)] == ["Make it here", "Numbers and files"] * len(
-        cards
-    )
-    assert links(test)[0].url == "./?model=vmamba_nano"
-    assert links(test)[1].url == "./results?result=erf.npz"
-    shown = sum(len(card.files) for card in cards if card.page == "erf")
-    directions = 5  # four, and their sum
-    assert pictures(test) == shown + directions
-    for card in cards:
-        for name in card.files:
-            assert load(gallery.EXAMPLES / name).kind == card.page
+    _, stripe, cross, training, resolution, attack = told(test)
+    field = load(STORED / "training/vim_nano-end.npz").numbers
+    assert share(field["row_share"]) in stripe and share(field["column_share"]) in stripe
+    numbers = load(STORED / "scan-maps/vmamba_nano.npz").meta["numbers"].values()
+    brought = sorted(number["share"]["value"] for number in numbers)
+    assert f"{brought[0]:.0f} to {brought[-1]:.0f} %" in cross
+    assert f"{load(STORED / 'erf.npz').numbers['crossness']['value']:.2f} times" in cross
+    for model in ("vim", "vmamba", "mambavision"):
+        end = load(STORED / f"training/{model}_nano-end.npz").numbers["A50"]
+        assert f"{share(end)} in **{model}_nano**" in training
+        curve = load(STORED / f"resolution/{model}_nano-resolution.npz")
+        assert f"{share({'value': curve.number('A50')[0][-1]})} in **{model}_nano**" in resolution
+        views = load(STORED / f"sensitivity/{model}_nano.npz").meta["views"]["gradient"]["shares"]
+        for budget in ("linf", "l2"):
+            largest = max(number["value"] for number in views[f"margin, {budget}"].values())
+            assert f"{largest:.0f} % in **{model}_nano**" in attack
+    assert [one.label for one in links(test)] == ["Make it here", "Numbers and files"] * 6
+    for files in links(test)[1::2]:
+        names = parse_qs(urlsplit(files.url).query)["result"]
+        assert names and all((STORED / name).is_file() for name in names)
 
 
-def test_the_gallery_of_another_results_folder_links_to_pages_only(tmp_path, monkeypatch):
+def test_the_story_of_another_results_folder_links_to_pages_only(tmp_path, monkeypatch):
     monkeypatch.setenv("VSSM_RESULTS", str(tmp_path))
     test = AppTest.from_file(str(ROOT / "workbench/app/main.py"), default_timeout=60)
-    test.switch_page("gallery.py").run()
+    test.switch_page("story.py").run()
     assert {link.label for link in links(test)} == {"Make it here"}
 
 
-def test_numbers_in_the_texts_of_the_gallery_are_those_of_the_results():
-    checked = 0
-    for card in gallery.CARDS:
-        if card.page != "erf":
-            continue
-        stored = [load(gallery.EXAMPLES / name).meta["numbers"]["A50"] for name in card.files]
-        areas = {f"{number['value']:.1g}" for number in stored if number["value"] < 1}
-        areas |= {f"{number['value']:.0f}" for number in stored}
-        told = re.findall(r"([\d.]+) %", card.says)
-        assert told and set(told) <= areas, (card.title, told, areas)
-        checked += len(told)
-    assert checked >= 5
+def counted(**numbers: float):
+    """A field with other numbers, each with an interval of a tenth around it."""
+    field = load(STORED / "training/vim_nano-end.npz")
+    found = {
+        name: {"value": value, "low": 0.95 * value, "high": 1.05 * value, "unit": ""}
+        for name, value in numbers.items()
+    }
+    return replace(field, meta={**field.meta, "numbers": found})
+
+
+def test_sentences_of_the_story_turn_with_the_numbers():
+    narrow, wide, alike = counted(A50=4), counted(A50=12), counted(A50=4.1)
+    for tracks, title, says in (
+        ([[narrow, wide]], "Training widens it", "grows from 4 to 12 %"),
+        ([[wide, narrow]], "Training narrows it", "falls from 12 to 4 %"),
+        ([[narrow, alike]], "Training leaves it as it is", "stays near 4.1 %"),
+        ([[narrow, wide], [narrow, alike]], "Training widens it in 1 of 2", "stays near 4.1 %"),
+        ([[narrow, wide], [wide, narrow]], "Training widens some and narrows others", "falls"),
+    ):
+        told = story_words.training(tracks)
+        assert told[0] == title and says in told[1]
+    for row, column, seen in (
+        (11, 7, "a stripe along its row"),
+        (7, 11, "a stripe along its column"),
+        (7, 7.1, "no stripe"),
+    ):
+        title, _ = story_words.stripe(counted(row_share=row, column_share=column))
+        assert title.endswith(f"sees {seen}")
+    maps = load(STORED / "scan-maps/vmamba_nano.npz")
+    assert (
+        story_words.cross(maps, counted(crossness=1.2))[0] == "Scans in 4 directions make a cross"
+    )
+    assert (
+        story_words.cross(maps, counted(crossness=1.0))[0] == "Scans in 4 directions see all around"
+    )

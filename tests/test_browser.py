@@ -93,7 +93,7 @@ def visit(url, browser):
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.on("console", lambda m: errors.append(m.text) if is_ours(m) else None)
         tab.goto(f"{url}/{page}?{query}")
-        pictures = pictures and page not in ("results", "gallery", "atlas")
+        pictures = pictures and page not in ("results", "story", "atlas")
         first = photograph(tab) if pictures else heading(tab)
         sync_api.expect(first).to_be_visible(timeout=PATIENCE)
         tabs.append(tab)
@@ -108,7 +108,7 @@ def visit(url, browser):
 def is_ours(message) -> bool:
     """An error, but not of Streamlit's look for its server below the address of a page."""
     below = re.search(
-        "/(scan-maps|resolution|sensitivity|results|gallery|atlas)/_stcore/",
+        "/(scan-maps|resolution|sensitivity|results|story|atlas)/_stcore/",
         message.location["url"],
     )
     return message.type == "error" and below is None
@@ -250,7 +250,7 @@ def test_a_page_of_its_own_needs_no_server(browser, tmp_path):
     images, size = open_images("samples", 1), preprocessing_for(model, 64)
     result = run(erf, model, images, config, preprocessing=size, facts=facts)
     file = tmp_path / "page.html"
-    file.write_text(interactive.page([result, result], [model, model]))
+    file.write_text(interactive.page([result, result], [interactive.offered(result, model)] * 2))
     assert file.stat().st_size < 5e6
     tab, errors = browser.new_page(), []
     tab.on("pageerror", lambda error: errors.append(str(error)))
@@ -268,6 +268,17 @@ def test_a_page_of_its_own_needs_no_server(browser, tmp_path):
     sync_api.expect(tab.locator("#panel-1")).to_contain_text("Cell 3, 0 of 4 x 4")
     assert errors == []
     tab.close()
+
+
+def test_pages_that_measure_nothing_ask_for_nothing_and_keep_what_was_chosen(visit):
+    tab = visit("size=64&model=resnet_nano&weights=random&seed=3&beside=")
+    for menu, title, asked in (("Stored", "Results", 0), ("What it sees", "Effective", 1)):
+        tab.get_by_text(menu, exact=True).first.click()
+        tab.get_by_text(title).last.click()
+        sync_api.expect(heading(tab)).to_contain_text(title)
+        sync_api.expect(tab.get_by_text("Input size in pixels")).to_have_count(asked)
+    sync_api.expect(tab.get_by_text("random weights (seed 3)").first).to_be_visible()
+    sync_api.expect(tab).to_have_url(re.compile("model=resnet_nano.*seed=3"))
 
 
 def test_deep_link_opens_what_was_shared(visit):
@@ -311,6 +322,8 @@ def test_downloads_are_files_that_open(visit, tmp_path):
         assert arrays["map"].sum() == pytest.approx(1)
     export(tab, "Figure (PDF)").save_as(tmp_path / "erf.pdf")
     assert (tmp_path / "erf.pdf").read_bytes().startswith(b"%PDF")
+    export(tab, "Fields under the mouse (HTML)").save_as(tmp_path / "fields.html")
+    assert (tmp_path / "fields.html").read_text().count('class="host"') == 3
 
 
 def test_scan_maps_follow_the_click_and_the_layer(visit):
@@ -468,13 +481,38 @@ def test_results_opens_stored_and_dropped_files(visit, tmp_path):
     sync_api.expect(tab.get_by_text("cut.npz is not a readable result file")).to_be_visible()
 
 
-def test_gallery_leads_to_the_page_that_makes_an_example(visit):
-    tab = visit("", "gallery")
-    sync_api.expect(
-        tab.get_by_role("img", name="Receptive field of vim_nano, epoch 0")
-    ).to_be_visible()
+def test_the_story_plays_and_leads_to_the_page_that_makes_a_step(visit, tmp_path):
+    tab = visit("", "story")
+    for number in range(1, 7):
+        step = tab.get_by_role("heading", name=re.compile(rf"^{number}\. "))
+        step.scroll_into_view_if_needed()
+        sync_api.expect(step).to_be_visible()
+    names = [load(EXAMPLES / "training" / name).meta["facts"]["weights_label"] for name in STORED]
+    last, first = (
+        [
+            tab.get_by_role("img", name=f"{model}_nano, {name}", exact=True)
+            for model in ("vim", "vmamba", "mambavision")
+        ]
+        for name in names
+    )
+    for shown in first:
+        sync_api.expect(shown).to_be_visible()
+    tab.get_by_role("button", name="Play").nth(3).click()
+    sync_api.expect(first[0]).to_be_hidden()  # it moved on, and ends
+    for shown in last:
+        sync_api.expect(shown).to_be_visible()
+    scrub = tab.get_by_role("slider", name="Frame").nth(3)
+    scrub.press("Home")
+    sync_api.expect(first[0]).to_be_visible()
+    scrub.press("End")
+    sync_api.expect(tab.locator("output").nth(3)).to_have_text(names[0])
+    with tab.expect_download() as found:
+        tab.get_by_role("button", name="Animation (GIF)").click()
+    found.value.save_as(tmp_path / "training.gif")
+    with Image.open(tmp_path / "training.gif") as opened:
+        assert opened.n_frames == 5
     with tab.expect_popup() as opened:
-        tab.locator("a[href*=vim_nano]", has_text="Make it here").click()
+        tab.locator("a[href*=vim_nano]", has_text="Make it here").nth(1).click()
     made = opened.value
     sync_api.expect(heading(made)).to_have_text("Effective receptive field")
     sync_api.expect(made.get_by_role("combobox", name="Model").first).to_have_value("vim_nano")
@@ -482,9 +520,7 @@ def test_gallery_leads_to_the_page_that_makes_an_example(visit):
     made.close()
 
 
-@pytest.mark.parametrize(
-    "page", ["", "scan-maps", "resolution", "sensitivity", "results", "gallery"]
-)
+@pytest.mark.parametrize("page", ["", "scan-maps", "resolution", "sensitivity", "results", "story"])
 def test_a_narrow_screen_shows_everything_and_every_picture_says_what_it_is(visit, page):
     query = "size=64&position=0.5,0.5&sizes-64=64&result=vim_nano-end.npz"
     tab = visit(query, page, width=390)

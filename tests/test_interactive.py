@@ -49,9 +49,7 @@ def test_it_holds_the_fields_of_all_cells(stored, tmp_path, capsys):
 
     result = load(stored)
     model = create_model("resnet_nano", "random", seed=3)
-    settings = result.meta["preprocessing"]
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    x = Preprocessing(**settings).tensor(result.picture[None])
+    x = Preprocessing.of(result.meta["preprocessing"]).tensor(result.picture[None])
     for i in (0, 17, 63):
         row, column = told["cells"][i]
         config = ErfConfig(stage=2, measure="square", position=f"{row},{column}")
@@ -76,5 +74,6 @@ def test_names_from_files_are_text(stored):
 
     result = load(stored)
     result.meta["facts"]["model"] = "</script><b>{{draw}}"
-    page = interactive.page([result], [create_model("resnet_nano", "random", seed=3)])
+    cells = interactive.offered(result, create_model("resnet_nano", "random", seed=3))
+    page = interactive.page([result], [cells])
     assert "</script><b>" not in page and "&lt;/script&gt;&lt;b&gt;{{draw}}" in page

@@ -1,6 +1,7 @@
 """Page: the effective receptive field of the place that is clicked."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import streamlit as st
 
@@ -10,8 +11,11 @@ from workbench.app.erf_panels import Panel
 from workbench.app.files import files
 from workbench.app.measure import command, measure, measure_once
 from workbench.app.place import place, remember
+from workbench.app.session import Spec
 from workbench.app.sidebar import Choice
 from workbench.images import Images, open_images
+from workbench.methods.erf.interactive import page
+from workbench.results import Erf
 
 RANDOM = ":material/info: Random (untrained) weights: the map shows the architecture, not training."
 SPLIT = (
@@ -84,7 +88,7 @@ def fields(choice: Choice, images: Images) -> None:
     asked = (at, panels, split)
     samples = st.session_state.get("samples") == asked
     finding = st.empty()
-    found = []
+    found, specs = [], []
     commands: list[str] = []
     columns = st.columns(len(panels), gap="medium")
     for i, (panel, column) in enumerate(zip(panels, columns, strict=True)):
@@ -101,6 +105,7 @@ def fields(choice: Choice, images: Images) -> None:
             )
             erf_panels.pictures(panel, images, result, remember, f"click-{i}")
             found.append(result)
+            specs.append(panel.spec)
     if not found:
         return
     finding.markdown(erf_panels.finding(found))
@@ -112,7 +117,14 @@ def fields(choice: Choice, images: Images) -> None:
         on_click=lambda: st.session_state.update(wanted=asked),
     )
     erf_panels.numbers(found)
-    files(found, commands)
+    interactive = ("Fields under the mouse (HTML)", partial(page_of, specs, found), "fields.html")
+    files(found, commands, more=[interactive])
+
+
+def page_of(specs: Sequence[Spec], results: Sequence[Erf]) -> str:
+    """One file in which the fields follow the mouse."""
+    pairs = zip(specs, results, strict=True)
+    return page(results, [erf_measure.all_cells(*pair, len(results)) for pair in pairs])
 
 
 @st.fragment

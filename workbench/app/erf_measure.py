@@ -1,6 +1,7 @@
 """What the page about receptive fields asks of the engine, remembered between clicks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -15,6 +16,8 @@ from workbench.devices import frozen_eval
 from workbench.geometry import Grid, feature_map, grid_of, resolve_position, stages
 from workbench.methods.erf import ErfConfig
 from workbench.methods.erf.cells import fields, small
+from workbench.methods.erf.interactive import offered
+from workbench.results import Erf
 
 
 @beside_the_model
@@ -48,3 +51,11 @@ def fields_of(
     x = session.preprocessing(spec).tensor(picture[None]).to(device)
     with loaded.lock, frozen_eval(loaded.model, device):
         return Stacks(small(fields(loaded.model, x, ErfConfig(stage=stage), cells))[:, None], [])
+
+
+@beside_the_model
+def all_cells(spec: Spec, result: Erf, among: int) -> dict[str, Any]:
+    """The maps of all cells of a result's stage, for a page of its own."""
+    loaded = session.load(spec)
+    with loaded.lock:
+        return offered(result, loaded.model, among)

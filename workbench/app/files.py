@@ -1,9 +1,10 @@
 """What every panel offers to take away: figures, tables and data, and the command for the same."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -20,16 +21,22 @@ def drawn(sheet: Sheet, suffix: str) -> bytes:
         return figure_bytes(sheet.draw(), suffix)
 
 
-def files(results: Sequence[Result], commands: Sequence[str], key: str = "file") -> None:
+def files(
+    results: Sequence[Result],
+    commands: Sequence[str],
+    key: str = "file",
+    more: Sequence[tuple[str, Callable[[], Any], str]] = (),
+) -> None:
     """Offer all files of results of one kind; below them commands, captions and licences.
 
     key: tells several such panels of a page apart.
+    more: title, content and name of what only this page offers.
     """
     pictures = figures.of(results[0].kind)
     sheets = list(pictures.sheets(results))
     with st.popover("Export"):
         for i, (title, data, name) in enumerate(
-            [*_figures(sheets), *_tables(pictures.tables(results)), *_data(results)]
+            [*_figures(sheets), *more, *_tables(pictures.tables(results)), *_data(results)]
         ):
             st.download_button(
                 title, data, name, on_click="ignore", key=f"{key}-{i}", width="stretch"

@@ -68,8 +68,10 @@ def _text(taken: object) -> str:
 
 def _same(asked: Sequence[str], taken: object) -> bool:
     """Whether the words of the link mean the value that was taken."""
-    have = _text(taken).split(", ")
-    want = [part.strip() for text in asked for part in text.split(",")]
+    have, want = (
+        [part.strip() for text in texts for part in text.split(",")]
+        for texts in ([_text(taken)], asked)
+    )
     return len(have) == len(want) and all(map(_equal, want, have))
 
 

@@ -10,11 +10,14 @@ from workbench.results import Sensitivity
 SHARE = "share of first-order sensitivity (%)"
 
 
-def shares(results: Sequence[Sensitivity]) -> dict[str, Any]:
-    """A Vega-Lite specification: for each model three bars with intervals."""
+def shares(results: Sequence[Sensitivity], budget: str = "linf") -> dict[str, Any]:
+    """A Vega-Lite specification: for each model three bars with intervals.
+
+    budget: how a change is measured, one of those in `meta["views"]["gradient"]["shares"]`.
+    """
     rows = []
     for result in results:
-        found = result.meta["views"]["gradient"]["shares"]["margin, linf"]
+        found = result.meta["views"]["gradient"]["shares"][f"margin, {budget}"]
         for tensor in RANKED:
             entry = found[tensor]
             told = words(entry, ".1f", " %")

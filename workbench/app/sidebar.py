@@ -12,7 +12,7 @@ from workbench.app.session import Spec, native_size, plain, sentences, weights_f
 from workbench.app.thumbnails import thumbnails
 from workbench.images import SAMPLES, SUFFIXES, BadImage, Images, open_images
 from workbench.models import REGISTERED, networks
-from workbench.weights.files import PATTERNS, trained_size
+from workbench.weights.files import PATTERNS, recipe_of, trained_size
 
 BASELINES = (
     "resnet50",
@@ -22,6 +22,7 @@ BASELINES = (
 )
 FIRST = ("vmamba_nano", "vim_nano", "resnet_nano")
 """What a first visit compares: four directions, two, and a convolutional network."""
+KEYS = ("model", "weights", "entry", "image", "size", "seed")
 MOST = 1000
 """Images of one's own that can be chosen."""
 OWN_SIZE = "the model's own"
@@ -95,6 +96,23 @@ def choose_model() -> tuple[str, str]:
     return name, weights
 
 
+def standing(chosen: Spec) -> str:
+    """Where its weights come from."""
+    if chosen.weights in ("random", "official"):
+        return {
+            "random": "Not trained: random weights show the architecture.",
+            "official": "Published weights, downloaded once.",
+        }[chosen.weights]
+    if chosen.weights == "auto":
+        return "Of your repository."
+    recipe = recipe_of(weights_folder() / chosen.weights)
+    size, classes = trained_size(chosen.source), recipe.get("classes")
+    told = ["Trained with the workbench" if recipe else "From your file"]
+    told += [f"{len(classes)} classes"] if isinstance(classes, list) else []
+    told += [f"images of {size} px"] if size else []
+    return ", ".join(told) + "."
+
+
 def choose_beside(own: Spec, size: str) -> list[Spec]:
     """Other models to look at on the same image, at the same size."""
     offered = {
@@ -142,12 +160,22 @@ def spec(model: str, weights: str, seed: int, size: str, entry: str | None = Non
     return replace(found, size=min(max(pixels, 64), 512), own_size=own_size)
 
 
-def draw() -> None:
-    """Draw the choices that all pages share; `choice` gives them."""
+def draw(choices: bool = True) -> None:
+    """Draw the name, and the choices that pages share; `choice` gives them.
+
+    Args:
+        choices: False for a page without; what was chosen is kept for the next one.
+    """
     st.session_state["choice"] = None
     with st.sidebar, sentences():
         st.markdown("**vssm-workbench**  \n:small[See what a visual state-space model looks at.]")
+        if not choices:
+            for key in KEYS:  # Streamlit forgets what is not drawn
+                if key in st.session_state:
+                    st.session_state[key] = st.session_state[key]
+            return
         model, weights = choose_model()
+        told = st.empty()
         entry = None
         if weights in checkpoints(model) and not weights.endswith(".safetensors"):
             entry = st.text_input(
@@ -180,9 +208,9 @@ def draw() -> None:
         seed = st.number_input(
             "Seed of random weights", 0, 2**31 - 1, 0, key="seed", bind="query-params"
         )
-        st.session_state["choice"] = Choice(
-            spec(model, weights, int(seed), size, entry or None), size, images
-        )
+        chosen = spec(model, weights, int(seed), size, entry or None)
+        told.caption(standing(chosen))
+        st.session_state["choice"] = Choice(chosen, size, images)
 
 
 def _choose(image: str) -> None:

@@ -32,7 +32,7 @@ COMMANDS = {
     "pack": "make one file of a folder of images, with their labels",
     "figures": "all figures and tables of a paper from one YAML file",
     "show": "print what result files hold, or draw them",
-    "export": "receptive fields that follow the mouse, in one file",
+    "export": "receptive fields as a page that follows the mouse, or as a GIF",
     "warm": "compile the scan for this GPU ahead",
     "app": "open the app in the browser",
     "completion": "print what makes a shell complete commands and options",

@@ -23,7 +23,10 @@ EXAMPLES = {
     "pack": ("vssm pack photos/ PACK.npz --size 224", "vssm pack photos/ PACK.npz --labels my.csv"),
     "figures": ("vssm figures analyses/configs/gallery.yaml --out out/figures",),
     "show": ("vssm show out", "vssm show out/erf-vmamba_nano-*.npz --out again --open"),
-    "export": ("vssm export out/erf-*.npz --html fields.html",),
+    "export": (
+        "vssm export out/erf-*.npz --html fields.html",
+        "vssm export vim_nano-epoch-0.npz vim_nano-end.npz --gif training.gif",
+    ),
     "warm": ("vssm warm --dtypes float32,bfloat16",),
     "app": ("vssm app --weights checkpoints/ --results out",),
     "completion": ("vssm completion bash > ~/.local/share/bash-completion/completions/vssm",),

@@ -1,19 +1,27 @@
-"""`vssm export RESULT ... --html PAGE`: receptive fields that follow the mouse, in one file."""
+"""`vssm export RESULT ...`: receptive fields as a page that follows the mouse, or as a GIF."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
+
+if TYPE_CHECKING:
+    from workbench.results import Erf
 
 
 def parser() -> ArgumentParser:
     """Its options."""
     made = ArgumentParser(
-        description="Write receptive fields as one interactive file, for a project page: the maps "
-        "of all cells are measured anew and stored in it."
+        description="Write receptive fields for a project page or slides: with --html as one "
+        "interactive file, for which the maps of all cells are measured anew; with --gif as an "
+        "animation, one result after the other, several models side by side, every model on one "
+        "colour scale."
     )
-    made.add_argument("result", nargs="+", help="results of vssm erf (.npz), side by side")
-    made.add_argument("--html", required=True, help="the file to write")
+    made.add_argument("result", nargs="+", help="results of vssm erf (.npz), in this order")
+    made.add_argument("--html", default=None, help="the page to write")
+    made.add_argument("--gif", default=None, help="the animation to write")
     made.add_argument(
         "--weights", nargs="+", default=[], help="of the results in turn, where not found by name"
     )
@@ -21,18 +29,35 @@ def parser() -> ArgumentParser:
 
 
 def command(args: Namespace) -> int:
-    """Measure all cells, and write the page whole or not at all."""
-    from tqdm.auto import tqdm
-
+    """Write each file whole or not at all."""
     from workbench import places
-    from workbench.methods.erf.interactive import page
+    from workbench.figures.animation import gif
     from workbench.results import Erf, atomic_write, load
-    from workbench.study import pairs
 
+    if not (args.html or args.gif):
+        raise ValueError("there is nothing to write: give --html PAGE or --gif FILE")
     results = [load(places.found(path)) for path in args.result]
     for path, result in zip(args.result, results, strict=True):
         if not isinstance(result, Erf):
             raise ValueError(f"{path} is a result of {result.kind}; only those of erf are exported")
+    fields = [result for result in results if isinstance(result, Erf)]
+    written = {args.gif: gif(fields)} if args.gif else {}
+    if args.html:
+        written[args.html] = _page(args, fields).encode()
+    for name, content in written.items():
+        with atomic_write(Path(name)) as beside:
+            beside.write_bytes(content)
+        print(f"wrote {name}", file=sys.stderr)
+    return 0
+
+
+def _page(args: Namespace, results: "Sequence[Erf]") -> str:
+    """Measure all cells."""
+    from tqdm.auto import tqdm
+
+    from workbench.methods.erf.interactive import offered, page
+    from workbench.study import pairs
+
     given = args.weights or [None]
     models = [
         _model_of(result, weights)
@@ -44,12 +69,11 @@ def command(args: Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        text = page([result for result in results if isinstance(result, Erf)], models, progress)
-    file = Path(args.html)
-    with atomic_write(file) as beside:
-        beside.write_text(text)
-    print(f"wrote {file}", file=sys.stderr)
-    return 0
+        cells = [
+            offered(result, model, len(results), progress)
+            for result, model in zip(results, models, strict=True)
+        ]
+    return page(results, cells)
 
 
 def _model_of(result, weights):

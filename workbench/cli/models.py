@@ -64,7 +64,7 @@ def listed() -> dict[str, dict[str, Any]]:
     try:
         with atomic_write(kept) as unfinished:
             unfinished.write_text(json.dumps(found), encoding="utf-8")
-    except (OSError, ResultError):  # looked up again next time
+    except ResultError:  # looked up again next time
         pass
     return found
 

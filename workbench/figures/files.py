@@ -52,7 +52,7 @@ def publish(
 
     Raises:
         ValueError: when the results are not drawn, or not together.
-        OSError: when the folder cannot be written.
+        ResultError: when the folder cannot be written.
     """
     pictures = figures.of(results[0].kind)
     paths: list[Path] = []
@@ -104,7 +104,7 @@ def save_figure(
     """Save `figure` as `stem`.pdf, .png and .svg, its caption as .txt, and return the paths.
 
     Raises:
-        OSError: when the folder cannot be written.
+        ResultError: when the folder cannot be written.
     """
     paths = []
     for suffix in formats:

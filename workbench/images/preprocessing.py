@@ -1,7 +1,7 @@
 """How an image becomes a model's input, in the numbers of timm and torchvision."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -172,6 +172,11 @@ class Preprocessing:
             "mean": list(self.mean),
             "std": list(self.std),
         }
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> "Preprocessing":
+        """What `as_dict` told, as results keep it."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
 
 
 def preprocessing_for(model: nn.Module, size: int | tuple[int, int] | None = None) -> Preprocessing:

@@ -146,37 +146,37 @@ def save_arrays(
     checksums = {name: _checksum(array) for name, array in members.items()}
     told = json.loads(canonical_json({**meta, "schema": SCHEMA, "checksums": checksums}))
     members["meta"] = np.array(canonical_json({**told, "checksum": _checksum_of_meta(told)}))
-    try:
-        with atomic_write(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
-            for name in sorted(members):
-                info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, whenever written
-                info.create_system = 3  # the same on Windows
-                info.external_attr = 0o644 << 16
-                with archive.open(info, "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, members[name], allow_pickle=False)
-    except OSError as error:
-        raise ResultError(
-            f"{path} cannot be written ({_reason(error)}); choose a folder that is writable and "
-            "has free space."
-        ) from error
+    with atomic_write(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+        for name in sorted(members):
+            info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, whenever written
+            info.create_system = 3  # the same on Windows
+            info.external_attr = 0o644 << 16
+            with archive.open(info, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, members[name], allow_pickle=False)
     return path
 
 
 @contextmanager
 def atomic_write(path: PurePath) -> Iterator[Path]:
     """A place beside `path` to write to, which becomes `path` at the end: no reader sees half a
-    file, and an error leaves what was there.
+    file, and an error leaves what was there. Raises `ResultError` where that cannot be written.
     """
     path = Path(path)
     writer = f"{safe_name(platform.node())}-{os.getpid()}"
     unfinished = path.with_name(f".{path.name}.{writer}-{secrets.token_hex(4)}.unfinished")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
     try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        try:
+            yield unfinished
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"{path} cannot be written ({_reason(error)}); choose a folder that is writable and "
+            "has free space."
+        ) from error
 
 
 def _sweep(path: Path) -> None:

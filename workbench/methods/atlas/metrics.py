@@ -56,17 +56,34 @@ def similarity(maps: np.ndarray) -> np.ndarray:
     Args:
         maps: (layers, examples, features) float64.
     """
-    centred = maps - maps.mean(axis=1, keepdims=True)
-    if maps.shape[1] < maps.shape[2]:  # |X^T Y|^2 is the product of the smaller X X^T and Y Y^T
-        grams = (centred @ centred.transpose(0, 2, 1)).reshape(len(maps), -1)
-        products = grams @ grams.T
-    else:
-        products = np.array([[np.square(x.T @ y).sum() for y in centred] for x in centred])
-    norms = np.sqrt(products.diagonal())
-    # what is left of maps that are all the same is rounding
-    even = norms <= 1e-12 * np.square(maps).sum(axis=(1, 2))
-    norms = np.where(even, np.nan, norms)
-    return products / norms[:, None] / norms[None, :]
+    return _of_groups(maps[:, None])[0]
+
+
+def _of_groups(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`similarity` of all examples, (layers, layers), and of all but one group's, for each group.
+
+    A group's part of X^T Y is taken from the whole instead of summing the rest once more.
+
+    Args:
+        parts: (layers, groups, examples, features) float64, nan where a group has fewer examples.
+    """
+    counts = np.isfinite(parts[0, :, :, 0]).sum(axis=1)
+    even = 1e-12 * np.nansum(np.square(parts), axis=(1, 2, 3))  # less than that is rounding
+    mean = np.nanmean(parts, axis=(1, 2), keepdims=True)
+    centred = np.nan_to_num(parts - mean)
+    sums = centred.sum(axis=2)
+    layers, rest = len(parts), counts.sum() - counts
+    found = np.zeros((1 + len(counts), layers, layers))
+    for a, b in zip(*np.triu_indices(layers), strict=True):
+        own = centred[a].swapaxes(1, 2) @ centred[b]
+        whole = own.sum(axis=0)
+        moved_mean = sums[a][:, :, None] * sums[b][:, None, :] / np.maximum(rest, 1)[:, None, None]
+        found[0, a, b] = found[0, b, a] = np.square(whole).sum()
+        found[1:, a, b] = found[1:, b, a] = np.square(whole - own - moved_mean).sum(axis=(1, 2))
+    norms = np.sqrt(found.diagonal(axis1=1, axis2=2))
+    norms = np.where(norms <= even, np.nan, norms)
+    found = found / norms[:, :, None] / norms[:, None, :]
+    return found[0], found[1:]
 
 
 def estimated(
@@ -81,16 +98,14 @@ def estimated(
         maps: (layers, images, queries, features).
         most: groups of images, at most, that are left out in turn.
     """
-
-    def of(chosen: np.ndarray) -> np.ndarray:
-        return similarity(maps[:, chosen].reshape(len(maps), -1, maps.shape[-1]))
-
-    count = maps.shape[1]
-    whole = of(np.ones(count, bool))
+    layers, count, queries, features = maps.shape
     if count < max(fewest, 2) or most < 2:
-        return whole, None
-    parts, places = groups(count, most), np.arange(count)
-    left_out = np.array([of((places < p.start) | (places >= p.stop)) for p in parts])
+        return similarity(maps.reshape(layers, -1, features)), None
+    parts = groups(count, most)
+    size = max(part.stop - part.start for part in parts)
+    grouped = np.full((layers, len(parts) * size, queries, features), np.nan)
+    grouped[:, :count] = maps  # only the last group can be smaller
+    whole, left_out = _of_groups(grouped.reshape(layers, len(parts), -1, features))
     found, half = jackknife(whole, left_out, parts, confidence)
     return found.clip(0, 1), half
 

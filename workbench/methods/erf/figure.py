@@ -44,10 +44,33 @@ def report(result: Erf) -> str:
 
 def shown(result: Erf) -> np.ndarray:
     """The map as its protocol shows it: (h, w) in [0, 1], 1 at the maximum."""
-    transform = result.meta["display"]
+    return shown_together([result])[0]
+
+
+def shown_together(results: Sequence[Erf]) -> np.ndarray:
+    """Maps on one scale: (n, h, w) in [0, 1], 1 at the largest value of all of them.
+
+    Raises:
+        ValueError: for maps of different shapes or protocols.
+    """
+    transform, sizes = _transform(results), {result.map.shape for result in results}
+    if len(sizes) > 1:
+        said = ", ".join(sorted(f"{height} x {width}" for height, width in sizes))
+        raise ValueError(f"fields of {said} px do not share a grid; measure all with one --size")
     # A logarithm of x + 1 depends on the gradient's magnitude, so it takes the map as measured.
-    p = np.abs(result.maps.astype(np.float64).mean(axis=0)) if "log10" in transform else result.map
-    return display(p, transform)
+    measured = "log10" in transform
+    maps = [np.abs(r.maps.astype(np.float64).mean(axis=0)) if measured else r.map for r in results]
+    return display(np.stack(maps), transform)
+
+
+def _transform(results: Sequence[Erf]) -> str:
+    """How the maps of all of them are shown."""
+    first, *others = {result.meta["display"]: None for result in results}
+    if others:
+        raise ValueError(
+            f"results of different protocols ({', '.join([first, *others])}) do not share a scale"
+        )
+    return first
 
 
 def with_interval(result: Erf, name: str) -> str:
@@ -91,11 +114,7 @@ def draw(results: Sequence[Erf], columns: int | None = None) -> Figure:
     """
     if not results:
         raise ValueError("there is no result to draw")
-    transforms = {result.meta["display"] for result in results}
-    if len(transforms) > 1:
-        raise ValueError(
-            f"results of different protocols ({', '.join(transforms)}) do not share a scale"
-        )
+    transform = _transform(results)
     rows = _rows(results)
     width = max(len(row) for row in rows)
     with matplotlib.style.context(STYLE):
@@ -117,7 +136,7 @@ def draw(results: Sequence[Erf], columns: int | None = None) -> Figure:
                 ax.set_xlabel(
                     f"{alive}A50 {with_interval(result, 'A50')}\nr50 {with_interval(result, 'r50')}"
                 )
-        _colour_bar(figure, image, axes, transforms.pop())
+        _colour_bar(figure, image, axes, transform)
     plt.close(figure)
     return figure
 

@@ -36,19 +36,21 @@ Progress = Callable[[int, int], None]
 
 
 def offered(
-    result: Erf, model: nn.Module, most_bytes: int, progress: Progress = lambda *_: None
+    result: Erf, model: nn.Module, among: int = 1, progress: Progress = lambda *_: None
 ) -> dict[str, Any]:
     """The maps of all cells on the result's picture, as the browser takes them.
 
     Args:
         model: that of the result.
-        most_bytes: of the maps.
+        among: results on the page, which share its size.
+
+    Raises:
+        ValueError: for a result without a picture.
     """
+    if result.picture is None:
+        raise ValueError(f"the result of {label(result)} holds no picture to show")
     config = _config(result)
-    settings = {**result.meta["preprocessing"]}
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    assert result.picture is not None
-    x = Preprocessing(**settings).tensor(result.picture[None])
+    x = Preprocessing.of(result.meta["preprocessing"]).tensor(result.picture[None])
     device = next(model.parameters()).device
     with frozen_eval(model, device):
         settled = protocol(config, model)
@@ -56,7 +58,7 @@ def offered(
             features = feature_map(model, x.to(device), settled.stage, settled.layer, settled.norm)
         grid = grid_of(model, features, tuple(x.shape[-2:]), x.shape[1])
         cells = coarse_first(*grid.cells)
-        side = max(int((most_bytes / len(cells)) ** 0.5), 8)
+        side = max(int((MOST_BYTES / among / len(cells)) ** 0.5), 8)
         maps = []
         for first in range(0, len(cells), 4):
             progress(first, len(cells))
@@ -77,20 +79,9 @@ def _config(result: Erf) -> ErfConfig:
     return ErfConfig(**{**config, "split": "none", "split_layer": None})
 
 
-def page(
-    results: Sequence[Erf], models: Sequence[nn.Module], progress: Progress = lambda *_: None
-) -> str:
-    """The HTML of results, each with its model.
-
-    Raises:
-        ValueError: for a result without a picture.
-    """
-    panels = []
-    for result, model in zip(results, models, strict=True):
-        if result.picture is None:
-            raise ValueError(f"the result of {label(result)} holds no picture to show")
-        cells = offered(result, model, MOST_BYTES // len(results), progress)
-        panels.append((result, _data(result, cells)))
+def page(results: Sequence[Erf], cells: Sequence[dict[str, Any]]) -> str:
+    """The HTML of results, each with what `offered` gives of it."""
+    panels = [(result, _data(result, own)) for result, own in zip(results, cells, strict=True)]
     sections = "\n".join(_section(i, result) for i, (result, _) in enumerate(panels))
     parts = {
         "sections": sections,
