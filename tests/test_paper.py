@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workbench import erf, paper
+from workbench import erf, paper, scan_maps
 from workbench.cli import main
 
 CONFIGS = sorted((Path(__file__).parents[1] / "analyses" / "configs").glob("*.yaml"))
@@ -47,6 +47,24 @@ def test_figures_captions_tables_and_manifest_are_written(tmp_path: Path) -> Non
     assert len(origin["weights_sha256"]) == 64 and len(origin["images_fingerprint"]) == 64
     assert "torch" in manifest["versions"]
     assert 'width="396pt"' in (tmp_path / "out" / "field" / "erf.svg").read_text()  # 5.5 inches
+
+
+def test_stored_results_are_drawn_and_nothing_is_measured(tmp_path, monkeypatch, capsys) -> None:
+    for method in (erf, scan_maps):
+        monkeypatch.setattr(method, "measure", None)
+    kept = "samples/results/training/vim_nano-*.npz"
+    fields = {"fields": {"method": "erf", "stored": [kept]}}
+    files = paper.make(paper.read(written(tmp_path, fields)), tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert len(manifest["figures"]["fields"]["inputs"]) == 5
+    assert tmp_path / "out/fields/erf.svg" in files
+    for method, stored, words in (
+        ("scan-maps", kept, "is a result of erf, not of scan-maps"),
+        ("erf", "out/none-*.npz", "there is no stored result out/none-*.npz"),
+    ):
+        file = written(tmp_path, {"wrong": {"method": method, "stored": [stored]}})
+        assert main(["figures", str(file), "--out", str(tmp_path / "no")]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_a_second_run_changes_no_byte_and_measures_nothing(tmp_path, monkeypatch) -> None:

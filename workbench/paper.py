@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workbench import distributed, figures, methods
+from workbench import distributed, figures, methods, places
 from workbench.fields import checked
 from workbench.figures import paths as path_pictures
 from workbench.figures.files import FORMATS, publish, save_figure, save_text
@@ -29,7 +29,7 @@ from workbench.figures.width import VENUES, scaled
 from workbench.files import printable
 from workbench.former import OPTIONS
 from workbench.paths import gallery
-from workbench.results import Result, content_hash, provenance, safe_name
+from workbench.results import Result, content_hash, load, provenance, safe_name
 from workbench.study import Study, announce
 from workbench.yamlfile import Lined, line_of, read_yaml
 
@@ -48,6 +48,8 @@ class Figure(Study):
         config: fields of the method's configuration.
         compare: options of the method's `compare`, such as the baseline of robustness.
         draw: options of the figure, such as `published` of resolution.
+        stored: result files, or patterns such as out/resolution-*.npz, that are drawn instead of
+            measuring.
         pattern, grid: of paths.
     """
 
@@ -56,6 +58,7 @@ class Figure(Study):
     config: dict[str, Any] = field(default_factory=dict)
     compare: dict[str, Any] = field(default_factory=dict)
     draw: dict[str, Any] = field(default_factory=dict)
+    stored: tuple[str, ...] = ()
     pattern: str = "*"
     grid: tuple[int, int] = (8, 8)
 
@@ -221,9 +224,26 @@ def _measured(figure: Figure, results: Path, device: str | None, force: bool) ->
     if figure.method == PATHS:
         return []
     method = methods.get(figure.method)
+    if figure.stored:
+        return method.compare(_stored(figure), **figure.compare)
     own = {"out": results / figure.method, "device": device, "force": force}
     config = _config(method.Config, figure.config, seed=figure.seed)
     return dataclasses.replace(figure, **own).run(method, config, **figure.compare)
+
+
+def _stored(figure: Figure) -> list[Result]:
+    found = []
+    for pattern in figure.stored:
+        path = places.found(pattern)
+        files = [path] if path.exists() else sorted(path.parent.glob(path.name))
+        if not files:
+            raise ValueError(f"there is no stored result {pattern}")
+        for file in files:
+            result = load(file)
+            if (own := result.meta.get("method", result.kind)) != figure.method:
+                raise ValueError(f"{file} is a result of {own}, not of {figure.method}")
+            found.append(result)
+    return found
 
 
 def _draw(figure: Figure, results: list[Result], paper: Paper, out: Path) -> list[Path]:
@@ -266,7 +286,7 @@ def _figure(entry: Lined, where: str) -> Figure:
     if not all(1 <= side <= 512 for side in figure.grid):
         raise ValueError(f"{where}{line_of(entry, 'grid')}: grid must be 1 to 512 cells a side")
     if method != PATHS:
-        if not figure.model and figure.repo is None:
+        if not (figure.model or figure.stored or figure.repo is not None):
             raise ValueError(f"{where} names no models")
         _config(methods.get(method).Config, Lined(others["config"], lines=entry.lines), where)
     return figure
