@@ -8,7 +8,6 @@ from workbench.app.measure import command, measure_once
 from workbench.app.place import place
 from workbench.app.sidebar import Choice
 from workbench.figures import overlay
-from workbench.figures.label import layer_titles
 from workbench.images import Images
 from workbench.methods.scan_maps import ScanMapsConfig
 from workbench.methods.scan_maps.figure import MEANING
@@ -39,9 +38,7 @@ def choose_layer(names: list[str]) -> str:
             bind="query-params",
             label_visibility="collapsed",
         )
-    name, words = names[int(layer)], layer_titles(names)[int(layer)]
-    path = "" if words == name else f", {session.plain(name)}"
-    title.markdown(f":small[Layer {layer}: **{session.plain(words)}**{path}]")
+    title.markdown(f":small[{session.layer_said(layer, names[int(layer)], names)}]")
     return layer
 
 

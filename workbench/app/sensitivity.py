@@ -63,7 +63,7 @@ def controls(names: dict[int, str]) -> tuple[float, int, str | None, str]:
             bind="query-params",
         )
     name = names[int(layer)]
-    st.caption(f"Layer {layer} is {session.plain(name)}.")
+    st.caption(session.layer_said(layer, name, list(names.values())))
     return float(eps), int(steps), None if scope == "all layers" else name, name
 
 

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -26,6 +26,7 @@ from torch import nn
 from workbench import external, places
 from workbench.app import repository
 from workbench.app.repository import beside_the_model
+from workbench.figures.label import layer_titles
 from workbench.files import printable
 from workbench.hooks import hooks
 from workbench.images import SAMPLES, Images, Preprocessing, open_images, preprocessing_for
@@ -282,6 +283,13 @@ _ACTIVE = re.compile(r"[\\`*\[\]<>$~]|(?<!\w)_|_(?!\w)|:(?=\w+:)|^(?=#)")
 def plain(text: object) -> str:
     """Text out of files, for places where Streamlit expects markdown."""
     return _ACTIVE.sub(lambda found: "\\" + found[0], printable(text, 1000))
+
+
+def layer_said(number: str, name: str, names: Sequence[str]) -> str:
+    """One of a model's layers in markdown: its number, stage and block, and module path."""
+    title = layer_titles(names)[list(names).index(name)]
+    path = "" if title == name else f", {plain(name)}"
+    return f"Layer {number}: **{plain(title)}**{path}"
 
 
 def _trace() -> str:
