@@ -22,8 +22,9 @@ def test_they_are_small_squares_of_the_middle(tmp_path, monkeypatch):
     stripes[:, 300:600] = 255
     Image.fromarray(stripes).save(tmp_path / "wide.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    monkeypatch.setattr(session, "own_images", lambda: open_images(tmp_path))
-    names = session.own_images().names
+    own = open_images(tmp_path)
+    monkeypatch.setattr(session, "own_images", lambda: own)
+    names = own.names
     content = thumbnails.thumbnail("mine", names.index("wide.png"))
     assert content is not None and len(content) < 4000
     with Image.open(io.BytesIO(content)) as picture:
