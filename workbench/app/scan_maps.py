@@ -11,6 +11,7 @@ from workbench.figures import overlay
 from workbench.images import Images
 from workbench.methods.scan_maps import ScanMapsConfig
 from workbench.methods.scan_maps.figure import MEANING
+from workbench.mixing.layers import ScanLayer
 
 VIEWS = {
     "alpha": "hidden attention: C decay B delta, the weights with which the scan mixes cells",
@@ -42,7 +43,7 @@ def choose_layer(names: list[str]) -> str:
     return layer
 
 
-def controls(number: str, cells: tuple[int, int]) -> tuple[ScanMapsConfig, str]:
+def controls(number: str, layer: ScanLayer) -> tuple[ScanMapsConfig, str]:
     """What to look at: view, aggregation and the cell that was clicked; row or column."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         quantity = st.segmented_control(
@@ -82,8 +83,9 @@ def controls(number: str, cells: tuple[int, int]) -> tuple[ScanMapsConfig, str]:
             help="Count the skip connection D, which adds to every output D times its own input: "
             "it shows at the query itself.",
         )
-    st.caption(VIEWS[view][0].upper() + VIEWS[view][1:] + ".")
-    at = place()
+    if layer.is_scan:
+        st.caption(VIEWS[view][0].upper() + VIEWS[view][1:] + ".")
+    at, cells = place(), layer.cells
     query = ",".join(str(min(int(at[i] * cells[i]), cells[i] - 1)) for i in (0, 1))
     with_D = bool(skip) and view in ("alpha", "contribution")
     config = ScanMapsConfig(
@@ -108,17 +110,18 @@ def page(choice: Choice, images: Images) -> None:
     hero = st.container()
     if choice.spec.random:
         st.markdown(":material/info: Random (untrained) weights: the maps show the architecture.")
-    config, way = controls(number, layer.cells)
+    config, way = controls(number, layer)
     with st.spinner("Measuring ..."):
         result = measure_once(choice.spec, "scan-maps", images.fingerprint, config, images)
     with hero:
         scan_maps_panels.walks(layer, photo, result)
     scan_maps_panels.maps(choice, images, layer, photo, result, config, way)
-    one, two = st.tabs(["Scan order and image order", "Delta, B, C"])
-    with one, session.sentences():
-        scan_maps_panels.orders(layer, result, config)
-    with two:
-        scan_maps_panels.statistics(result)
+    if layer.is_scan:
+        one, two = st.tabs(["Scan order and image order", "Delta, B, C"])
+        with one, session.sentences():
+            scan_maps_panels.orders(layer, result, config)
+        with two:
+            scan_maps_panels.statistics(result)
     shown = ["--images", session.picture(images)]
     files([result], [command("scan-maps", choice.spec.words, shown, choice.spec.size, config)])
 

@@ -125,7 +125,7 @@ def orders(layer: ScanLayer, result: ScanMaps, config: ScanMapsConfig) -> None:
     """The same matrix in scan order and in image order."""
     cell = result.meta["sites"][0]["query"]
     st.markdown(WHY)
-    if cell is None or not layer.is_scan:
+    if cell is None:
         return
     names = [direction.name for direction in layer.directions]
     chosen = st.segmented_control("Direction", names, default=names[-1], required=True)
