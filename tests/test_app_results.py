@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from workbench import erf
+from workbench import erf, methods
 from workbench.app import results_list, session, story_words
+from workbench.app.thumbnail import glance, thumbnail
 from workbench.images import open_images
 from workbench.results import load, save_arrays
 from workbench.runner import run
@@ -304,3 +305,15 @@ def test_sentences_of_the_story_turn_with_the_numbers():
     assert (
         story_words.cross(maps, counted(crossness=1.0))[0] == "Scans in 4 directions see all around"
     )
+
+
+def test_every_kind_of_result_has_a_picture():
+    stored: dict = {load(path).kind: load(path) for path in STORED.rglob("*.npz")}
+    for name in set(methods.METHODS) - set(stored) - {"objects"}:  # the samples have no boxes
+        stored[name] = run(name, "vmamba_nano", limit=1, size=64)
+    assert set(stored) == set(methods.METHODS) - {"objects"}
+    for kind, result in stored.items():
+        assert thumbnail(result).startswith("data:image/png"), kind
+    top1 = np.array([p["numbers"]["top1"]["value"] for p in stored["resolution"].points]) / 100
+    np.testing.assert_allclose(glance(stored["resolution"]), top1)
+    assert glance(stored["erf"]).max() == 1

@@ -286,6 +286,11 @@ def test_deep_link_opens_what_was_shared(visit):
     cell(tab, 0, 4, "8 x 8")
     sync_api.expect(tab.get_by_role("combobox", name="Model").first).to_have_value("vim_nano")
     sync_api.expect(tab.get_by_text("stage 2, 64 px").first).to_be_visible()
+    tab.get_by_role("button", name="Export").first.click()
+    sync_api.expect(link := tab.get_by_text(re.compile("^http.*position="))).to_be_visible()
+    again = visit(link.inner_text().partition("?")[2])
+    cell(again, 0, 4, "8 x 8")
+    sync_api.expect(again.get_by_text("stage 2, 64 px").first).to_be_visible()
 
 
 def test_bad_deep_link_falls_back(visit):

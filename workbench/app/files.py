@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -35,6 +36,8 @@ def files(
     pictures = figures.of(results[0].kind)
     sheets = list(pictures.sheets(results))
     with st.popover("Export"):
+        st.caption("Link to this view")
+        st.code(address(), language=None)
         for i, (title, data, name) in enumerate(
             [*_figures(sheets), *more, *_tables(pictures.tables(results)), *_data(results)]
         ):
@@ -48,6 +51,13 @@ def files(
     for licence in dict.fromkeys(result.meta["facts"].get("licence") for result in results):
         if licence:
             st.caption(session.plain(licence))
+
+
+def address() -> str:
+    """The link that opens what is shown, for those who reach this server."""
+    asked = {key: st.query_params.get_all(key) for key in st.query_params}
+    page = (st.context.url or "").partition("?")[0]
+    return f"{page}?{urlencode(asked, doseq=True)}"
 
 
 def _figures(sheets: Sequence[Sheet]) -> list[tuple]:

@@ -52,14 +52,16 @@ def choose(entries: Sequence[Entry]) -> list[Entry]:
         st.query_params["result"] = [names[row] for row in chosen]
 
     st.dataframe(
-        [{"file": entry.name, **entry.row} for entry in entries],
+        [{"picture": None, "file": entry.name, **entry.row} for entry in entries],
         key="table",
         on_select=remember,
         selection_mode="multi-row",
         hide_index=True,
+        row_height=48,
         placeholder="",
         column_config={
             **{name: st.column_config.Column(width=width) for name, width in WIDTHS.items()},
+            "picture": st.column_config.ImageColumn("", width=60),
             "value": st.column_config.NumberColumn(format="%.4g"),
         },
         alt="Result files with model, weights, images, main number and version",

@@ -12,6 +12,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from workbench import figures, methods
 from workbench.app import session
+from workbench.app.thumbnail import thumbnail
 from workbench.files import NotAFile, opened
 from workbench.results import Resolution, Result, ScanMaps, Sensitivity, load
 
@@ -102,8 +103,9 @@ def _row(stamp: tuple, _source: Path | UploadedFile) -> dict[str, Any]:
     """A line of the table. Raises ValueError, also where a result says too little of itself."""
     result = _load(_source)
     with figures.complete(_source.name):
-        drawn = result.kind in methods.METHODS
-        return {"kind": result.kind, **(_described(result) if drawn else {})}
+        if result.kind not in methods.METHODS:
+            return {"kind": result.kind}
+        return {"picture": thumbnail(result), "kind": result.kind, **_described(result)}
 
 
 def _described(result: Result) -> dict[str, Any]:
