@@ -85,7 +85,7 @@ def make(address: str, port: int, token: str | None) -> st.App:
         Path(__file__).with_name("main.py"),
         routes=[
             Route("/_cells/{key}", partial(_answer, "cells")),
-            Route("/_pictures/{kind}/{number:int}", partial(_answer, "thumbnails")),
+            Route("/_pictures/{kind}/{number:int}", partial(_answer, "picture_choice")),
         ],
         middleware=middleware,
     )

@@ -9,7 +9,7 @@ import timm
 
 from workbench.app import repository, session
 from workbench.app.session import Spec, native_size, plain, sentences, weights_folder
-from workbench.app.thumbnails import thumbnails
+from workbench.app.picture_choice import picture_choice
 from workbench.images import SAMPLES, SUFFIXES, BadImage, Images, open_images
 from workbench.models import REGISTERED, networks
 from workbench.weights.files import PATTERNS, recipe_of, trained_size
@@ -191,7 +191,7 @@ def draw(choices: bool = True) -> None:
         image = st.selectbox("Image", offered, key="image", bind="query-params")
         pictures = [(name, "mine", i) for i, name in enumerate(mine)]
         pictures += [(name, "samples", i) for i, name in enumerate(samples) if name not in mine]
-        thumbnails("pictures", _choose, pictures, image)
+        picture_choice("pictures", _choose, pictures, image)
         if image == UPLOAD:
             images = _upload()
         elif own and image in mine:

@@ -67,10 +67,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
 }
 """
 
-_component = component("thumbnails", html=_HTML, css=_CSS, js=_JS)
+_component = component("picture_choice", html=_HTML, css=_CSS, js=_JS)
 
 
-def thumbnails(
+def picture_choice(
     key: str,
     on_choice: Callable[[str], None],
     pictures: Sequence[tuple[str, str, int]],

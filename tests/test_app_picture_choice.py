@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workbench.app import session, thumbnails
+from workbench.app import picture_choice, session
 from workbench.images import open_images
 
 
 @pytest.fixture(autouse=True)
 def nothing_kept():
-    thumbnails.thumbnail.cache_clear()
+    picture_choice.thumbnail.cache_clear()
     yield
-    thumbnails.thumbnail.cache_clear()
+    picture_choice.thumbnail.cache_clear()
 
 
 def test_they_are_small_squares_of_the_middle(tmp_path, monkeypatch):
@@ -25,15 +25,15 @@ def test_they_are_small_squares_of_the_middle(tmp_path, monkeypatch):
     own = open_images(tmp_path)
     monkeypatch.setattr(session, "own_images", lambda: own)
     names = own.names
-    content = thumbnails.thumbnail("mine", names.index("wide.png"))
+    content = picture_choice.thumbnail("mine", names.index("wide.png"))
     assert content is not None and len(content) < 4000
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.size == (64, 64) and picture.format == "JPEG"
         assert np.asarray(picture).min() > 200  # the stripe alone
-    assert thumbnails.thumbnail("mine", names.index("broken.png")) is None
-    assert thumbnails.thumbnail("mine", len(names)) is None
+    assert picture_choice.thumbnail("mine", names.index("broken.png")) is None
+    assert picture_choice.thumbnail("mine", len(names)) is None
 
 
 def test_without_images_of_ones_own_there_are_those_of_the_workbench():
-    assert thumbnails.thumbnail("mine", 0) is None
-    assert thumbnails.thumbnail("samples", 0) is not None
+    assert picture_choice.thumbnail("mine", 0) is None
+    assert picture_choice.thumbnail("samples", 0) is not None
