@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from workbench.app import server
+from workbench.app import first_paint, server
 from workbench.cli import main
 
 TOKEN = "a-token-of-a-test"
@@ -69,6 +69,23 @@ def test_another_name_for_this_machine_is_refused(ports) -> None:
     assert stream(port, f"localhost:{port}") == 101
     assert stream(port, f"evil.example:{port}") == 400
     assert stream(port, f"127.0.0.1:{port}", Origin="http://evil.example") == 403
+
+
+def test_the_first_page_comes_with_stored_fields_and_a_chosen_one_without(ports) -> None:
+    answer = ask(ports["open"], "/", **{"Accept-Encoding": "gzip", "If-None-Match": '"1"'})
+    text = answer.read()
+    assert len(text) == int(answer.headers["Content-Length"])
+    assert text.count(b'src="data:image/') == 6 and text.count(b'id="first-paint"') == 1
+    for name in (b"vmamba_nano", b"vim_nano", b"resnet_nano"):
+        assert b"<b>" + name + b"</b>" in text
+    for path in ("/?model=vim_nano", "/story"):
+        assert b"first-paint" not in ask(ports["open"], path).read()
+
+
+def test_other_weights_or_images_begin_with_something_else(monkeypatch) -> None:
+    assert "vim_nano" in first_paint.page()
+    monkeypatch.setenv("VSSM_IMAGES", "anything")
+    assert first_paint.page() == ""
 
 
 def test_the_link_with_the_token_opens_the_app_and_the_address_leaves_it_out(ports) -> None:

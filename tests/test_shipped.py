@@ -3,14 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors import safe_open
 
-from workbench import create_model, preprocessing_for
-from workbench.app.sidebar import checkpoints
+from workbench import create_model, load, preprocessing_for, run
+from workbench.app.sidebar import FIRST, checkpoints
 from workbench.models.family import SHIPPED as WEIGHTS
+from workbench.places import SAMPLES
 from workbench.results.class_names import class_name
 from workbench.weights import facts_of
 from workbench.weights.create import _say_random
@@ -96,3 +98,13 @@ def test_the_table_of_the_documentation_is_what_the_files_say():
         large, small = told["imagenette_val_224.npz"], told["imagenette_val_128.npz"]
         found = [large["64"], large["128"], large["224"], small["64"], small["128"]]
         assert shares == [f"{100 * correct / count:.2f}" for correct, count in found], name
+
+
+def test_the_stored_first_page_is_what_would_be_measured():
+    stored = [load(path) for path in sorted((SAMPLES / "results" / "first").glob("*.npz"))]
+    assert [result.meta["model"] for result in stored] == list(FIRST)
+    for result in stored:
+        new = run("erf", result.meta["model"], "samples", limit=1)
+        assert new.meta["facts"]["weights_sha256"] == result.meta["facts"]["weights_sha256"]
+        assert new.meta["images"]["names"] == result.meta["images"]["names"]
+        np.testing.assert_allclose(result.map, new.map, rtol=1e-3, atol=1e-7)

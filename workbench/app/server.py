@@ -81,6 +81,9 @@ def make(address: str, port: int, token: str | None) -> st.App:
     if token is not None:
         # cookies do not tell ports apart
         middleware.append(Middleware(AskForToken, token=token, cookie=f"vssm-token-{port}"))
+    from workbench.app.first_paint import FirstPaint  # after `prepare`
+
+    middleware.append(Middleware(FirstPaint))
     return st.App(
         Path(__file__).with_name("main.py"),
         routes=[
