@@ -8,8 +8,8 @@ import streamlit as st
 import timm
 
 from workbench.app import repository, session
-from workbench.app.session import Spec, native_size, plain, sentences, weights_folder
 from workbench.app.picture_choice import picture_choice
+from workbench.app.session import Spec, native_size, plain, sentences, weights_folder
 from workbench.images import SAMPLES, SUFFIXES, BadImage, Images, open_images
 from workbench.models import REGISTERED, networks
 from workbench.weights.files import PATTERNS, recipe_of, trained_size
