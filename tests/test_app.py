@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from shown_command import shown_command
 from streamlit.testing.v1 import AppTest
 
 from workbench import ResolutionConfig, resolution
@@ -41,10 +42,6 @@ def fine(app: AppTest) -> AppTest:
     return app
 
 
-def command(app: AppTest) -> str:
-    return app.code[0].value
-
-
 def test_first_visit_measures_the_middle_and_says_what_it_found(app):
     fine(app.run())
     assert any("Random (untrained) weights" in text.value for text in app.markdown)
@@ -52,7 +49,7 @@ def test_first_visit_measures_the_middle_and_says_what_it_found(app):
     assert not any(text.value.startswith("Says ") for text in app.caption)
     said = next(text.value for text in app.markdown if text.value.startswith("Half of what"))
     assert float(re.findall(r"[\d.]+", said)[0]) == pytest.approx(float(share.split()[0]), abs=0.51)
-    assert "--position 2,2" in command(app)
+    assert "--position 2,2" in shown_command(app)
 
 
 def test_first_visit_compares_three_trained_networks(app, monkeypatch):
@@ -62,7 +59,7 @@ def test_first_visit_compares_three_trained_networks(app, monkeypatch):
     answers = [text.value for text in app.caption if text.value.startswith("Says ")]
     assert len(answers) == 3 and all("It knows 10 classes only" in text for text in answers)
     assert answers[0].startswith("Says English springer 8")
-    assert len(command(app).splitlines()) == 3
+    assert len(shown_command(app).splitlines()) == 3
     said = next(text.value for text in app.markdown if text.value.startswith("Half of what"))
     assert said.count("%") == 3
 
@@ -70,10 +67,10 @@ def test_first_visit_compares_three_trained_networks(app, monkeypatch):
 def test_click_measures_the_cell_under_it_and_goes_to_the_url(app):
     fine(app.run())
     clicked(app, 0.1, 0.9)
-    assert "--position 0,3" in command(app)
+    assert "--position 0,3" in shown_command(app)
     assert app.query_params["position"] == "0.1000,0.9000"
     clicked(app, 0.9, 0.1)
-    assert "--position 3,0" in command(app)
+    assert "--position 3,0" in shown_command(app)
 
 
 def test_deep_link_restores_every_choice(app):
@@ -82,7 +79,7 @@ def test_deep_link_restores_every_choice(app):
     )
     fine(app.run())
     assert not app.warning
-    assert command(app) == (
+    assert shown_command(app) == (
         "vssm erf --model vim_nano --weights random --seed 3 --images samples/images/coffee.jpg "
         "--size 64 --stage 2 --position 0,4 --out out"
     )
@@ -118,7 +115,7 @@ def test_stage_changes_the_measurement(app):
     clicked(app, 0.5, 0.5)
     before = [row.tolist() for row in app.table[0].value.to_numpy()]
     app.button_group(key="stage").set_value("1").run()
-    assert "--stage 1" in command(fine(app))
+    assert "--stage 1" in shown_command(fine(app))
     assert before != [row.tolist() for row in app.table[0].value.to_numpy()]
 
 
@@ -152,7 +149,7 @@ def test_model_without_a_scan_says_that_it_cannot_be_split(app):
 def test_two_models_share_the_place_and_each_has_its_own_cell(app):
     app.query_params.update(second="vim_nano", position="0.1,0.6")  # of an earlier version
     fine(app.run())
-    lines = command(app).splitlines()
+    lines = shown_command(app).splitlines()
     assert "vmamba_nano" in lines[0] and "--position 0,2" in lines[0]
     assert "vim_nano" in lines[1] and "--position 0,4" in lines[1]
 
@@ -161,7 +158,7 @@ def test_before_and_after_training_needs_trained_weights(app):
     app.query_params.update(training="true", position="0.5,0.5")
     fine(app.run())
     assert "no state after training" in app.info[0].value
-    assert len(command(app).splitlines()) == 1
+    assert len(shown_command(app).splitlines()) == 1
 
 
 def test_all_sample_images_give_intervals(app):
@@ -170,7 +167,7 @@ def test_all_sample_images_give_intervals(app):
     assert "[" not in app.table[0].value.iloc[0, 1]
     next(button for button in app.button if "sample images" in button.label).click().run()
     assert "[" in fine(app).table[0].value.iloc[0, 1]
-    assert "--images samples " in command(app)
+    assert "--images samples " in shown_command(app)
 
 
 def test_weights_that_do_not_fit_are_one_sentence(app, tmp_path):
@@ -196,7 +193,7 @@ def test_upload_is_measured(app):
     fine(app.run())
     app.file_uploader(key="upload").set_value(("teal.png", buffer.getvalue(), "image/png"))
     app.run()
-    assert "--images teal.png" in command(fine(app))
+    assert "--images teal.png" in shown_command(fine(app))
 
 
 # Scan maps
@@ -214,7 +211,7 @@ def test_scan_maps_of_every_family(maps, model):
     fine(maps.run())
     maps.selectbox(key="model").set_value(model).run()
     fine(maps)
-    assert command(maps).startswith(f"vssm scan-maps --model {model}")
+    assert shown_command(maps).startswith(f"vssm scan-maps --model {model}")
     assert any("Random (untrained) weights" in text.value for text in maps.markdown)
 
 
@@ -261,7 +258,7 @@ def test_resolution_measures_curves_and_the_picture(sizes):
     fine(sizes.run())
     button(sizes, "Measure").click().run()
     fine(sizes)
-    assert command(sizes) == (
+    assert shown_command(sizes) == (
         "vssm resolution --model resnet_nano vim_nano --weights random random --seed 1 "
         "--images samples --size 64 --sizes 32 64 --out out"
     )
@@ -312,11 +309,11 @@ def test_resolution_never_mixes_the_protocols(sizes):
     sizes.query_params.update(seed="4", data="sidebar picture", number="Operations")
     fine(sizes.run())
     button(sizes, "Measure").click().run()
-    assert "--object-size" not in command(fine(sizes))
+    assert "--object-size" not in shown_command(fine(sizes))
     sizes.button_group(key="object_size").set_value("constant").run()
     assert not fine(sizes).table
     button(sizes, "Measure").click().run()
-    assert "--object-size constant" in command(fine(sizes))
+    assert "--object-size constant" in shown_command(fine(sizes))
 
 
 def test_resolution_draws_stored_curves_at_once(sizes, tmp_path):
@@ -334,7 +331,7 @@ def test_resolution_draws_stored_curves_at_once(sizes, tmp_path):
     assert any(str(tmp_path) in caption.value for caption in sizes.caption)
     assert sizes.selectbox(key="number").value == "top1"
     assert len(column(sizes, "resnet_nano")) == 2
-    assert command(sizes) == (
+    assert shown_command(sizes) == (
         "vssm resolution --model resnet_nano --weights random --data images --limit 8 "
         "--size 64 --sizes 32 64 --out out"
     )
@@ -364,15 +361,15 @@ def test_sensitivity_of_every_family(attacks, model):
     fine(attacks.run())
     attacks.selectbox(key="model").set_value(model).run()
     fine(attacks)
-    assert command(attacks).startswith(f"vssm sensitivity --model {model}")
+    assert shown_command(attacks).startswith(f"vssm sensitivity --model {model}")
     assert any("ranks of B, C and delta are no evidence" in text.value for text in attacks.markdown)
 
 
 def test_the_slider_sets_the_attack_and_goes_to_the_url_and_the_command(attacks):
     fine(attacks.run())
-    assert "--patching-eps-255 1 " in command(attacks)
+    assert "--patching-eps-255 1 " in shown_command(attacks)
     attacks.slider(key="eps").set_value(4.0).run()
-    assert "--patching-eps-255" not in command(fine(attacks))  # 4 is what the command takes
+    assert "--patching-eps-255" not in shown_command(fine(attacks))  # 4 is what the command takes
     attacks.slider(key="eps").set_value(0.0).run()
     fine(attacks)
     assert not attacks.code and "Move the slider" in attacks.info[0].value

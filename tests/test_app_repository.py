@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest.mock import Mock, patch
 
 import pytest
+from shown_command import shown_command
 from streamlit.testing.v1 import AppTest
 
 from workbench import erf, external
@@ -96,7 +97,7 @@ def test_models_are_named_without_an_adapter_and_have_their_own_size(tmp_path, m
     start(monkeypatch, "--repo", tmp_path / "Named", "--model", "VSSM", "Of96")
     page = AppTest.from_file(APP, default_timeout=120)
     page.query_params.update(position="0.1,0.9", model="your repository: Of96")
-    words = fine(page.run()).code[0].value.split()
+    words = shown_command(fine(page.run())).split()
     close()
     assert page.selectbox(key="model").options[:2] == [
         "your repository: VSSM", "your repository: Of96",
@@ -108,7 +109,7 @@ def test_models_are_named_without_an_adapter_and_have_their_own_size(tmp_path, m
 
 def test_a_click_measures_the_field_in_another_process(app, adapter):
     page = fine(app(position="0.1,0.9"))
-    words = page.code[0].value.split()
+    words = shown_command(page).split()
     assert words[words.index("--adapter") + 1] == str(adapter) and "--model" not in words
     assert any("Random (untrained) weights" in text.value for text in page.markdown)
     process = int(adapter.with_name("process").read_text())
@@ -128,14 +129,14 @@ def test_a_click_measures_the_field_in_another_process(app, adapter):
 def test_other_pages_show_it(app, page):
     found = fine(app(page, position="0.5,0.5", steps="1"))
     assert found.header[0].value == page.replace("_", " ").capitalize()
-    assert found.get("image") and "--repo" in found.code[0].value
+    assert found.get("image") and "--repo" in shown_command(found)
 
 
 def test_resolution_is_measured_without_labels(app):
     sizes = {"sizes-224": ["64", "96"]}
     page = app("resolution", data="sidebar picture", **sizes)
     next(button for button in page.button if button.key == "go").click().run()
-    assert "--repo" in fine(page).code[0].value
+    assert "--repo" in shown_command(fine(page))
     assert len(page.table[0].value) == 3
 
 
