@@ -212,9 +212,10 @@ def measured(source: Path, name: str, method: Method, config: Config, count: int
     return Partial(found, json.loads(str(found.pop("constants"))))
 
 
-def drawn(whole: Partial, at: np.ndarray) -> Partial:
-    """Some of the images of a partial result, by number."""
-    return Partial({k: v[at] if len(v) else v for k, v in whole.arrays.items()}, whole.constants)
+def drawn(whole: Partial, count: int, at: np.ndarray) -> Partial:
+    """Some of the `count` images of a partial result, by number; pictures may be of the first."""
+    arrays = {key: x[at] if len(x) == count else x for key, x in whole.arrays.items()}
+    return Partial(arrays, whole.constants)
 
 
 def intervals(meta: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -248,7 +249,7 @@ def method_rows(
                 rng = np.random.default_rng(n)
                 hits: dict[str, list[float]] = {key: [] for key in truth}
                 for at in rng.integers(count, size=(draws, n)):
-                    result = method.combine(drawn(whole, at), config, {})
+                    result = method.combine(drawn(whole, count, at), config, {})
                     for key, number in intervals(result.meta):
                         if key in truth and number["low"] is not None:
                             low, high = number["low"], number["high"]

@@ -184,6 +184,27 @@ def test_the_field_follows_the_mouse(visit):
     sync_api.expect(field(tab)).to_be_visible()
 
 
+@pytest.mark.parametrize("scale", ["power", "linear", "rank"])
+def test_what_follows_the_mouse_is_on_the_scale_of_what_a_click_measured(visit, scale):
+    tab = visit(f"size=64&model=resnet_nano&weights=random&stage=3&beside=&scale={scale}")
+    tab.wait_for_selector(".pair[data-left='0']")
+    photograph(tab).hover(position=place_in(tab, 0.6, 0.6))
+    tab.get_by_text("Cell 2, 2 of 4 x 4. A click").wait_for()
+    apart, bright = tab.locator("canvas.map").first.evaluate(
+        """(sheet) => {
+          const pixels = (source) => {
+            const copy = new OffscreenCanvas(64, 64).getContext("2d");
+            copy.drawImage(source, 0, 0);
+            return copy.getImageData(0, 0, 64, 64).data;
+          };
+          const one = pixels(sheet), two = pixels(sheet.parentElement.querySelector("img.map"));
+          return [one.reduce((sum, x, i) => sum + Math.abs(x - two[i]), 0) / one.length,
+            two.reduce((sum, x) => sum + x, 0) / two.length];
+        }"""
+    )
+    assert apart < 1.5 < bright - 64  # of 255; a quarter of all bytes are opacity
+
+
 def drop(tab, name: str, content: bytes) -> None:
     moved = tab.evaluate_handle(
         """([name, values]) => {

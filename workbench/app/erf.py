@@ -13,6 +13,7 @@ from workbench.app.measure import command, measure, measure_once
 from workbench.app.place import place, remember
 from workbench.app.session import Spec
 from workbench.app.sidebar import Choice
+from workbench.figures import overlay
 from workbench.images import Images, open_images
 from workbench.methods.erf.interactive import page
 from workbench.results import Erf
@@ -24,8 +25,8 @@ SPLIT = (
 )
 
 
-def controls(choice: Choice) -> tuple[list[Panel], str]:
-    """The models to show, each with a stage, and how to split."""
+def controls(choice: Choice) -> tuple[list[Panel], str, str]:
+    """The models to show, each with a stage, how to split, and the scale of the maps."""
     count = erf_measure.stage_count(choice.spec)
     numbers = [str(i + 1) for i in range(count)]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -40,6 +41,15 @@ def controls(choice: Choice) -> tuple[list[Panel], str]:
             key="split",
             bind="query-params",
             help=SPLIT,
+        )
+        scale = st.segmented_control(
+            "Scale",
+            list(overlay.SCALES),
+            default="power",
+            required=True,
+            key="scale",
+            bind="query-params",
+            help="; ".join(f"{name}: {says}" for name, says in overlay.SCALES.items()) + ".",
         )
         beside = sidebar.choose_beside(choice.spec, choice.size)
         both = st.toggle("Before and after training", key="training", bind="query-params")
@@ -57,7 +67,7 @@ def controls(choice: Choice) -> tuple[list[Panel], str]:
             f"No checkpoint of {' and '.join(untrained)} is chosen, so there is no state after "
             "training to compare with; choose trained weights in the sidebar."
         )
-    return panels, split
+    return panels, split, scale
 
 
 def over_samples(at: Place, panels: Sequence[Panel], split: str) -> None:
@@ -81,7 +91,7 @@ def over_samples(at: Place, panels: Sequence[Panel], split: str) -> None:
 def fields(choice: Choice, images: Images) -> None:
     """Everything that a click changes."""
     at = place()
-    panels, split = controls(choice)
+    panels, split, scale = controls(choice)
     if any(panel.spec.random for panel in panels):
         st.markdown(RANDOM)
     session.warm_up()
@@ -103,7 +113,7 @@ def fields(choice: Choice, images: Images) -> None:
             commands.append(
                 command("erf", panel.spec.words, ["--images", *shown], panel.spec.size, config)
             )
-            erf_panels.pictures(panel, images, result, remember, f"click-{i}")
+            erf_panels.pictures(panel, images, result, remember, f"click-{i}", scale)
             found.append(result)
             specs.append(panel.spec)
     if not found:

@@ -43,8 +43,9 @@ def pictures(
     result: Erf,
     on_place: Callable[[Place], None],
     key: str,
+    scale: str,
 ) -> None:
-    """The photograph to click on, and the map."""
+    """The photograph to click on, and the map on a scale of `overlay.SCALES`."""
     spec, stage = panel
     picture = session.preprocessing(spec).picture(images.load(0))
     grid = erf_measure.grid(spec, stage)
@@ -65,7 +66,9 @@ def pictures(
         photo_alt=f"{images.names[0]} with the receptive field over it",
         below=f"{mean}Cell {row}, {column} of {rows} x {columns}. {MOVE}",
         cells=hovered,
-        **overlay.pair(result, f"Receptive field of {spec.model}, {spec.label}, stage {stage}"),
+        **overlay.pair(
+            result, f"Receptive field of {spec.model}, {spec.label}, stage {stage}", scale
+        ),
     )
     if answers := first_answers(spec, images.fingerprint, images):
         st.caption(plain(answers))

@@ -130,7 +130,7 @@ def choose_beside(own: Spec, size: str) -> list[Spec]:
         bind="query-params",
         max_selections=3,
         placeholder="none",
-        width=330,
+        width=290,
         help="With the first file of the weights folder that is named after them, or the weights "
         "that are named.",
     )

@@ -57,25 +57,56 @@ def data_url(picture: np.ndarray, photo: bool = False) -> str:
     return f"data:image/{form};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def pair(result: Erf, alt: str) -> dict[str, Any]:
-    """What a photograph with its map shows of a result: see `workbench.app.click_map`."""
-    transform = result.meta["display"]
+def pair(result: Erf, alt: str, scale: str = "power") -> dict[str, Any]:
+    """What a photograph with its map shows of a result: see `workbench.app.click_map`.
+
+    Args:
+        scale: of `SCALES`.
+    """
+    values, transform = shown(result), result.meta["display"]
+    power, exponent = power_of(transform), 1.0
+    if scale == "rank":
+        values, transform = ranks(values), "linear"
+    elif scale == "linear" and power:
+        exponent, transform = 1 / power, "linear"
     (rows, columns), (y, x) = result.meta["cells"], result.meta["centre"]
     height, width = result.map.shape
     return {
-        **stack([indices(shown(result))], [alt]),
+        **stack([indices(values)], [alt], exponent=exponent),
         "bar": bar(transform),
-        "units": [f"gradient / its maximum (scale: {transform})"],
+        "units": [
+            "pixels with a smaller gradient / all"
+            if scale == "rank"
+            else f"gradient / its maximum (scale: {transform})"
+        ],
         "centre": ((y + 0.5) / height, (x + 0.5) / width),
         "step": (1 / rows, 1 / columns),
+        "ranked": scale == "rank",
     }
 
 
+SCALES = {
+    "power": "the fourth root, as most papers draw fields",
+    "linear": "gradient over its maximum",
+    "rank": "how many pixels have a smaller gradient",
+}
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """How many values are smaller, over the most: (h, w) in [0, 1]."""
+    smaller = np.searchsorted(np.sort(values, axis=None), values, side="left")
+    return smaller / max(int(smaller.max()), 1)
+
+
 def stack(
-    maps: Sequence[np.ndarray], alts: Sequence[str], signed: bool = False, power: float = 1
+    maps: Sequence[np.ndarray],
+    alts: Sequence[str],
+    signed: bool = False,
+    power: float = 1,
+    exponent: float = 1,
 ) -> dict[str, Any]:
     """Maps of `indices` as pictures, the first also as a veil over the photograph; see `table`."""
-    shades = table(signed, power)
+    shades = table(signed, power, exponent)
     return {
         "veil": data_url(shades[maps[0]]),
         "maps": [
@@ -91,11 +122,11 @@ def indices(values: np.ndarray, signed: bool = False) -> np.ndarray:
     return (255 * ((values + 1) / 2 if signed else values)).round().astype(np.uint8)
 
 
-def table(signed: bool = False, power: float = 1) -> np.ndarray:
+def table(signed: bool = False, power: float = 1, exponent: float = 1) -> np.ndarray:
     """(256, 4) uint8: red, green, blue, and the opacity over a photograph, a power of the size of
-    the value.
+    the value; exponent: of the values, before.
     """
-    places = np.linspace(0, 1, 256)
+    places = np.linspace(0, 1, 256) ** exponent
     sizes = np.abs(2 * places - 1) if signed else places
     shades = colours(places[None], SIGNED if signed else COLOURS)[0]
     return np.concatenate(

@@ -93,6 +93,13 @@ export default function ({ data, parentElement, setTriggerValue }) {
     for (let i = 0; i < values.length; i++) pixels[i] = colours[values[i]];
     sheet.getContext("2d").putImageData(picture, 0, 0);
   };
+  const ranks = (values) => {  // how many are smaller, over the most
+    const below = new Uint32Array(257);
+    for (const value of values) below[value + 1]++;
+    for (let i = 1; i < 257; i++) below[i] += below[i - 1];
+    const most = Math.max(below[values.reduce((a, b) => Math.max(a, b))], 1);
+    return values.map((value) => Math.round(255 * below[value] / most));
+  };
   const hover = (at) => {
     const shows = Boolean(at && data.cells && known.maps.length);
     for (const sheet of sheets) sheet.hidden = !shows;
@@ -103,7 +110,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
       words(data.units);
       return show(false);
     }
-    const number = nearest(under(at)), stack = known.maps[number];
+    const number = nearest(under(at)), found = known.maps[number];
+    const stack = data.ranked ? found.map(ranks) : found;
     show(false, known.cells[number].map((cell, i) =>
       (data.cells.offset[i] + cell * data.cells.stride[i] + 0.5) / data.cells.size[i]));
     paint(sheets[0], stack[0], shades);

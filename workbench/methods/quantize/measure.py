@@ -13,7 +13,7 @@ from workbench.methods.method import Partial
 from workbench.methods.quantize.config import TENSORS, TOGETHER, QuantizeConfig
 from workbench.methods.quantize.uniform import largest, quantised
 from workbench.results import Quantization, QuantizationRanges
-from workbench.statistics import FEWEST_SKEWED, Sample
+from workbench.statistics import FEWEST_SKEWED, Number, Sample
 from workbench.trace import Recording, patch, record
 
 UNKNOWN = -1
@@ -119,8 +119,8 @@ def combine(measured: Partial, config: QuantizeConfig, meta: dict[str, Any]) -> 
         numbers = {
             "agreement": sample.share(predictions[i] == predictions[0]),
             "margin change": sample.mean(margin[i] - margin[0], "logits"),
-            # a few images can carry it
-            "KL": sample.mean(divergences[i - 1], "nats", FEWEST_SKEWED),
+            # without interval: even of a hundred images a few can carry it
+            "KL": Number(float(divergences[i - 1].mean()), unit="nats").as_dict(),
         }
         if known.any():
             numbers["accuracy"] = sample.share(right[i])
@@ -130,7 +130,9 @@ def combine(measured: Partial, config: QuantizeConfig, meta: dict[str, Any]) -> 
     numbers["margin"] = sample.mean(margin[0], "logits")
     for t, name in enumerate(TENSORS):
         for k, what in enumerate(TAILS):
-            numbers[f"{what} of {name}"] = sample.mean(tails[:, :, t, k].mean(axis=1), "")
+            numbers[f"{what} of {name}"] = sample.mean(
+                tails[:, :, t, k].mean(axis=1), "", FEWEST_SKEWED
+            )
     meta = {
         **meta,
         "conditions": rows,
