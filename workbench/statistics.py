@@ -6,6 +6,7 @@ the table and the reasons.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
@@ -21,6 +22,8 @@ FEWEST = 10
 """Images below which a mean or a number of a mean map has no interval."""
 FEWEST_SKEWED = 50
 """The same for ratios of means, and for means that a few images can carry (cosines, bounds)."""
+NEVER = sys.maxsize
+"""The same for means that a few of hundreds can carry (shares of rare outliers, divergences)."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from workbench.methods.method import Partial
 from workbench.methods.quantize.config import TENSORS, TOGETHER, QuantizeConfig
 from workbench.methods.quantize.uniform import largest, quantised
 from workbench.results import Quantization, QuantizationRanges
-from workbench.statistics import FEWEST_SKEWED, Number, Sample
+from workbench.statistics import FEWEST_SKEWED, NEVER, Sample
 from workbench.trace import Recording, patch, record
 
 UNKNOWN = -1
@@ -119,8 +119,7 @@ def combine(measured: Partial, config: QuantizeConfig, meta: dict[str, Any]) -> 
         numbers = {
             "agreement": sample.share(predictions[i] == predictions[0]),
             "margin change": sample.mean(margin[i] - margin[0], "logits"),
-            # without interval: even of a hundred images a few can carry it
-            "KL": Number(float(divergences[i - 1].mean()), unit="nats").as_dict(),
+            "KL": sample.mean(divergences[i - 1], "nats", NEVER),
         }
         if known.any():
             numbers["accuracy"] = sample.share(right[i])

@@ -22,7 +22,7 @@ from workbench.models import backbone_of, bare
 from workbench.paths import scan_path
 from workbench.results import Tokens
 from workbench.scan import SelectiveScan
-from workbench.statistics import FEWEST, FEWEST_SKEWED, Sample
+from workbench.statistics import FEWEST, FEWEST_SKEWED, NEVER, Sample
 
 
 def maps_behind(
@@ -270,17 +270,19 @@ def combine(measured: Partial, config: TokensConfig, meta: dict) -> Tokens:
         name, own, out = entry["name"], norms[:, at], outlying[:, at]
         median = np.median(own, axis=1)
         told(f"median/{name}", median, "")
-        told(f"largest/{name}", own.max(axis=1) / np.where(median > 0, median, np.nan), "medians")
-        told(f"outliers/{name}", 100 * out.mean(axis=1), "%", FEWEST_SKEWED)
+        largest = own.max(axis=1) / np.where(median > 0, median, np.nan)
+        told(f"largest/{name}", largest, "medians", NEVER)
+        told(f"outliers/{name}", 100 * out.mean(axis=1), "%", NEVER)
         if config.cut is not None:
             above = 100 * (own > config.cut).mean(axis=1)
-            told(f"above {config.cut:g}/{name}", above, "%", FEWEST_SKEWED)
+            told(f"above {config.cut:g}/{name}", above, "%", NEVER)
         away = metrics.eccentricity(*entry["cells"])
         told(f"distance/{name}", metrics.mean_over(away - away.mean(), out), "half diagonals")
         level = metrics.flat(measured["contrast"][:, at])
         told(f"flat/{name}", 100 * metrics.mean_over(level, out), "%")
         if i:
-            told(f"correlation/{name}", metrics.correlation(maps[i - 1], maps[i]), "with the last")
+            found = metrics.correlation(maps[i - 1], maps[i])
+            told(f"correlation/{name}", found, "with the last", FEWEST_SKEWED)
         for k, other in enumerate(names):
             told(
                 f"{other}/{name}", others[:, i, k] / np.where(median > 0, median, np.nan), "medians"
