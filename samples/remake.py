@@ -47,7 +47,7 @@ APP = {
     "app-erf": "",
     "app-scan-maps": "scan-maps",
     "app-sensitivity": "sensitivity",
-    "app-resolution": "resolution?preset=examples",
+    "app-resolution": "resolution",
     "app-story": "story",
     "app-results": "results?result=erf.npz",
 }

@@ -35,15 +35,7 @@ def files(
     """
     pictures = figures.of(results[0].kind)
     sheets = list(pictures.sheets(results))
-    with st.popover("Export"):
-        st.caption("Link to this view")
-        st.code(address(), language=None)
-        for i, (title, data, name) in enumerate(
-            [*_figures(sheets), *more, *_tables(pictures.tables(results)), *_data(results)]
-        ):
-            st.download_button(
-                title, data, name, on_click="ignore", key=f"{key}-{i}", width="stretch"
-            )
+    export([*_figures(sheets), *more, *_tables(pictures.tables(results)), *_data(results)], key)
     st.caption("The same from the command line:")
     st.code("\n".join(commands), language="bash", wrap_lines=True)
     with st.expander("What the figure shows"):
@@ -51,6 +43,17 @@ def files(
     for licence in dict.fromkeys(result.meta["facts"].get("licence") for result in results):
         if licence:
             st.caption(session.plain(licence))
+
+
+def export(offered: Sequence[tuple[str, Any, str]], key: str = "file") -> None:
+    """The menu of what can be taken away: title, content and name of each file, and the link."""
+    with st.popover("Export"):
+        st.caption("Link to this view")
+        st.code(address(), language=None)
+        for i, (title, data, name) in enumerate(offered):
+            st.download_button(
+                title, data, name, on_click="ignore", key=f"{key}-{i}", width="stretch"
+            )
 
 
 def address() -> str:

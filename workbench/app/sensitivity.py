@@ -9,7 +9,7 @@ from PIL import Image
 
 from workbench.app import sensitivity_measure, session, sidebar
 from workbench.app.class_names import FEW, class_names
-from workbench.app.files import files
+from workbench.app.files import export, files
 from workbench.app.measure import command
 from workbench.app.sensitivity_measure import QUANTITIES, Attack, Setting
 from workbench.app.sidebar import Choice
@@ -176,9 +176,8 @@ def downloads(found: Attack, rows: list[tuple[str, float]]) -> None:
     buffer = io.BytesIO()
     Image.fromarray(found.pictures[1]).save(buffer, "PNG")
     table = "put back,margin\n" + "".join(f"{name},{margin:.6g}\n" for name, margin in rows)
-    with st.container(horizontal=True):
-        st.download_button("Adversarial image (PNG)", buffer.getvalue(), "adversarial.png")
-        st.download_button("Margins (CSV)", table, "patching.csv")
+    picture = ("Adversarial image (PNG)", buffer.getvalue(), "adversarial.png")
+    export([picture, ("Margins (CSV)", table, "patching.csv")], "attack")
 
 
 def controlled(setting: Setting, narrow: bool, images: Images, command: str) -> None:
