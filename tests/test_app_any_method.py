@@ -87,3 +87,12 @@ def test_images_that_the_app_was_started_with(tmp_path, monkeypatch):
     assert np.abs(means - np.array(list(colours.values()))).max() < 2
     app.selectbox(key="image").set_value("b.png").run()
     assert app.session_state["choice"].images.names == ["b.png"]
+
+
+def test_a_model_that_cannot_be_measured_is_named_and_in_no_command():
+    chosen = {"state-images": "this picture", "model": "vmamba_nano", "beside": "resnet_nano"}
+    app = opened("state", **chosen)
+    app.button(key="state-go").click().run()
+    assert not app.exception and "no selective scan" in app.error[0].value
+    (lines,) = [code.value for code in app.code if code.value.startswith("vssm ")]
+    assert "--model vmamba_nano" in lines and "resnet_nano" not in lines

@@ -54,22 +54,23 @@ def measured(name: str, choice: Choice, below: Below | None) -> None:
     begun = st.button("Measure", type="primary", key=f"{name}-go")
     if begun:
         measure_missing(asked, images, known)
-    found = [known[one] for one in asked if one in known]
-    if not found:
+    shown = [one for one in asked if one in known]
+    if not shown:
         st.caption("Nothing is measured before you press the button.")
         return
-    commands = [command(name, s.words, ["--images", words], s.size, config) for s in models]
+    found, specs = [known[one] for one in shown], [one[0] for one in shown]
+    commands = [command(name, s.words, ["--images", words], s.size, config) for s in specs]
     try:
-        drawn_together(found, commands, tuple(asked), key=name)
+        drawn_together(found, commands, tuple(shown), key=name)
     except ValueError as error:
         if len(found) == 1:
             raise
         st.info(f"They are shown one by one: {session.plain(error)}.")
-        for i, (one, result) in enumerate(zip(asked, found, strict=False)):
+        for i, (one, result) in enumerate(zip(shown, found, strict=True)):
             drawn_together([result], commands[i : i + 1], (one,), key=f"{name}-{i}")
     if below:
-        for one, result in zip((one for one in asked if one in known), found, strict=True):
-            below(one[0], result)
+        for spec, result in zip(specs, found, strict=True):
+            below(spec, result)
 
 
 def choose_images(name: str, choice: Choice) -> tuple[Images | None, str, list[Spec]]:
