@@ -1,6 +1,6 @@
 """How well maps of models tell objects from what is around them.
 
-python -m analyses.objects --model vim_nano --images PACK.npz --out out
+python -m analyses.objects --model vim_nano --images samples --out out
 """
 
 import sys

@@ -310,9 +310,9 @@ def test_sentences_of_the_story_turn_with_the_numbers():
 
 def test_every_kind_of_result_has_a_picture():
     stored: dict = {load(path).kind: load(path) for path in STORED.rglob("*.npz")}
-    for name in set(methods.METHODS) - set(stored) - {"objects"}:  # the samples have no boxes
+    for name in set(methods.METHODS) - set(stored):
         stored[name] = run(name, "vmamba_nano", limit=1, size=64)
-    assert set(stored) == set(methods.METHODS) - {"objects"}
+    assert set(stored) == set(methods.METHODS)
     for kind, result in stored.items():
         assert thumbnail(result).startswith("data:image/png"), kind
     top1 = np.array([p["numbers"]["top1"]["value"] for p in stored["resolution"].points]) / 100

@@ -186,10 +186,13 @@ def test_objects_are_scored_drawn_and_told_and_wrong_words_are_refused(tmp_path,
     assert len(result.plot().axes) == 2 + 3 * 6
     again = load(result.save(tmp_path / "objects.npz"))
     assert "grad-cam" in figures.of("objects").report(again)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    open_images("samples", 1).load(0).save(bare / "one.png")
     for wrong, words in (
         (["--maps", "scan-maps", "--images", str(place)], "no map scan-maps of this model"),
         (["--maps", "atlas", "--images", str(place)], "maps must be one of erf"),
-        ([], "has no boxes around objects"),
+        (["--images", str(bare)], "has no boxes around objects"),
     ):
         assert main(["objects", "--model", "resnet_nano", "--limit", "1", *wrong]) == 2
         assert words in capsys.readouterr().err

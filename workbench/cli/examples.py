@@ -11,7 +11,7 @@ EXAMPLES = {
     "decompose": ("vssm decompose --model vmamba_nano --images cat.jpg --query 0.5,0.5 --out out",),
     "attribution": ("vssm attribution --model vim_nano --images cat.jpg --method rollout",),
     "tokens": ("vssm tokens --model vim_nano vmamba_nano --images photos/ --mad 5 --out out",),
-    "objects": ("vssm objects --model vim_nano --images PACK.npz --maps erf,grad-cam --out out",),
+    "objects": ("vssm objects --model vim_nano --images samples --maps erf,grad-cam --out out",),
     "resolution": ("vssm resolution --model vmamba_nano vim_nano --sizes 64 128 224",),
     "robustness": ("vssm robustness --model vmamba_nano --data PACK.npz --attacks pgd,autoattack",),
     "sensitivity": ("vssm sensitivity --model vmamba_nano --quick",),

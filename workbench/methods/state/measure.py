@@ -30,7 +30,7 @@ from workbench.mixing.states import (
 from workbench.mixing.statistics import half_lives, horizons, pixels
 from workbench.results import State
 from workbench.scan import SelectiveScan
-from workbench.statistics import Sample
+from workbench.statistics import FEWEST, NEVER, Sample
 
 QUANTITIES = {
     "norm": "Euclidean norm of h over channels and states",
@@ -172,7 +172,9 @@ def combine(measured: Partial, config: StateConfig, meta: dict) -> State:
         for j, (key, unit) in enumerate(NUMBERS.items()):
             values = measured["numbers"][:, i, j]
             if np.isfinite(values).any():
-                numbers[f"{key}/{site['name']}"] = sample.mean(values[np.isfinite(values)], unit)
+                known = values[np.isfinite(values)]
+                fewest = NEVER if key in ("norm", "outside") else FEWEST  # a few carry these
+                numbers[f"{key}/{site['name']}"] = sample.mean(known, unit, fewest)
     return State(
         meta={
             **meta,
