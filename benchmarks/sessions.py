@@ -63,7 +63,7 @@ class Session:
             kind = told.WhichOneof("type")
             if kind == "script_finished":
                 data = json.loads(self.panel.json or self.panel.mixed.json)
-                return time.perf_counter() - start, data["map"]
+                return time.perf_counter() - start, data["maps"][0]["src"]
             if kind == "page_info_changed":
                 self.query = told.page_info_changed.query_string
             element = told.delta.new_element if kind == "delta" else None
@@ -102,7 +102,7 @@ def answers() -> dict[tuple[str, tuple[int, int]], str]:
         for cell in ((row, column) for row in range(CELLS) for column in range(CELLS)):
             at = ",".join(f"{(c + 0.5) / CELLS:.6f}" for c in cell)
             result = erf(model, SAMPLES / IMAGE, position=at, size=64)
-            found[name, cell] = overlay.pair(result)["map"]
+            found[name, cell] = overlay.pair(result, "")["maps"][0]["src"]
     return found
 
 

@@ -6,6 +6,7 @@ says who may.
 """
 
 import argparse
+import gc
 import hmac
 import os
 import secrets
@@ -104,8 +105,19 @@ def new_token() -> str:
 
 
 def _warm_up() -> None:
+    for module in ("app.measure", "app.erf_panels", "figures.overlay", "methods.erf.measure"):
+        import_module(f"workbench.{module}")
     with suppress(ImportError):
         import_module("workbench.kernels.cpu").warm_up()
+    _spare_collector()
+
+
+def _spare_collector() -> None:
+    """Streamlit collects garbage after every run of a page; what is imported is none, and looking
+    through it would take half a second each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def main() -> None:
@@ -118,6 +130,7 @@ def main() -> None:
     prepare()  # before torch is imported
     for module in ("app.measure", "figures.overlay"):  # now: no page waits for torch and timm
         import_module(f"workbench.{module}")
+    _spare_collector()
     threading.Thread(target=_warm_up, daemon=True).start()
     make(given.address, given.port, token).run(
         config={
