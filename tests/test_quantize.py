@@ -148,10 +148,11 @@ def test_many_bits_change_nothing_and_few_do(name: str) -> None:
 
 
 def test_images_do_not_see_each_other_and_tails_are_those_of_the_tensors() -> None:
-    model, images = create_model("vmamba_nano").eval(), pictures(3)
+    model, images = create_model("vmamba_nano", "auto").eval().double(), pictures(3)
     config = {"tensors": ("delta",), "bits": (4,)}
     found, alone = (quantised_run(model, images, chunk=c, **config) for c in (3, 1))
-    assert np.array_equal(found.divergences, alone.divergences)
+    assert found.divergences.max() > 1e-3
+    np.testing.assert_allclose(found.divergences, alone.divergences, rtol=1e-4, atol=1e-10)
     with torch.no_grad(), record(model) as seen:
         model(seen_by(model, images[2]))
     assert found.meta["sites"] == list(seen)

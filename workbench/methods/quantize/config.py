@@ -22,7 +22,7 @@ class QuantizeConfig(IntervalConfig):
             entry of B and C), or a token.
         ranges: dynamic (of the image itself) or static (of the calibration images).
         calibration: images, the first that can be read, that give the static ranges.
-        chunk: images in a chunk; they go through the model one at a time.
+        chunk: images measured at a time.
     """
 
     tensors: tuple[Literal["together", "u", "delta", "B", "C", "y"], ...] = (TOGETHER, *TENSORS)

@@ -35,10 +35,18 @@ class Condition:
         """Such as `delta/token/static/4`."""
         return f"{self.tensor}/{self.granularity}/{self.range}/{self.bits}"
 
-    def changes(self, sites: list[str], ranges: QuantizationRanges | None) -> dict[str, Any]:
-        """The functions that `patch` takes."""
+    def changes(
+        self, sites: list[str], ranges: QuantizationRanges | None, count: int
+    ) -> dict[str, Any]:
+        """The functions that `patch` takes, for a pass of `count` images, each by itself."""
         names = TENSORS if self.tensor == TOGETHER else (self.tensor,)
-        return {name: {site: self._change(site, name, ranges) for site in sites} for name in names}
+
+        def each(function: Any) -> Any:
+            return lambda x: torch.cat([function(own) for own in x.chunk(count)])
+
+        return {
+            name: {site: each(self._change(site, name, ranges)) for site in sites} for name in names
+        }
 
     def _change(self, site: str, name: str, ranges: QuantizationRanges | None) -> Any:
         if self.range == "dynamic":
@@ -69,42 +77,39 @@ def measure(
 
     `labels` (n,), -1 where unknown; `predictions` and `margins` (n, 1 + conditions), the first
     without quantisation; `divergences` (n, conditions) in nats; `tails` (n, sites, tensors, 3).
-    Margins are those of the label, of the unquantised prediction where none is known. One image at
-    a time, so that a dynamic range sees no other image.
+    Margins are those of the label, of the unquantised prediction where none is known. Images go
+    through together, but a dynamic range sees no other image.
 
     Raises:
         ValueError: for a model without a selective scan, or whose answers are not the finite logits
             of two classes or more.
     """
-    labels = np.full(len(batch), UNKNOWN) if batch.labels is None else np.array(batch.labels)
-    found: dict[str, list[np.ndarray]] = {}
-    sites: list[str] = []
-    changes: list[dict[str, Any]] = []
-    for image, label in zip(batch.tensor.split(1), labels, strict=True):
-        with torch.no_grad(), record(model, *TENSORS) as seen:
-            logits = [model(image)]
-        _check(model, logits[0], seen)
-        sites = sites or list(seen)
-        if list(seen) != sites:
-            raise ValueError(f"{type(model).__name__} scans at other sites on other images")
-        changes = changes or [condition.changes(sites, ranges) for condition in conditions(config)]
-        for change in changes:
-            with torch.no_grad(), patch(model, sites, **change):
-                logits.append(model(image))
-        answers = torch.cat(logits).double().cpu()
-        own = answers[0].argmax() if label == UNKNOWN else torch.tensor(label)
-        chances = answers.log_softmax(dim=1)
-        apart = (chances[0].exp() * (chances[0] - chances[1:])).sum(dim=1)
-        row = {
-            "predictions": answers.argmax(dim=1).numpy(),
-            "margins": margins(answers, own.expand(len(answers))).numpy(),
+    count = len(batch)
+    labels = np.full(count, UNKNOWN) if batch.labels is None else np.array(batch.labels)
+    with torch.no_grad(), record(model, *TENSORS) as seen:
+        logits = [model(batch.tensor)]
+    _check(model, logits[0], seen)
+    sites = list(seen)
+    for condition in conditions(config):
+        with torch.no_grad(), patch(model, sites, **condition.changes(sites, ranges, count)):
+            logits.append(model(batch.tensor))
+    answers = torch.stack(logits, dim=1).double().cpu()  # (n, 1 + conditions, classes)
+    known = torch.from_numpy(labels)
+    own = torch.where(known == UNKNOWN, answers[:, 0].argmax(dim=1), known)
+    chances = answers.log_softmax(dim=2)
+    apart = (chances[:, :1].exp() * (chances[:, :1] - chances[:, 1:])).sum(dim=2)
+    every = own[:, None].expand(answers.shape[:2]).flatten()
+    tails = [[[_tails(x) for x in seen[s][name].chunk(count)] for name in TENSORS] for s in sites]
+    return Partial(
+        {
+            "labels": labels,
+            "predictions": answers.argmax(dim=2).numpy(),
+            "margins": margins(answers.flatten(0, 1), every).view(answers.shape[:2]).numpy(),
             "divergences": apart.clamp(min=0).numpy(),  # below it by rounding only
-            "tails": np.array([[_tails(seen[s][name]) for name in TENSORS] for s in sites]),
-        }
-        for name, value in row.items():
-            found.setdefault(name, []).append(value)
-    arrays = {name: np.stack(values) for name, values in found.items()}
-    return Partial({"labels": labels, **arrays}, {"sites": sites})
+            "tails": np.moveaxis(np.array(tails), 2, 0),
+        },
+        {"sites": sites},
+    )
 
 
 def combine(measured: Partial, config: QuantizeConfig, meta: dict[str, Any]) -> Quantization:
