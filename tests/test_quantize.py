@@ -154,7 +154,7 @@ def test_images_do_not_see_each_other_and_tails_are_those_of_the_tensors() -> No
     assert found.divergences.max() > 1e-3
     np.testing.assert_allclose(found.divergences, alone.divergences, rtol=1e-4, atol=1e-10)
     with torch.no_grad(), record(model) as seen:
-        model(seen_by(model, images[2]))
+        model(seen_by(model, images[2]).double())
     assert found.meta["sites"] == list(seen)
     site, tensor = 5, found.meta["tensors"].index("C")
     values = seen[found.meta["sites"][site]]["C"].numpy().ravel()
