@@ -108,7 +108,9 @@ def photographed() -> None:
         )
         for name, page in APP.items():
             for scheme, suffix in (("light", ""), ("dark", "-dark")):
-                tab = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+                tab = browser.new_page(
+                    viewport={"width": 1440, "height": 1100}, color_scheme=scheme
+                )
                 tab.set_default_timeout(120_000)
                 tab.goto(f"http://127.0.0.1:{port}/{page}")
                 tab.get_by_role("heading", level=2).wait_for()
