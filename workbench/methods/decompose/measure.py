@@ -13,7 +13,7 @@ from workbench.mixing.decomposition import THROUGH, Parts, parts_at, through
 from workbench.mixing.layers import find_layers, layer_names, scan_layers
 from workbench.mixing.query import Query, resolve_query, with_starts
 from workbench.results import Decomposition
-from workbench.statistics import Number, Sample
+from workbench.statistics import FEWEST_SKEWED, Number, Sample
 
 QUANTITIES = ("along", "norm")
 NUMBERS = {
@@ -89,7 +89,7 @@ def combine(measured: Partial, config: DecomposeConfig, meta: dict) -> Decomposi
             if key == "error":
                 numbers[name] = Number(float(values.max()), unit=unit).as_dict()
             else:
-                numbers[name] = sample.mean(values, unit)
+                numbers[name] = sample.mean(values, unit, FEWEST_SKEWED)
     return Decomposition(
         meta={
             **meta,

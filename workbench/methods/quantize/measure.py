@@ -13,7 +13,7 @@ from workbench.methods.method import Partial
 from workbench.methods.quantize.config import TENSORS, TOGETHER, QuantizeConfig
 from workbench.methods.quantize.uniform import largest, quantised
 from workbench.results import Quantization, QuantizationRanges
-from workbench.statistics import FEWEST_SKEWED, NEVER, Sample
+from workbench.statistics import NEVER, Sample
 from workbench.trace import Recording, patch, record
 
 UNKNOWN = -1
@@ -134,9 +134,7 @@ def combine(measured: Partial, config: QuantizeConfig, meta: dict[str, Any]) -> 
     numbers["margin"] = sample.mean(margin[0], "logits")
     for t, name in enumerate(TENSORS):
         for k, what in enumerate(TAILS):
-            numbers[f"{what} of {name}"] = sample.mean(
-                tails[:, :, t, k].mean(axis=1), "", FEWEST_SKEWED
-            )
+            numbers[f"{what} of {name}"] = sample.mean(tails[:, :, t, k].mean(axis=1), "", NEVER)
     meta = {
         **meta,
         "conditions": rows,

@@ -22,7 +22,7 @@ from workbench.mixing.layers import ScanLayer, find_layers, scan_layers
 from workbench.mixing.query import Query, resolve_query, say_moved, with_starts
 from workbench.mixing.statistics import horizon_quantiles, pixels, shares, token_statistics
 from workbench.results import ScanMaps
-from workbench.statistics import Sample
+from workbench.statistics import FEWEST_SKEWED, Sample
 
 QUANTITIES = ("row", "column", "diagonal", "delta", "B", "C", "horizon", "output")
 """What a result has maps of. `row`: influence of every cell on the query; `column`: influence of
@@ -214,7 +214,7 @@ def combine(measured: Partial, config: ScanMapsConfig, meta: dict) -> ScanMaps:
         "sites": sites,
         "numbers": {
             site["name"]: {
-                key: sample.mean(numbers[:, i, j], unit)
+                key: sample.mean(numbers[:, i, j], unit, FEWEST_SKEWED)
                 for j, (key, unit) in enumerate(NUMBERS.items())
             }
             for i, site in enumerate(sites)

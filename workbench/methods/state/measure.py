@@ -30,7 +30,7 @@ from workbench.mixing.states import (
 from workbench.mixing.statistics import half_lives, horizons, pixels
 from workbench.results import State
 from workbench.scan import SelectiveScan
-from workbench.statistics import FEWEST, NEVER, Sample
+from workbench.statistics import FEWEST_SKEWED, NEVER, Sample
 
 QUANTITIES = {
     "norm": "Euclidean norm of h over channels and states",
@@ -173,7 +173,7 @@ def combine(measured: Partial, config: StateConfig, meta: dict) -> State:
             values = measured["numbers"][:, i, j]
             if np.isfinite(values).any():
                 known = values[np.isfinite(values)]
-                fewest = NEVER if key in ("norm", "outside") else FEWEST  # a few carry these
+                fewest = NEVER if key in ("norm", "outside") else FEWEST_SKEWED
                 numbers[f"{key}/{site['name']}"] = sample.mean(known, unit, fewest)
     return State(
         meta={

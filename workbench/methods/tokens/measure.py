@@ -22,7 +22,7 @@ from workbench.models import backbone_of, bare
 from workbench.paths import scan_path
 from workbench.results import Tokens
 from workbench.scan import SelectiveScan
-from workbench.statistics import FEWEST, FEWEST_SKEWED, NEVER, Sample
+from workbench.statistics import FEWEST_SKEWED, NEVER, Sample
 
 
 def maps_behind(
@@ -263,7 +263,7 @@ def combine(measured: Partial, config: TokensConfig, meta: dict) -> Tokens:
     alike = np.array([[_mean(metrics.correlation(a, b)) for b in maps] for a in maps])
     sample, numbers = Sample(config.confidence), {}
 
-    def told(name: str, values: np.ndarray, unit: str, fewest: int = FEWEST) -> None:
+    def told(name: str, values: np.ndarray, unit: str, fewest: int = FEWEST_SKEWED) -> None:
         numbers[name] = sample.mean(values[np.isfinite(values)], unit, fewest)
 
     for i, (entry, at) in enumerate(zip(entries, places, strict=True)):
@@ -282,7 +282,7 @@ def combine(measured: Partial, config: TokensConfig, meta: dict) -> Tokens:
         told(f"flat/{name}", 100 * metrics.mean_over(level, out), "%")
         if i:
             found = metrics.correlation(maps[i - 1], maps[i])
-            told(f"correlation/{name}", found, "with the last", FEWEST_SKEWED)
+            told(f"correlation/{name}", found, "with the last", NEVER)
         for k, other in enumerate(names):
             told(
                 f"{other}/{name}", others[:, i, k] / np.where(median > 0, median, np.nan), "medians"
