@@ -134,6 +134,8 @@ def test_an_atlas_is_drawn_and_told_and_wrong_words_are_refused(tmp_path, capsys
     assert len(result.plot().axes) >= 8 + 4
     again = load(result.save(tmp_path / "atlas.npz"))
     assert "levels.1.blocks.2.mixer/attention" in figures.of("atlas").report(again)
+    (sheet,) = figures.of("atlas").sheets([again])
+    assert "without intervals, which need 100 images" in sheet.caption
     for wrong, words in (
         (["--layer", "layer.3"], "near are layers.3"),
         (["--queries", "0"], "queries must be at least 1"),

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from workbench.figures.cells import words
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
-from workbench.figures.numbers import csv_table
+from workbench.figures.numbers import csv_table, with_intervals
 from workbench.figures.several import each
+from workbench.methods.atlas.metrics import FEWEST
 from workbench.methods.scan_maps.figure import COLOURS, POWER, shown, site_title
 from workbench.results import Atlas
 
@@ -168,6 +169,7 @@ def caption(result: Atlas) -> str:
     meta, numbers = result.meta, result.meta["numbers"]
     rows, sites = layers(result), meta["sites"]
     asked = len(sites[0]["queries"])
+    told = with_intervals(result, FEWEST, meta["compared"])
     lines = [
         f"Atlas of {label(result)}, {meta['images_used']} images. Rows of the hidden attention "
         f"(mean of absolute values over channels) of {asked} query cells, moved so that the query "
@@ -176,9 +178,9 @@ def caption(result: Atlas) -> str:
         "channel by channel.",
         "Beside: distance from the query weighted by the map; the dotted line is that of an even "
         f"map. Likeness: linear CKA of the layers' maps of all queries and {meta['compared']} "
-        f"images on {meta['grid'][0]} x {meta['grid'][1]} cells. Points: the square root of the "
-        "mean map of each layer, direction and query around its query, in two principal "
-        "components, with the same markers.",
+        f"images on {meta['grid'][0]} x {meta['grid'][1]} cells, {told}. "
+        "Points: the square root of the mean map of each layer, direction and query around its "
+        "query, in two principal components, with the same markers.",
     ]
     for row in dict.fromkeys((next(iter(rows)), next(reversed(rows)))):
         name = sites[rows[row][-1]]["name"]

@@ -16,8 +16,6 @@ from workbench.mixing.query import Query, spread
 from workbench.results import Atlas
 from workbench.statistics import Number, Sample
 
-FEWEST = 100
-"""Images from which the likeness of layers has an interval."""
 _FINE = 8
 """Cells a side, at least, of the grid on which maps are compared, where a layer has so many."""
 
@@ -139,7 +137,7 @@ def combine(measured: Partial, config: AtlasConfig, meta: dict) -> Atlas:
             if number["value"] is not None:
                 numbers[f"{name}/{site['name']}"] = number
     last = [k for k, site in enumerate(sites) if _is_last(sites, k)]
-    alike, half = metrics.estimated(maps[last], FEWEST, config.resamples, config.confidence)
+    alike, half = metrics.estimated(maps[last], metrics.FEWEST, config.resamples, config.confidence)
     for i, k in enumerate(last[1:]):
         value = float(alike[i, i + 1])
         number = Number(value, unit="with the last")

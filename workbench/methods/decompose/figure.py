@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from workbench.figures.colours import COLOURS
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
-from workbench.figures.numbers import csv_table
+from workbench.figures.numbers import csv_table, with_intervals
 from workbench.figures.several import each
 from workbench.figures.sites import POWER, by_depth, evenly, frame, mark, number, shown, wrapped
 from workbench.results import Decomposition
@@ -161,6 +161,6 @@ def caption(result: Decomposition, quantity: str = "along") -> str:
         f"{np.nan_to_num(errors).max():.1e} of its length. {ways}.",
         f"Below: shares along the output, 100 % in sum; lengths of all parts over that of the "
         "output, 1 where none cancel; distance of cells from the query, weighted by length. Mean "
-        f"over {meta['images_used']} images, with {100 * config['confidence']:g} % intervals.",
+        f"over {meta['images_used']} images, {with_intervals(result)}.",
     ]
     return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from workbench.figures.cells import csv_text
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
-from workbench.figures.numbers import first_cells
+from workbench.figures.numbers import first_cells, with_intervals
 from workbench.figures.several import each
 from workbench.figures.sites import POWER, evenly, frame, layers, mark, picture, shown, wrapped
 from workbench.results import ScanMaps
@@ -234,7 +234,7 @@ def caption(result: ScanMaps) -> str:
         "|x / largest| ** 0.25 with the sign of x; the largest value stands at its colour bar.",
         "half-life: ln 2 / (delta |A|), median over channels, states and steps, in steps and as "
         "distance in pixels along the path; share: norm of the direction's output over the sum of "
-        "the norms.",
+        f"the norms; mean over images, {with_intervals(result)}.",
         *meta["quirks"],
     ]
     return "\n".join(lines) + "\n"

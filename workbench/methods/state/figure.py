@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from workbench.figures.colours import COLOURS
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
-from workbench.figures.numbers import csv_table
+from workbench.figures.numbers import csv_table, with_intervals
 from workbench.figures.several import each
 from workbench.figures.sites import (
     by_depth,
@@ -174,7 +174,7 @@ def caption(result: State) -> str:
         "whiskers: all channels, dotted: steps there are); participation ratio (sum lambda)^2 / "
         "sum lambda^2 of the covariance over tokens of the states of one channel, mean over "
         "channels, and of those of all channels together; participation ratio of the tokens' parts "
-        "of the Gramian. Lines: mean over images; bands: "
-        f"{100 * config['confidence']:g} % intervals.",
+        "of the Gramian. Lines: mean over images, "
+        f"{with_intervals(result)}.",
     ]
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from matplotlib.image import AxesImage
 from workbench.figures.cells import words
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
-from workbench.figures.numbers import csv_table
+from workbench.figures.numbers import csv_table, with_intervals
 from workbench.figures.several import each
 from workbench.results import Tokens
 
@@ -180,7 +180,8 @@ def caption(result: Tokens) -> str:
         "part of the images a cell is one; quantiles of the norms "
         f"({', '.join(f'{q:g}' for q in meta['quantiles'])}), mean over images; share of outliers, "
         "and how many of them lie in the half of the cells with less contrast (50 % by chance); "
-        "correlation of the maps of two blocks, the finer averaged over cells of the coarser.",
+        "correlation of the maps of two blocks, the finer averaged over cells of the coarser. "
+        f"Medians in the table are means over images, {with_intervals(result)}.",
     ]
     if difference := meta["numbers"].get("evidence/outliers - others"):
         lines.append(
