@@ -6,7 +6,6 @@ from typing import Any
 from workbench.figures.cells import csv_text, interval, latex_cell, latex_tabular
 from workbench.figures.label import label
 from workbench.results import Result
-from workbench.statistics import FEWEST_SKEWED
 
 
 def csv_table(results: Sequence[Result]) -> str:
@@ -25,13 +24,14 @@ def first_cells(result: Result) -> list[Any]:
     return [meta["model"], meta["facts"].get("weights_label", ""), meta["images_used"]]
 
 
-def with_intervals(result: Result, fewest: int = FEWEST_SKEWED, images: int | None = None) -> str:
+def with_intervals(result: Result, images: int | None = None) -> str:
     """How a caption ends that tells of means over images: at which level their intervals are, or
     how many images these need.
 
     Args:
         images: of which the means are, by default all.
     """
+    fewest = result.meta.get("intervals_from", 0)
     if (images or result.meta["images_used"]) < fewest:
         return f"without intervals, which need {fewest} images"
     return f"with {100 * result.meta['config']['confidence']:g} % intervals"

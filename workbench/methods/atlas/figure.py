@@ -15,7 +15,6 @@ from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import label
 from workbench.figures.numbers import csv_table, with_intervals
 from workbench.figures.several import each
-from workbench.methods.atlas.metrics import FEWEST
 from workbench.methods.scan_maps.figure import COLOURS, POWER, shown, site_title
 from workbench.results import Atlas
 
@@ -169,7 +168,7 @@ def caption(result: Atlas) -> str:
     meta, numbers = result.meta, result.meta["numbers"]
     rows, sites = layers(result), meta["sites"]
     asked = len(sites[0]["queries"])
-    told = with_intervals(result, FEWEST, meta["compared"])
+    told = with_intervals(result, meta["compared"])
     lines = [
         f"Atlas of {label(result)}, {meta['images_used']} images. Rows of the hidden attention "
         f"(mean of absolute values over channels) of {asked} query cells, moved so that the query "

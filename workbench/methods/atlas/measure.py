@@ -160,6 +160,7 @@ def combine(measured: Partial, config: AtlasConfig, meta: dict) -> Atlas:
             "config": asdict(config),
             "numbers": numbers,
             "compared": maps.shape[1],
+            "intervals_from": metrics.FEWEST,
             "variance": shares.tolist(),
         },
         offsets=measured["offsets"].mean(axis=0, dtype=np.float64),

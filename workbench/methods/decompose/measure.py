@@ -98,6 +98,7 @@ def combine(measured: Partial, config: DecomposeConfig, meta: dict) -> Decomposi
             "through": {site["direction"]: THROUGH[site["direction"]] for site in sites},
             "sites": sites,
             "numbers": numbers,
+            "intervals_from": FEWEST_SKEWED,
         },
         maps=maps[: config.keep],
         mean=maps.mean(axis=0, dtype=np.float64),

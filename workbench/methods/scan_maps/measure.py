@@ -220,6 +220,7 @@ def combine(measured: Partial, config: ScanMapsConfig, meta: dict) -> ScanMaps:
             for i, site in enumerate(sites)
             if np.isfinite(numbers[:, i].mean(axis=0)).any()
         },
+        "intervals_from": FEWEST_SKEWED,
         "quirks": _quirks(config),
     }
     return ScanMaps(

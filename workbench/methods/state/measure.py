@@ -183,6 +183,7 @@ def combine(measured: Partial, config: StateConfig, meta: dict) -> State:
             "meaning": list(QUANTITIES.values()),
             "sites": sites,
             "numbers": numbers,
+            "intervals_from": FEWEST_SKEWED,
         },
         maps=maps[: config.keep],
         mean=maps.mean(axis=0, dtype=np.float64),

@@ -304,6 +304,7 @@ def combine(measured: Partial, config: TokensConfig, meta: dict) -> Tokens:
             "config": asdict(config),
             "others": names,
             "quantiles": list(metrics.QUANTILES),
+            "intervals_from": FEWEST_SKEWED,
             "numbers": {k: v for k, v in numbers.items() if v["value"] is not None},
         },
         norms=measured["norms"][kept],
