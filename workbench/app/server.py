@@ -105,8 +105,6 @@ def new_token() -> str:
 
 
 def _warm_up() -> None:
-    for module in ("app.measure", "app.erf_panels", "figures.overlay", "methods.erf.measure"):
-        import_module(f"workbench.{module}")
     with suppress(ImportError):
         import_module("workbench.kernels.cpu").warm_up()
     _spare_collector()
