@@ -28,6 +28,7 @@ from workbench.process import prepare  # isort: skip
 
 prepare()
 import numpy as np
+from scipy.stats import binom
 
 from workbench import (
     ErfConfig,
@@ -51,7 +52,16 @@ from workbench.methods.robustness.corruption_errors import _common, _wrong
 from workbench.methods.sensitivity.metrics import restored, shares_of
 from workbench.methods.sensitivity.perturb import HIGHEST
 from workbench.results import load
-from workbench.statistics import FEWEST_SKEWED, Number, difference, mean, median, ratio, share
+from workbench.statistics import (
+    FEWEST_HEAVY,
+    FEWEST_SKEWED,
+    Number,
+    difference,
+    mean,
+    median,
+    ratio,
+    share,
+)
 
 FAMILIES = ("vmamba_nano", "vim_nano", "mambavision_nano")
 FIELDS = [(name, "abs") for name in (*FAMILIES, "resnet_nano")] + [
@@ -164,6 +174,10 @@ def _skewed(values: np.ndarray) -> Number:
     return mean(values, fewest=FEWEST_SKEWED)
 
 
+def _heavy(values: np.ndarray) -> Number:
+    return mean(values, fewest=FEWEST_HEAVY)
+
+
 def _sensitivity(result) -> Iterator[tuple[str, Callable[..., Number], Population]]:
     arrays = {key: np.asarray(value, np.float64) for key, value in vars(result).items()
               if isinstance(value, np.ndarray)}  # fmt: skip
@@ -190,7 +204,7 @@ def _sensitivity(result) -> Iterator[tuple[str, Callable[..., Number], Populatio
             yield view + "fractions patched", ratio, (moved[:, i, way], lost)
     for site in range(0, arrays["bounds"].shape[1], 3):
         for values in arrays["bounds"][:, site].reshape(len(clean), -1).T:
-            yield view + "bounds", _skewed, (values,)
+            yield view + "bounds", _heavy, (values,)
         yield view + "half-lives", mean, (arrays["horizon"][:, 0, site, 0],)
 
 
@@ -284,11 +298,20 @@ def mean_rows(draws: int) -> Iterator[Row]:
             yield kind, n, cover
 
 
-def table(rows: Iterator[Row]) -> list[str]:
-    """A line for each kind of number and n."""
+def surely_below(cover: list[float], draws: int) -> bool:
+    """Whether the least of these holds in fewer than 92 % by more than chance: 5 % over all of
+    them (Bonferroni)."""
+    hits = round(min(cover) / 100 * draws)
+    return bool(binom.cdf(hits, draws, 0.92) * len(cover) < 0.05)
+
+
+def table(rows: Iterator[Row], draws: int) -> list[str]:
+    """A line for each kind of number and n; the least is bold where it is `surely_below`."""
     lines = ["| number | n | populations | median | least | most |", "|---|--:|--:|--:|--:|--:|"]
     for kind, n, cover in rows:
-        told = (f"{f(cover):.1f}" for f in (np.median, np.min, np.max)) if cover else "---"
+        told = [f"{f(cover):.1f}" for f in (np.median, np.min, np.max)] if cover else [*"---"]
+        if cover and surely_below(cover, draws):
+            told[1] = f"**{told[1]}**"
         lines.append(f"| {kind} | {n} | {len(cover)} | " + " | ".join(told) + " |")
         print(lines[-1], flush=True)
     return lines
@@ -320,10 +343,12 @@ def main() -> None:
         "## Numbers of receptive fields\n\nCoverage in %, and A50 of the mean map of n images and "
         "as estimated, over the truth. In parentheses: fewer images than the workbench gives an "
         "interval from. `anisotropy` never has one.\n\n" + "\n".join(lines) + "\n\n"
-        "## Other numbers\n\nCoverage in % over the populations of a kind; - without interval.\n\n"
+        "## Other numbers\n\nCoverage in % over the populations of a kind; - without interval. "
+        "Bold: below 92 % by more than chance, over all of the kind.\n\n"
     )
-    told = [*(table(mean_rows(draws)) if not args.only else ())]
-    told += table(method_rows(args.pack, args.boxes, args.quick, args.only))[2 if told else 0 :]
+    told = [*(table(mean_rows(draws), draws) if not args.only else ())]
+    rows = method_rows(args.pack, args.boxes, args.quick, args.only)
+    told += table(rows, draws)[2 if told else 0 :]
     if args.out:
         args.out.with_suffix(".md").write_text(text + "\n".join(told) + "\n")
 

@@ -21,7 +21,9 @@ NONE = (math.nan, math.nan)
 FEWEST = 10
 """Images below which a mean or a number of a mean map has no interval."""
 FEWEST_SKEWED = 50
-"""The same for ratios of means, and for means that a few images can carry (cosines, bounds)."""
+"""The same for ratios of means, and for means that a few images can carry (cosines, half-lives)."""
+FEWEST_HEAVY = 100
+"""The same where it takes one image in dozens: ceilings, class tokens, likeness of layers."""
 NEVER = sys.maxsize
 """The same for means that a few of hundreds can carry (shares of rare outliers, divergences)."""
 

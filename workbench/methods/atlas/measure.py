@@ -14,7 +14,7 @@ from workbench.mixing.influence import influence
 from workbench.mixing.layers import OUTSIDE, ScanLayer, find_layers, scan_layers
 from workbench.mixing.query import Query, spread
 from workbench.results import Atlas
-from workbench.statistics import Number, Sample
+from workbench.statistics import FEWEST_HEAVY, Number, Sample
 
 _FINE = 8
 """Cells a side, at least, of the grid on which maps are compared, where a layer has so many."""
@@ -137,7 +137,7 @@ def combine(measured: Partial, config: AtlasConfig, meta: dict) -> Atlas:
             if number["value"] is not None:
                 numbers[f"{name}/{site['name']}"] = number
     last = [k for k, site in enumerate(sites) if _is_last(sites, k)]
-    alike, half = metrics.estimated(maps[last], metrics.FEWEST, config.resamples, config.confidence)
+    alike, half = metrics.estimated(maps[last], FEWEST_HEAVY, config.resamples, config.confidence)
     for i, k in enumerate(last[1:]):
         value = float(alike[i, i + 1])
         number = Number(value, unit="with the last")
@@ -160,7 +160,7 @@ def combine(measured: Partial, config: AtlasConfig, meta: dict) -> Atlas:
             "config": asdict(config),
             "numbers": numbers,
             "compared": maps.shape[1],
-            "intervals_from": metrics.FEWEST,
+            "intervals_from": FEWEST_HEAVY,
             "variance": shares.tolist(),
         },
         offsets=measured["offsets"].mean(axis=0, dtype=np.float64),

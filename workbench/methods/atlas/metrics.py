@@ -4,9 +4,6 @@ import numpy as np
 
 from workbench.statistics import groups, jackknife
 
-FEWEST = 100
-"""Images from which the likeness of layers has an interval."""
-
 
 def distances(
     cells: tuple[int, int], query: tuple[int, int], stride: tuple[float, float]

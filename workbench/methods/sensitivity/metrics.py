@@ -13,7 +13,7 @@ from workbench.methods.sensitivity.gradient import LOSSES, MEASURES, TENSORS
 from workbench.methods.sensitivity.patching import WAYS
 from workbench.methods.sensitivity.perturb import HIGHEST
 from workbench.methods.sensitivity.subject import RANKED
-from workbench.statistics import FEWEST_SKEWED, Number, Sample, ratio
+from workbench.statistics import FEWEST_HEAVY, FEWEST_SKEWED, Number, Sample, ratio
 
 CONVENTIONS = ("elasticity", "linf", "l2", "l2 of own norm")
 """What a relative change of one size means: of every entry, or of all entries together."""
@@ -222,9 +222,9 @@ def of_bounds(values: np.ndarray, sites: Sequence[str], sample: Sample) -> dict[
         {
             "site": site,
             "tensor": tensor,
-            "bound": sample.mean(values[:, i, j, 0], unit, FEWEST_SKEWED),
-            "attack": sample.mean(values[:, i, j, 1], unit, FEWEST_SKEWED),
-            "random": sample.mean(values[:, i, j, 2], unit, FEWEST_SKEWED),
+            "bound": sample.mean(values[:, i, j, 0], unit, FEWEST_HEAVY),
+            "attack": sample.mean(values[:, i, j, 1], unit, FEWEST_HEAVY),
+            "random": sample.mean(values[:, i, j, 2], unit, FEWEST_HEAVY),
         }
         for i, site in enumerate(sites)
         for j, tensor in enumerate(RANKED)

@@ -22,7 +22,7 @@ from workbench.models import backbone_of, bare
 from workbench.paths import scan_path
 from workbench.results import Tokens
 from workbench.scan import SelectiveScan
-from workbench.statistics import FEWEST_SKEWED, NEVER, Sample
+from workbench.statistics import FEWEST_HEAVY, FEWEST_SKEWED, NEVER, Sample
 
 
 def maps_behind(
@@ -284,9 +284,8 @@ def combine(measured: Partial, config: TokensConfig, meta: dict) -> Tokens:
             found = metrics.correlation(maps[i - 1], maps[i])
             told(f"correlation/{name}", found, "with the last", NEVER)
         for k, other in enumerate(names):
-            told(
-                f"{other}/{name}", others[:, i, k] / np.where(median > 0, median, np.nan), "medians"
-            )
+            size = others[:, i, k] / np.where(median > 0, median, np.nan)
+            told(f"{other}/{name}", size, "medians", FEWEST_HEAVY)
     evidence = measured["evidence"].astype(np.float64)
     has_evidence = bool(np.isfinite(evidence).all())
     if has_evidence:
