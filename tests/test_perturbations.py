@@ -12,6 +12,7 @@ from workbench.models import VMamba
 from workbench.paths import CROSS
 from workbench.perturbations import patches, symmetries
 from workbench.perturbations.corruptions import BENCHMARK, EXTRA, NAMES, SEVERITIES, chosen, corrupt
+from workbench.perturbations.shifts import WAYS, shift
 
 RNG = np.random.default_rng(0)
 PHOTO = np.kron(RNG.integers(0, 256, (8, 8, 3)), np.ones((5, 6, 1))).astype(np.uint8)
@@ -278,3 +279,30 @@ def test_models_without_the_cross_scan_are_refused() -> None:
             symmetries.turned(model, "rotation")
     with pytest.raises(ValueError, match="no symmetry of the cross-scan"):
         symmetries.turned(trained(), "horizontal-flip")
+
+
+# shifts
+
+
+def test_a_shift_moves_every_image_its_own_way_and_reflects_the_edge() -> None:
+    x = torch.rand(12, 3, 8, 10, generator=torch.Generator().manual_seed(0))
+    moved = shift(x, 2, range(12))
+    ways = []
+    for before, after in zip(x, moved, strict=True):
+        inner = after[:, 2:-2, 2:-2]
+        (found,) = [
+            (y, z)
+            for y, z in WAYS
+            if torch.equal(inner, before[:, 2 - 2 * y : 6 - 2 * y, 2 - 2 * z : 8 - 2 * z])
+        ]
+        rows = [abs(i - 2 * found[0]) for i in range(8)]
+        columns = [abs(j - 2 * found[1]) for j in range(10)]
+        rows = [min(i, 14 - i) for i in rows]
+        columns = [min(j, 18 - j) for j in columns]
+        assert torch.equal(after, before[:, rows][:, :, columns])
+        ways.append(found)
+    assert len(set(ways)) > 3
+    assert torch.equal(shift(x[4:5], 2, (4,)), moved[4:5])
+    assert torch.equal(shift(x, 0, range(12)), x)
+    with pytest.raises(ValueError, match="8 x 10 pixels cannot be moved by 8"):
+        shift(x, 8, range(12))

@@ -197,7 +197,7 @@ def test_probes_that_follow_scans_say_when_there_is_none() -> None:
     assert set(result.meta["missing"]) == {"drop-scan", "information"}
     assert "Left out: information, as Colour has no selective scan" in pictures.caption(result)
     groups = {condition["group"] for condition in result.meta["conditions"]}
-    assert groups == {"clean", "drop", "shuffle", "view"}
+    assert groups == {"clean", "drop", "shuffle", "shift", "view"}
 
 
 def test_vmamba_nano_is_probed_along_its_own_directions() -> None:

@@ -17,6 +17,7 @@ from workbench.attacks.projected_gradient import random_direction
 from workbench.methods.robustness.config import ATTACKS, ON_SCANS, PERTURBATIONS, RobustnessConfig
 from workbench.perturbations import patches
 from workbench.perturbations.corruptions import chosen, corrupt
+from workbench.perturbations.shifts import check_shift, shift
 from workbench.perturbations.symmetries import VIEWS
 from workbench.trace import scans
 
@@ -64,7 +65,7 @@ def conditions(
     """What images of a size are put to, clean ones first; and what does not apply, and why.
 
     Raises:
-        ValueError: for a grid that does not divide the image.
+        ValueError: for a grid that does not divide the image, a shift as long as a side.
     """
     found = [Condition(lambda subject: subject.x, "clean")]
     found += [*_attacks(config), *_corruptions(config)]
@@ -83,6 +84,8 @@ def conditions(
             found += [Condition(partial(_seen, view), "view", view) for view in views]
         elif kind == "shuffle":
             found += _shuffles(config, size)
+        elif kind == "shift":
+            found += _shifts(config, size)
         else:
             patches.check_grid(config.grid, *size)
             if kind == "information":
@@ -144,6 +147,12 @@ def _shuffles(config: RobustnessConfig, size: tuple[int, int]) -> Iterator[Condi
         yield Condition(partial(_shuffled, config, grid), "shuffle", "patches", grid)
 
 
+def _shifts(config: RobustnessConfig, size: tuple[int, int]) -> Iterator[Condition]:
+    for pixels in config.shifts:
+        check_shift(pixels, *size)
+        yield Condition(partial(_shifted, config, pixels), "shift", "pixels", pixels)
+
+
 def _changed_at_random(config: RobustnessConfig, eps: float, subject: Subject) -> Tensor:
     """As large as an attack's, in a direction that knows nothing of the model."""
     states = (np.random.SeedSequence((config.seed, i)) for i in subject.indices)
@@ -171,6 +180,10 @@ def _seen(view: str, subject: Subject) -> Tensor:
 
 def _shuffled(config: RobustnessConfig, grid: int, subject: Subject) -> Tensor:
     return patches.shuffle(subject.x, grid, subject.indices, config.seed)
+
+
+def _shifted(config: RobustnessConfig, pixels: int, subject: Subject) -> Tensor:
+    return shift(subject.x, pixels, subject.indices, config.seed)
 
 
 def _dropped(config: RobustnessConfig, name: str, share: float, subject: Subject) -> Tensor:

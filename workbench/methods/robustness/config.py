@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from workbench.attacks.pixels import AttackConfig
 
 ATTACKS = ("fgsm", "pgd", "autoattack")
-PERTURBATIONS = ("drop", "drop-scan", "information", "shuffle", "views")
+PERTURBATIONS = ("drop", "drop-scan", "information", "shuffle", "shift", "views")
 ON_SCANS = ("drop-scan", "information")
 """The perturbations that follow the scans of a model."""
 
@@ -32,13 +32,15 @@ class RobustnessConfig(IntervalConfig):
         severities: of the corruptions, 1 to 5.
         probes: drop (patches taken away at random, salient ones first, in rings from the centre and
             towards it), drop-scan (along each scan direction), information (pixels lost along the
-            scan), shuffle (patches rearranged), views (the image transposed, rotated by 180 degrees
-            or flipped), all or none.
+            scan), shuffle (patches rearranged), shift (the image moved by some pixels, each in a
+            direction of its own), views (transposed, rotated by 180 degrees or flipped), all or
+            none.
         grid: patches along a side that are taken away or lose pixels.
         dropped: shares of the patches that are taken away.
         lost: shares of the pixels that are lost, up to 0.5.
         grids: patches along a side that are shuffled; by default 2, 4, 7, 8, 14, 16 and 28, where
             they divide the image.
+        shifts: pixels by which the image is moved.
         fill: what stands for what is gone: mean (colour of the training images), black or blur.
         chunk: images measured at a time.
     """
@@ -53,12 +55,13 @@ class RobustnessConfig(IntervalConfig):
     corruptions: tuple[str, ...] = ("none",)
     severities: tuple[Literal[1, 2, 3, 4, 5], ...] = SEVERITIES
     probes: tuple[
-        Literal["drop", "drop-scan", "information", "shuffle", "views", "all", "none"], ...
+        Literal["drop", "drop-scan", "information", "shuffle", "shift", "views", "all", "none"], ...
     ] = ("all",)
     grid: int = 8
     dropped: tuple[float, ...] = (0.125, 0.25, 0.5, 0.75)
     lost: tuple[float, ...] = (0.125, 0.25, 0.5)
     grids: tuple[int, ...] | None = None
+    shifts: tuple[int, ...] = (1, 2, 4, 8)
     fill: Literal["mean", "black", "blur"] = "mean"
     chunk: int = 16
 
@@ -68,6 +71,8 @@ class RobustnessConfig(IntervalConfig):
         for field, top in (("dropped", 1), ("lost", 0.5)):
             if not all(0 < value <= top for value in getattr(self, field)):
                 raise ValueError(f"{field} must be shares above 0, up to {top}")
+        if not all(pixels >= 1 for pixels in self.shifts):
+            raise ValueError(f"shifts must be 1 pixel or more, not {min(self.shifts)}")
         self.at_least(steps=1, restarts=1, grid=1, chunk=1)
         if not self.eps_255:
             raise ValueError("eps_255 must be at least one distance, in units of 1/255")

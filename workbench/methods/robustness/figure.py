@@ -26,6 +26,7 @@ _PANELS = {  # group -> title, and axis of the level
     "drop": ("Patches taken away", "share of the patches (%)"),
     "information": ("Pixels lost along the scan", "share of the pixels (%)"),
     "shuffle": ("Patches shuffled", "patches along a side"),
+    "shift": ("Image moved", "pixels"),
     "view": ("Image turned", "share of the images (%)"),
 }
 _WORDS = {
@@ -93,8 +94,8 @@ def draw(result: Robustness) -> Figure:
     """
     small = [group for group in _PANELS if _series(result, group)]
     heat = bool(_series(result, "corruption"))
-    rows = -(-(len(small) + 1) // 3) if small else 0  # one place is the legend's
-    heights = [2.0] * rows + [2.2] * heat
+    rows = -(-len(small) // 3)
+    heights = [2.0] * rows + [0.75] * bool(small) + [2.2] * heat
     with matplotlib.style.context(STYLE):
         figure = plt.figure(figsize=(7.2, sum(heights) + 0.3), layout="constrained")
         grid = figure.add_gridspec(max(1, len(heights)), 3, height_ratios=heights or None)
@@ -102,9 +103,9 @@ def draw(result: Robustness) -> Figure:
             ax = figure.add_subplot(grid[divmod(i, 3)])
             _turns(ax, result) if group == "view" else _curves(ax, result, group)
         if small:
-            _legend(figure.add_subplot(grid[divmod(len(small), 3)]), result, small)
+            _legend(figure.add_subplot(grid[rows, :]), result, small)
         if heat:
-            _heat_map(figure.add_subplot(grid[rows, :]), result)
+            _heat_map(figure.add_subplot(grid[-1, :]), result)
         figure.suptitle(label(result))
     plt.close(figure)
     return figure
@@ -157,7 +158,7 @@ def _styles(result: Robustness, group: str) -> dict[str, Style]:
     for name in series:
         styles[name] = _CONTROL
         if name != "random":
-            k = 6 if group == "shuffle" else next(free)
+            k = 6 if group in ("shuffle", "shift") else next(free)
             styles[name] = {"color": COLOURS[k], "marker": MARKERS[k]}
     return styles
 
@@ -205,27 +206,25 @@ def _turns(ax: Axes, result: Robustness) -> None:
 
 def _legend(ax: Axes, result: Robustness, groups: Sequence[str]) -> None:
     """What the styles mean in all panels, under a heading for each kind."""
-    left: dict[str, dict[str, Style]] = {}
+    sections: dict[str, dict[str, Style]] = {}
     if "attack" in groups:
-        left["attack"] = _styles(result, "attack")
+        sections["attack"] = _styles(result, "attack")
     if "information" in groups:
         lines = {name: {"color": "0.2", "ls": line} for name, line in _LINES.items()}
-        left["pixels lost"] = {**lines, "even": _CONTROL}
+        sections["pixels lost"] = {**lines, "even": _CONTROL}
     if "view" in groups:
-        left["turned"] = _SHARES
+        sections["turned"] = _SHARES
     orders = _styles(result, "drop")
     if "information" in groups:
         orders |= {name: _orders(result)[name] for name in result.meta["directions"]}
-    ax.axis("off")
-    top = 1.0
-    for heading, styles in left.items():
-        _section(ax, heading, styles, (-0.35, top))
-        top -= 0.075 * (len(styles) + 1.7)
     if orders:
-        _section(ax, "order", orders, (0.38 if left else 0, 1))
+        sections["order"] = orders
+    ax.axis("off")
+    for i, (heading, styles) in enumerate(sections.items()):
+        _section(ax, heading, styles, 0.19 * i)
 
 
-def _section(ax: Axes, heading: str, styles: dict[str, Style], place: tuple[float, float]) -> None:
+def _section(ax: Axes, heading: str, styles: dict[str, Style], left: float) -> None:
     handles = [
         Line2D([], [], label=_word(name), **{"lw": 1, "ms": 3, **style})
         for name, style in styles.items()
@@ -234,7 +233,8 @@ def _section(ax: Axes, heading: str, styles: dict[str, Style], place: tuple[floa
         handles=handles,
         title=heading,
         loc="upper left",
-        bbox_to_anchor=place,
+        bbox_to_anchor=(left, 1),
+        ncols=1 + len(styles) // 6,
         fontsize=6,
         title_fontsize=6,
         alignment="left",
