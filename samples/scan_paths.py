@@ -4,8 +4,8 @@
 
 `vmamba_nano` at 64 px, 24 epochs, with each set of paths in place of its own: trained with
 `vssm train` below `out/scan-paths` (about 20 minutes on a core each), then measured over sizes,
-with receptive fields, and with patches shuffled and pictures turned. What is finished is not done
-again; a stopped run goes on. Results: `samples/results/scan-paths/`.
+with receptive fields, and with patches shuffled and pictures moved and turned. What is finished is
+not done again; a stopped run goes on. Results: `samples/results/scan-paths/`.
 """
 
 import argparse
@@ -36,7 +36,7 @@ RUNS = {
 """Sets or paths of `vssm paths`, and seeds. `unidi` is one direction as often as `cross` has four:
 as many parameters, one order."""
 SIZES = (32, 48, 64, 96, 128)
-PROBES = ("shuffle", "views")
+PROBES = ("shuffle", "shift", "views")
 
 
 def trained(name: str, seed: int, data: Path, epochs: float) -> Path:

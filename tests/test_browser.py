@@ -184,7 +184,7 @@ def test_the_field_follows_the_mouse(visit):
     sync_api.expect(field(tab)).to_be_visible()
 
 
-@pytest.mark.parametrize("scale", ["power", "linear", "rank"])
+@pytest.mark.parametrize("scale", ["power", "linear", "rank", "density"])
 def test_what_follows_the_mouse_is_on_the_scale_of_what_a_click_measured(visit, scale):
     tab = visit(f"size=64&model=resnet_nano&weights=random&stage=3&beside=&scale={scale}")
     tab.wait_for_selector(".pair[data-left='0']")

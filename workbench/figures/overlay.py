@@ -16,6 +16,8 @@ from workbench.results import Erf
 
 SIGNED = scan_maps.SIGNED
 TICKS = (0.0, 0.01, 0.1, 1.0)
+DENSEST = 256
+"""Times the mean of a map that `density` still tells apart."""
 
 
 def colours(values: np.ndarray, scheme: str = COLOURS) -> np.ndarray:
@@ -65,23 +67,23 @@ def pair(result: Erf, alt: str, scale: str = "power") -> dict[str, Any]:
     """
     values, transform = shown(result), result.meta["display"]
     power, exponent = power_of(transform), 1.0
+    scaled, unit = bar(transform), f"gradient / its maximum (scale: {transform})"
     if scale == "rank":
-        values, transform = ranks(values), "linear"
+        values, scaled, unit = ranks(values), bar("linear"), "pixels with a smaller gradient / all"
+    elif scale == "density":
+        values, scaled, unit = density(result.map), density_bar(), "gradient / its mean"
     elif scale == "linear" and power:
-        exponent, transform = 1 / power, "linear"
+        exponent, scaled, unit = 1 / power, bar("linear"), "gradient / its maximum (scale: linear)"
     (rows, columns), (y, x) = result.meta["cells"], result.meta["centre"]
     height, width = result.map.shape
     return {
         **stack([indices(values)], [alt], exponent=exponent),
-        "bar": bar(transform),
-        "units": [
-            "pixels with a smaller gradient / all"
-            if scale == "rank"
-            else f"gradient / its maximum (scale: {transform})"
-        ],
+        "bar": scaled,
+        "units": [unit],
         "centre": ((y + 0.5) / height, (x + 0.5) / width),
         "step": (1 / rows, 1 / columns),
-        "ranked": scale == "rank",
+        "scale": scale,
+        "power": power or 1,
     }
 
 
@@ -89,7 +91,14 @@ SCALES = {
     "power": "the fourth root, as most papers draw fields",
     "linear": "gradient over its maximum",
     "rank": "how many pixels have a smaller gradient",
+    "density": "gradient over its mean, 1 where all pixels count the same: one scale for all maps",
 }
+
+
+def density(values: np.ndarray) -> np.ndarray:
+    """Values (h, w) over their mean, from 0 to `DENSEST`, by the fourth root: in [0, 1]."""
+    mean = float(values.mean(dtype=np.float64))
+    return (np.clip(values / mean, 0, DENSEST) / DENSEST) ** 0.25 if mean > 0 else values
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -140,6 +149,11 @@ def bar(transform: str) -> dict:
     if power is None:
         return {"stops": stops(), "ticks": [["0", 0.0], ["1", 1.0]]}
     return {"stops": stops(), "ticks": [[f"{t:g}", t**power] for t in TICKS]}
+
+
+def density_bar() -> dict:
+    """The colour bar of `density`."""
+    return {"stops": stops(), "ticks": [[f"{t}", (t / DENSEST) ** 0.25] for t in (0, 1, 10, 100)]}
 
 
 def signed_bar() -> dict:

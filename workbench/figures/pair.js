@@ -100,6 +100,16 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const most = Math.max(below[values.reduce((a, b) => Math.max(a, b))], 1);
     return values.map((value) => Math.round(255 * below[value] / most));
   };
+  const densities = (values) => {  // over their mean, up to 256 times, by the fourth root
+    const counts = new Uint32Array(256);
+    for (const value of values) counts[value]++;
+    const sizes = Array.from(counts, (_, i) => (i / 255) ** (1 / data.power));
+    const mean = sizes.reduce((sum, size, i) => sum + size * counts[i], 0) / values.length;
+    const shade = (size) => mean && Math.round(255 * Math.min(size / mean / 256, 1) ** 0.25);
+    const shaded = sizes.map(shade);
+    return values.map((value) => shaded[value]);
+  };
+  const scaled = { rank: ranks, density: densities }[data.scale];
   const hover = (at) => {
     const shows = Boolean(at && data.cells && known.maps.length);
     for (const sheet of sheets) sheet.hidden = !shows;
@@ -111,7 +121,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       return show(false);
     }
     const number = nearest(under(at)), found = known.maps[number];
-    const stack = data.ranked ? found.map(ranks) : found;
+    const stack = scaled ? found.map(scaled) : found;
     show(false, known.cells[number].map((cell, i) =>
       (data.cells.offset[i] + cell * data.cells.stride[i] + 0.5) / data.cells.size[i]));
     paint(sheets[0], stack[0], shades);
