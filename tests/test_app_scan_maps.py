@@ -6,7 +6,7 @@ import pytest
 from workbench import scan_maps
 from workbench.app import scan_maps_measure
 from workbench.app.session import Spec
-from workbench.figures.label import layer_titles
+from workbench.figures.label import layer_titles, weights_beside
 from workbench.images import open_images
 from workbench.methods.scan_maps import ScanMapsConfig
 from workbench.weights import create_model
@@ -55,3 +55,18 @@ def test_layers_are_named_by_stage_and_block():
     assert layer_titles(["layers.0.mixer.scan", "layers.3.mixer.scan"]) == ["block 1", "block 4"]
     twice = ["down.0.blocks.1.scan", "up.0.blocks.1.scan", "down.0.blocks.0.scan", "scan"]
     assert layer_titles(twice) == [*twice[:2], "stage 1, block 1", "scan"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ("vim_nano.imagenette64.safetensors", "imagenette64"),
+        ("vim_nano.safetensors", ""),
+        ("random weights (seed 0)", "random weights (seed 0)"),
+        ("vim_t_midclstok_76p1acc.pth", "vim_t_midclstok_76p1acc.pth"),
+        ("mine.safetensors", "mine"),
+        ("", ""),
+    ],
+)
+def test_weights_are_named_beside_their_model(weights: str, told: str) -> None:
+    assert weights_beside("vim_nano", weights) == told

@@ -26,7 +26,7 @@ from torch import nn
 from workbench import external, places
 from workbench.app import repository
 from workbench.app.repository import beside_the_model
-from workbench.figures.label import layer_titles
+from workbench.figures.label import layer_titles, weights_beside
 from workbench.files import printable
 from workbench.hooks import hooks
 from workbench.images import SAMPLES, Images, Preprocessing, open_images, preprocessing_for
@@ -71,7 +71,9 @@ class Spec:
     def label(self) -> str:
         if self.random:
             return f"random weights (seed {self.seed})"
-        return "weights of the adapter" if self.weights == "auto" else self.weights
+        if self.weights == "auto":
+            return "weights of the adapter"
+        return weights_beside(self.model, self.weights) or self.weights
 
     @property
     def source(self) -> str:

@@ -9,7 +9,15 @@ from workbench.results import Result
 def label(result: Result, separator: str = ", ") -> str:
     """The model and its weights."""
     facts = result.meta.get("facts", {})
-    return separator.join(filter(None, (facts.get("model", "model"), facts.get("weights_label"))))
+    model, weights = facts.get("model", "model"), facts.get("weights_label") or ""
+    return separator.join(filter(None, (model, weights_beside(model, weights))))
+
+
+def weights_beside(model: str, weights: str) -> str:
+    """What weights are called beside the name of their model: their tag alone, where the file is
+    named as timm names them; nothing where it is named as the model."""
+    stem = weights.removesuffix(".safetensors")
+    return "" if stem == model else stem.removeprefix(f"{model}.") if stem != weights else weights
 
 
 def layer_titles(names: Sequence[str]) -> list[str]:

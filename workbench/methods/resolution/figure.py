@@ -20,6 +20,7 @@ from matplotlib.ticker import (
 from workbench.figures.cells import csv_cells, csv_text, latex_cell, latex_tabular, words
 from workbench.figures.colours import COLOURS, MARKERS, styles
 from workbench.figures.files import STYLE, Sheet
+from workbench.figures.label import weights_beside
 from workbench.figures.several import together
 from workbench.results import Resolution
 
@@ -133,7 +134,9 @@ def names(curves: Sequence[Resolution]) -> list[str]:
     """The models, with their weights where one model comes twice."""
     models = [curve.meta["model"] for curve in curves]
     return [
-        f"{m} ({c.meta['facts'].get('weights_label', i + 1)})" if models.count(m) > 1 else m
+        f"{m} ({weights_beside(m, c.meta['facts'].get('weights_label', '')) or i + 1})"
+        if models.count(m) > 1
+        else m
         for i, (m, c) in enumerate(zip(models, curves, strict=True))
     ]
 
