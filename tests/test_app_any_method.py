@@ -8,7 +8,8 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from workbench import methods
-from workbench.app import any_method
+from workbench.app import any_method, glossary
+from workbench.app.erf_panels import NUMBERS
 from workbench.cli import parse
 from workbench.cli.options import read_fields
 
@@ -96,3 +97,11 @@ def test_a_model_that_cannot_be_measured_is_named_and_in_no_command():
     assert not app.exception and "no selective scan" in app.error[0].value
     (lines,) = [code.value for code in app.code if code.value.startswith("vssm ")]
     assert "--model vmamba_nano" in lines and "resnet_nano" not in lines
+
+
+def test_every_page_tells_its_words():
+    assert set(glossary.ON_PAGE) == {*methods.METHODS, "story"}
+    told = [word for words in glossary.ON_PAGE.values() for word in words]
+    assert set(told) | set(NUMBERS) == set(glossary.WORDS)
+    app = opened("tokens")
+    assert "a token whose norm" in app.header[0].help

@@ -11,6 +11,7 @@ import streamlit as st
 from workbench import methods
 from workbench.app import session, sidebar
 from workbench.app.drawn import drawn_together
+from workbench.app.glossary import header
 from workbench.app.measure import command, measure
 from workbench.app.session import Spec
 from workbench.app.sidebar import Choice
@@ -35,7 +36,7 @@ def page(name: str, below: Below | None = None) -> None:
         below: draws more of each result, below the figures of all.
     """
     title, _, question = methods.METHODS[name].partition(": ")
-    st.header(title, anchor=False)
+    header(title, name)
     st.markdown(f"{question[0].upper()}{question[1:]}?")
     with session.sentences():
         if choice := sidebar.choice():

@@ -9,6 +9,7 @@ from workbench.app import erf_measure, erf_panels, session, sidebar
 from workbench.app.click_map import Place
 from workbench.app.erf_panels import Panel
 from workbench.app.files import files
+from workbench.app.glossary import header
 from workbench.app.measure import command, measure, measure_once
 from workbench.app.place import place, remember
 from workbench.app.session import Spec
@@ -149,7 +150,7 @@ def below(choice: Choice | None) -> None:
             st.info("Choose a picture in the sidebar to begin.")
 
 
-st.header("Effective receptive field", anchor=False)
+header("Effective receptive field", "erf")
 st.markdown(
     "Which pixels does one output unit depend on? Move the mouse: the maps show its gradient at "
     "every pixel. A click measures."

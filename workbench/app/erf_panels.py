@@ -9,6 +9,7 @@ import streamlit as st
 from workbench.app import cells, erf_measure, session
 from workbench.app.class_names import first_answers
 from workbench.app.click_map import Place, click_map
+from workbench.app.glossary import WORDS
 from workbench.app.session import Spec, plain
 from workbench.figures import overlay
 from workbench.figures.label import label
@@ -18,16 +19,16 @@ from workbench.results import Erf
 
 MOVE = "Move the mouse, click, or use the arrow keys."
 HEADLINES = 5
-MEANING = {
-    "r50": "area of the smallest square around the unit that holds half of the map",
-    "A50": "area of the smallest set of pixels, wherever they lie, that holds half of the map",
-    "A99": "the same for 99 % of the map",
-    "radius": "root mean square distance of the map from the unit",
-    "participation": "part of the image that acts; 100 % when every pixel counts the same",
-    "crossness": "how far the unit's row and column stand out; 1 for a map without a cross",
-    "row_share": "share of the map in the horizontal band through the unit",
-    "column_share": "share of the map in the vertical band through the unit",
-}
+NUMBERS = (
+    "r50",
+    "A50",
+    "A99",
+    "radius",
+    "participation",
+    "crossness",
+    "row_share",
+    "column_share",
+)
 
 
 class Panel(NamedTuple):
@@ -106,17 +107,17 @@ def routes(result: Erf) -> None:
 def numbers(results: Sequence[Erf]) -> None:
     """The first numbers of all maps, with intervals where there are several images; all below."""
     st.table(
-        _table(results, list(MEANING)[:HEADLINES]),
+        _table(results, NUMBERS[:HEADLINES]),
         hide_index=True,
         border="horizontal",
         alt="Numbers of the receptive field",
     )
     with st.expander("All numbers, and what they say"):
-        table = _table(results, list(MEANING)) | {"what it says": list(MEANING.values())}
+        table = _table(results, NUMBERS) | {"what it says": [WORDS[name] for name in NUMBERS]}
         st.table(table, hide_index=True, border="horizontal", alt="All numbers")
 
 
-def _table(results: Sequence[Erf], names: list[str]) -> dict[str, list[str]]:
+def _table(results: Sequence[Erf], names: Sequence[str]) -> dict[str, list[str]]:
     table = {"number": [name.replace("_", " ") for name in names]}
     for i, result in enumerate(results):
         title = label(result)

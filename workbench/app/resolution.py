@@ -8,6 +8,7 @@ import streamlit as st
 
 from workbench.app import resolution_measure, resolution_panels, session, sidebar
 from workbench.app.files import files
+from workbench.app.glossary import header
 from workbench.app.resolution_chart import LABELLED, MOST, NUMBERS
 from workbench.app.resolution_measure import Task, distinct
 from workbench.app.session import Spec
@@ -260,7 +261,7 @@ def page(choice: Choice) -> None:
         files(compare(chosen.curves), chosen.commands)
 
 
-st.header("Resolution", anchor=False)
+header("Resolution", "resolution")
 st.markdown("What does a model do at other image sizes than the one it was trained at?")
 with session.sentences():
     if current := sidebar.choice():

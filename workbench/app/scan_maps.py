@@ -4,6 +4,7 @@ import streamlit as st
 
 from workbench.app import scan_maps_measure, scan_maps_panels, session, sidebar
 from workbench.app.files import files
+from workbench.app.glossary import header
 from workbench.app.measure import command, measure_once
 from workbench.app.place import place
 from workbench.app.sidebar import Choice
@@ -136,7 +137,7 @@ def below(choice: Choice | None) -> None:
             st.info("Choose a picture in the sidebar to begin.")
 
 
-st.header("Scan maps", anchor=False)
+header("Scan maps", "scan-maps")
 st.markdown(
     "Which cells does each scan direction carry to a place? Above, the scans as they go; below, "
     "the exact weights with which they mix the image, at the cell under the mouse."

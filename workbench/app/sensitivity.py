@@ -10,6 +10,7 @@ from PIL import Image
 from workbench.app import sensitivity_measure, session, sidebar
 from workbench.app.class_names import FEW, class_names
 from workbench.app.files import export, files
+from workbench.app.glossary import header
 from workbench.app.measure import command
 from workbench.app.sensitivity_measure import QUANTITIES, Attack, Setting
 from workbench.app.sidebar import Choice
@@ -256,7 +257,7 @@ def attacked(choice: Choice, images: Images) -> None:
     controlled(setting, scope is not None, images, line)
 
 
-st.header("Sensitivity", anchor=False)
+header("Sensitivity", "sensitivity")
 st.markdown(
     "Which of B, C and delta carries an attack? The image is attacked as you move the slider; then "
     "each tensor of the scans is put back to its clean value."

@@ -11,6 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from workbench.app import session, story_words
+from workbench.app.glossary import header
 from workbench.app.player import Track, player
 from workbench.app.resolution_chart import NUMBERS, axis, chart
 from workbench.app.sensitivity_chart import SHARE, shares
@@ -242,7 +243,7 @@ def attack() -> None:
 
 
 with st.container(horizontal_alignment="center"), st.container(width=WIDTH, gap="medium"):
-    st.header("What a scan sees", anchor=False)
+    header("What a scan sees", "story")
     st.markdown(
         "Six steps from the order of a scan to what an attack does with it. All of it is stored "
         "with the workbench; the networks are small and trained on ten classes."
