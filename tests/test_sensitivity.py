@@ -49,15 +49,20 @@ def vim() -> nn.Module:
     )
 
 
-def mambavision() -> nn.Module:
+def mambavision(window: int = 4) -> nn.Module:
     torch.manual_seed(0)
     return MambaVision(
-        dim=8, in_dim=8, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2), window_size=(8, 8, 4, 4),
-        num_classes=5,
+        dim=8, in_dim=8, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2),
+        window_size=(8, 8, window, window), num_classes=5,
     ).eval().requires_grad_(False)  # fmt: skip
 
 
-FAMILIES = {"vmamba": vmamba, "vim": vim, "mambavision": mambavision}
+def windows() -> nn.Module:
+    """Four windows of 2 x 2 cells in the third stage."""
+    return mambavision(2)
+
+
+FAMILIES = {"vmamba": vmamba, "vim": vim, "mambavision": mambavision, "windows": windows}
 
 
 def batch(count: int = 3, size: int = 48, labels: tuple[int, ...] | None = None) -> Batch:
@@ -246,6 +251,9 @@ def test_perturbations_stay_in_their_budget_and_delta_positive() -> None:
         inside.margins(found.deltas)
     for site, delta in zip(sites, found.deltas, strict=True):
         scale = row_rms("delta", it.clean[site]["delta"])
+        assert (
+            delta.shape == it.clean[site]["delta"].shape == (3, 1, *seen[site]["delta"].shape[1:])
+        )
         assert (delta.abs() <= 1.5 * scale * (1 + 1e-6)).all()
         assert (seen[site]["delta"] >= 0).all()
         assert (seen[site]["delta"] == 0).any()  # the budget reaches below zero
@@ -264,8 +272,9 @@ def test_the_smallest_budget_flips_and_a_smaller_one_does_not() -> None:
     assert (weaker.values[found] < 0).all()
 
 
-def test_an_image_is_measured_alike_in_any_batch() -> None:
-    model, images = mambavision(), batch(3)
+@pytest.mark.parametrize("family", ["mambavision", "windows"])
+def test_an_image_is_measured_alike_in_any_batch(family: str) -> None:
+    model, images = FAMILIES[family](), batch(3)
     together = sensitivity.measure(model, images, FAST)
     alone = sensitivity.measure(model, images.part(2, 3), FAST)
     for name in ("clean", "perturbed", "random", "cut", "patching", "horizon"):

@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.attacks.projected_gradient import random_direction
 from workbench.kernels import selective_scan
 from workbench.methods.sensitivity.perturb import Inside
-from workbench.methods.sensitivity.subject import RANKED, Case, row_rms
+from workbench.methods.sensitivity.subject import RANKED, Case, by_scan, row_rms
 
 
 def states(u: Tensor, delta: Tensor, A: Tensor, B: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ def measure(case: Case) -> dict[str, Tensor]:
     config = case.config
     found = []
     for site in case.subject.sites:
-        tensors = case.clean[site.name]
-        size = (tensors["y"] - _skip(tensors)).abs().mean(dim=(1, 2))
+        tensors = by_scan(case.clean[site.name])
+        size = case.mean((tensors["y"] - _skip(tensors)).abs())
         rows = []
         for name in RANKED:
             inside = Inside(case, name, (site.name,))
@@ -85,10 +85,10 @@ def measure(case: Case) -> dict[str, Tensor]:
             radius = config.narrow_eps * row_rms(name, tensors[name])
             (step,) = inside.one_step(config.narrow_eps)
             deltas = step, random_direction([ball], case.seeds())[0]
-            moved = [tensors[name] + delta for delta in deltas]
+            moved = [tensors[name] + delta.view_as(tensors[name]) for delta in deltas]
             moved = [m.clamp(min=0) if name == "delta" else m for m in moved]
             changes = [bound(tensors, name, radius), *(change(tensors, name, m) for m in moved)]
-            rows.append(torch.stack([c.mean(dim=(1, 2)) / size for c in changes], dim=1))
+            rows.append(torch.stack([case.mean(c) / size for c in changes], dim=1))
         found.append(torch.stack(rows, dim=1))
     return {"bounds": torch.stack(found, dim=1)}
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from workbench.attacks.in_pixels import margins
 from workbench.kernels import selective_scan
-from workbench.methods.sensitivity.subject import PARAMETERS, Case, Subject, row_rms
+from workbench.methods.sensitivity.subject import PARAMETERS, Case, Subject, by_image, row_rms
 from workbench.trace import record
 
 TENSORS = (*PARAMETERS, "A", "D")
@@ -55,7 +55,9 @@ def sensitivities(subject: Subject, x: Tensor, labels: Tensor) -> Tensor:
         for s, site in enumerate(subject.sites):
             tensors = {name: tensor.detach() for name, tensor in seen[site.name].items()}
             of = {name: slopes[site.name, name] for name in asked}
-            of |= _of_weights(tensors, of["y"])
+            weights = _of_weights(tensors, of["y"])
+            tensors, of = by_image(tensors, len(x)), by_image(of, len(x))
+            of |= {name: g.unflatten(0, (len(x), -1)).sum(dim=1) for name, g in weights.items()}
             for t, name in enumerate(TENSORS):
                 if name in of:
                     found[:, j, s, t] = _measures(name, tensors[name], of[name])
@@ -63,7 +65,8 @@ def sensitivities(subject: Subject, x: Tensor, labels: Tensor) -> Tensor:
 
 
 def _of_weights(tensors: Mapping[str, Tensor], slope: Tensor) -> dict[str, Tensor]:
-    """dJ/dA (b, d, n) and, where there is a D, dJ/dD (b, d) of every image, which a batch shares.
+    """dJ/dA (b, d, n) and, where there is a D, dJ/dD (b, d) of every image or window, which a batch
+    shares.
 
     Args:
         slope: dJ/dy, (b, d, l).

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from workbench.methods.sensitivity.subject import Case
+from workbench.methods.sensitivity.subject import Case, by_scan
 from workbench.mixing.statistics import token_statistics
 
 MEASURES = ("horizon", "log_radius")
@@ -16,9 +16,11 @@ def measure(case: Case) -> dict[str, Tensor]:
     nothing)."""
     runs = []
     for run in (case.clean, case.attacked):
-        sites = [run[site.name] for site in case.subject.sites]
-        halves = [token_statistics(tensors)["horizon"].median(dim=1).values for tensors in sites]
-        radii = [(t["delta"] * t["A"].amax(dim=1)[:, None]).mean(dim=(1, 2)) for t in sites]
+        sites = [by_scan(run[site.name]) for site in case.subject.sites]
+        halves = [token_statistics(tensors)["horizon"] for tensors in sites]
+        halves = [steps.view(len(case.x), -1).median(dim=1).values for steps in halves]
+        radii = [t["delta"] * t["A"].amax(dim=1)[:, None] for t in sites]
+        radii = [case.mean(steps) for steps in radii]
         both = [torch.stack(halves, dim=1), torch.stack(radii, dim=1)]
         runs.append(torch.stack(both, dim=2))
     return {"horizon": torch.stack(runs, dim=1)}

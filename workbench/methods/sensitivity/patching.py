@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from workbench.methods.sensitivity.config import SensitivityConfig
-from workbench.methods.sensitivity.subject import PARAMETERS, RANKED, Case, Subject
-from workbench.trace import Recording, patch
+from workbench.methods.sensitivity.subject import PARAMETERS, RANKED, Case, Run, Subject
+from workbench.trace import patch
 
 WAYS = ("recovered", "recovered, random", "induced", "induced, random")
 CEILING = ("y",)
@@ -69,8 +69,8 @@ def margins_with(
     case: Case,
     row: Patch,
     x: Tensor,
-    own: Recording,
-    other: Recording,
+    own: Run,
+    other: Run,
     at_random: bool = False,
 ) -> Tensor:
     """(b,) on x with the tensors of the run `other`, or `at_random` moved as far with random
@@ -84,6 +84,6 @@ def margins_with(
                 signs = case.signs(given, number)
                 given = own[site][name] + signs * (given - own[site][name])
                 given = given.clamp(min=0) if name == "delta" else given
-            changes[name][site] = lambda _, given=given: given
+            changes[name][site] = lambda tensor, given=given: given.view_as(tensor)
     with patch(case.subject.model, list(row.sites), **changes):
         return case.margins(x)

@@ -24,12 +24,12 @@ Row = tuple[str, str, float]
 
 @contextmanager
 def shifted(subject: Subject, name: str, deltas: Mapping[str, Tensor]) -> Iterator[None]:
-    """Add to tensor `name` of each site, inside the block; `deltas` by site name."""
+    """Add to tensor `name` of each site, inside the block; `deltas` by site name and image."""
 
     def add(delta: Tensor):
         if name == "delta":
-            return lambda tensor: (tensor + delta).clamp(min=0)
-        return lambda tensor: tensor + delta
+            return lambda tensor: (tensor + delta.view_as(tensor)).clamp(min=0)
+        return lambda tensor: tensor + delta.view_as(tensor)
 
     changes = {site: add(delta) for site, delta in deltas.items()}
     with patch(subject.model, list(deltas), **{name: changes}):

@@ -1,5 +1,6 @@
 """What is under study: a model open to hooks, and a batch with its clean and adversarial runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,12 +12,14 @@ from workbench.attacks.in_pixels import InPixels, margins
 from workbench.attacks.pixels import AttackConfig, attack
 from workbench.images import Batch
 from workbench.methods.sensitivity.config import SensitivityConfig
-from workbench.trace import Recording, Site, record, scans
+from workbench.trace import Site, record, scans
 
 PARAMETERS = ("B", "C", "delta", "u")
 """Scan tensors that depend on the image; A and D are weights."""
 RANKED = ("B", "C", "delta")
 """Those that the published claims compare."""
+Run = dict[str, dict[str, Tensor]]
+"""Site name -> tensor name -> tensor, `by_image`."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,11 @@ class Subject:
         """(b,), the label's logit minus the largest other; negative where the model is wrong."""
         return margins(self.answer(x), labels)
 
-    def recorded(self, x: Tensor) -> Recording:
-        """All scan tensors of a forward pass, detached, on the model's device."""
+    def recorded(self, x: Tensor) -> Run:
+        """All scan tensors of a forward pass, detached, on the model's device, `by_image`."""
         with torch.no_grad(), record(self.model, keep="graph") as seen:
             self.answer(x)
-        return seen
+        return {site: by_image(tensors, len(x)) for site, tensors in seen.items()}
 
     def scopes(self, which: str) -> dict[str, tuple[str, ...]]:
         """Names of sites by scope: "all", "layer" (one for each scan) or "direction" (one for each
@@ -94,21 +97,21 @@ class Case:
         self._signs: dict[tuple, Tensor] = {}
 
     @cached_property
-    def clean(self) -> Recording:
+    def clean(self) -> Run:
         """Scan tensors of the clean run."""
         return self.subject.recorded(self.x)
 
     @cached_property
-    def slopes(self) -> Recording:
+    def slopes(self) -> Run:
         """Gradients of the clean margins to B, C, delta and u of every site."""
         with torch.enable_grad(), record(self.subject.model, *PARAMETERS, keep="graph") as seen:
             total = self.subject.margins(self.x, self.labels).sum()
         places = [(site, name) for site in seen for name in PARAMETERS]
-        found = Recording()
+        found: Run = {}
         gradients = torch.autograd.grad(total, [seen[s][name] for s, name in places])
         for (site, name), gradient in zip(places, gradients, strict=True):
             found.setdefault(site, {})[name] = gradient.nan_to_num(0, 0, 0)
-        return found
+        return {site: by_image(of, len(self.x)) for site, of in found.items()}
 
     def signs(self, like: Tensor, number: int) -> Tensor:
         """Random signs of the shape of a tensor, the same for a number; drawn image by image."""
@@ -144,9 +147,13 @@ class Case:
         return [int(word[0]) for word in words]
 
     @cached_property
-    def attacked(self) -> Recording:
+    def attacked(self) -> Run:
         """Scan tensors of the adversarial run."""
         return self.subject.recorded(self.twin)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """(b,) of values (b * windows, ...)."""
+        return values.reshape(len(self.x), -1).mean(dim=1)
 
     def margins(self, x: Tensor | None = None) -> Tensor:
         """(b,) on x, or the clean images."""
@@ -154,13 +161,34 @@ class Case:
             return self.subject.margins(self.x if x is None else x, self.labels)
 
 
+WEIGHTS = ("A", "D")
+"""Scan tensors that all images share."""
+
+
+def by_image(tensors: Mapping[str, Tensor], images: int) -> dict[str, Tensor]:
+    """Scan tensors (images * windows, ...), windows of an image one after another, as (images,
+    windows, ...); one window where a scan runs over the whole image. Weights as they are."""
+    return {
+        name: tensor if name in WEIGHTS else tensor.unflatten(0, (images, -1))
+        for name, tensor in tensors.items()
+    }
+
+
+def by_scan(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The other way round: as the scan takes them."""
+    return {
+        name: tensor if name in WEIGHTS else tensor.flatten(0, 1)
+        for name, tensor in tensors.items()
+    }
+
+
 def row_rms(name: str, tensor: Tensor) -> Tensor:
     """The scale of a scan tensor that relative budgets are taken from, broadcastable to it.
 
-    Root mean square over the steps of each (image, channel or state) row of u, delta, B and C: it
-    follows every rescaling of a row and is not zero where the tensor crosses zero. A and D have no
-    steps; their own size.
+    Root mean square over the steps of each (image, window, channel or state) row of u, delta, B and
+    C: it follows every rescaling of a row and is not zero where the tensor crosses zero. A and D
+    have no steps; their own size.
     """
-    if name in ("A", "D"):
+    if name in WEIGHTS:
         return tensor.abs()
     return tensor.square().mean(dim=-1, keepdim=True).sqrt()
