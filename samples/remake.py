@@ -19,9 +19,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from workbench import create_model, methods, open_images, paper, run
+from workbench.models.family import SHIPPED
 from workbench.results import Resolution, Result, load
 from workbench.weights import facts_of
+from workbench.weights.files import finest_size
 
 ROOT = Path(__file__).parents[1]
 STORED = ROOT / "samples" / "results"
@@ -80,20 +84,28 @@ def again(file: Path, packs: list[Path]) -> None:
     labelled = images.labels is not None and source != "samples"
     print(f"{file.name}: {method.name} of {meta['model']} on {images.describe()}", flush=True)
     options = {"out": BUILT / method.name, "progress": True, "labelled": labelled}
+    if file.parent.name == "first":  # as the page shows it
+        options["size"] = finest_size(SHIPPED / facts_of(model)["weights_label"])
     run(method, meta["model"], images, **options, **config).save(file)
+
+
+def keep(picture: Image.Image, name: str) -> None:
+    """Among the pictures of docs, in 256 colours."""
+    method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+    small = picture.convert("RGB").quantize(256, method, kmeans=2, dither=dither)
+    small.save(PICTURES / f"{name}.png", optimize=True)
 
 
 def drawn() -> None:
     """The figures of docs."""
     paper.make(paper.read(ROOT / "analyses" / "configs" / "docs.yaml"), BUILT / "figures")
     for name, made in FIGURES.items():
-        shutil.copy(BUILT / "figures" / f"{made}.png", PICTURES / f"{name}.png")
+        keep(Image.open(BUILT / "figures" / f"{made}.png"), name)
 
 
 def photographed() -> None:
-    """The pages of the app, light and dark, in 256 colours."""
+    """The pages of the app, light and dark."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    from PIL import Image
     from playwright.sync_api import sync_playwright
 
     from app import free_port, settle, started
@@ -116,8 +128,7 @@ def photographed() -> None:
                 tab.get_by_role("heading", level=2).wait_for()
                 settle(tab)
                 tab.wait_for_timeout(5000)  # fields of all cells
-                picture = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
-                picture.quantize(256).save(PICTURES / f"{name}{suffix}.png", optimize=True)
+                keep(Image.open(io.BytesIO(tab.screenshot())), f"{name}{suffix}")
                 tab.close()
                 print(f"{name}{suffix}", flush=True)
 

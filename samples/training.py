@@ -22,7 +22,7 @@ EPOCHS = (0, 1, 3, 10, None)  # None: the end of the run
 def field(folder: Path, epoch: int | None) -> Erf:
     """The field of the last stage's central unit over the sample images."""
     name = folder.name
-    file = HERE / "weights" / f"{name}.safetensors"
+    file = folder / "weights.safetensors"
     if epoch is not None:
         file = folder / "snapshots" / f"epoch-{epoch}.safetensors"
     model = create_model(name, file)

@@ -58,7 +58,7 @@ def test_first_visit_compares_three_trained_networks(app, monkeypatch):
     assert app.multiselect(key="beside").value == ["vim_nano", "resnet_nano"]
     answers = [text.value for text in app.caption if text.value.startswith("Says ")]
     assert len(answers) == 3 and all("It knows 10 classes only" in text for text in answers)
-    assert answers[0].startswith("Says English springer 8")
+    assert answers[0].startswith("Says English springer")
     assert len(shown_command(app).splitlines()) == 3
     said = next(text.value for text in app.markdown if text.value.startswith("Half of what"))
     assert said.count("%") == 3
@@ -230,7 +230,7 @@ def test_a_model_without_a_scan_says_so(maps):
 def sizes(app):
     """The page of a small convolutional network over two sizes, before its first run."""
     app.switch_page("resolution.py")
-    app.query_params.update({"model": "resnet_nano", "sizes-64": ["32", "64"]})
+    app.query_params.update({"model": "resnet_nano", "sizes-128": ["64", "128"]})
     return app
 
 
@@ -248,7 +248,7 @@ def column(app: AppTest, model: str) -> list[str]:
 
 def test_resolution_shows_the_picture_at_every_size_before_it_measures(sizes):
     fine(sizes.run())
-    assert captions(sizes) == ["**32 px**", "**64 px, trained**"]
+    assert captions(sizes) == ["**64 px**", "**128 px, trained**"]
     assert not sizes.code and not sizes.table
     assert any("Random (untrained) weights" in text.value for text in sizes.markdown)
 
@@ -260,12 +260,12 @@ def test_resolution_measures_curves_and_the_picture(sizes):
     fine(sizes)
     assert shown_command(sizes) == (
         "vssm resolution --model resnet_nano vim_nano --weights random random --seed 1 "
-        "--images samples --size 64 --sizes 32 64 --out out"
+        "--images samples --size 128 --sizes 64 128 --out out"
     )
     # at the trained size every prediction is that at the trained size
     assert [column(sizes, name)[1][:3] for name in ("resnet_nano", "vim_nano")] == ["100"] * 2
     predictions = [text for text in captions(sizes) if "class" in text]
-    assert [text.split("  ")[0] for text in predictions] == ["**32 px**", "**64 px, trained**"] * 2
+    assert [text.split("  ")[0] for text in predictions] == ["**64 px**", "**128 px, trained**"] * 2
     assert sum("cross-ness" in text for text in captions(sizes)) == 4
     assert button(sizes, "Measure").disabled
 
@@ -282,10 +282,10 @@ def test_resolution_measures_no_point_twice(sizes, monkeypatch):
     fine(sizes.run())
     button(sizes, "Measure").click().run()
     before = column(sizes, "resnet_nano")
-    sizes.multiselect(key="sizes-64").set_value(["32", "64", "96"]).run()
+    sizes.multiselect(key="sizes-128").set_value(["64", "128", "160"]).run()
     assert column(fine(sizes), "resnet_nano")[:2] == before
     button(sizes, "Measure").click().run()
-    assert asked == [(1, [32, 64]), (1, [96])]
+    assert asked == [(1, [64, 128]), (1, [160])]
     assert len(column(fine(sizes), "resnet_nano")) == 3
 
 
@@ -301,7 +301,7 @@ def test_resolution_keeps_the_points_of_an_interrupted_sweep(sizes, monkeypatch)
     assert not sizes.exception
     assert [error.value for error in sizes.error] == ["the power went out"]
     fine(sizes.run())
-    assert sizes.table[0].value["size"].tolist() == ["64 px"]
+    assert sizes.table[0].value["size"].tolist() == ["128 px"]
     assert not button(sizes, "Measure").disabled
 
 
@@ -324,7 +324,7 @@ def test_resolution_draws_stored_curves_at_once(sizes, tmp_path):
             Image.new("RGB", (64, 64), shade).save(tmp_path / "images" / label / f"{i}.png")
     model = create_model("resnet_nano", num_classes=2)
     images = open_images(tmp_path / "images")
-    config = ResolutionConfig(sizes=(32,), erf_images=0)
+    config = ResolutionConfig(sizes=(64,), erf_images=0)
     steps = list(parts(resolution, model, images, config, labelled=True, facts=facts_of(model)))
     joined(resolution, steps, config, tmp_path)
     fine(sizes.run())
@@ -333,7 +333,7 @@ def test_resolution_draws_stored_curves_at_once(sizes, tmp_path):
     assert len(column(sizes, "resnet_nano")) == 2
     assert shown_command(sizes) == (
         "vssm resolution --model resnet_nano --weights random --data images --limit 8 "
-        "--size 64 --sizes 32 64 --out out"
+        "--size 128 --sizes 64 128 --out out"
     )
     sizes.button_group(key="object_size").set_value("constant").run()
     assert not fine(sizes).table

@@ -431,12 +431,13 @@ def test_a_point_of_the_atlas_opens_its_map(visit):
 
 def test_resolution_measures_point_by_point_and_keeps_them(visit, tmp_path):
     tab = visit(
-        "model=resnet_nano&sizes-64=32&sizes-64=64&data=samples&number=Divergence", "resolution"
+        "model=resnet_nano&sizes-128=64&sizes-128=128&data=samples&number=Divergence",
+        "resolution",
     )
-    picture = tab.get_by_role("img", name="springer_spaniel.jpg at 32 px")
+    picture = tab.get_by_role("img", name="springer_spaniel.jpg at 64 px")
     sync_api.expect(picture).to_be_visible()
     tab.get_by_role("button", name="Measure").click()
-    field = tab.get_by_role("img", name="Receptive field of resnet_nano at 64 px")
+    field = tab.get_by_role("img", name="Receptive field of resnet_nano at 128 px")
     sync_api.expect(field).to_be_visible(timeout=PATIENCE)
     sync_api.expect(tab.get_by_role("button", name="Measure")).to_be_disabled(timeout=PATIENCE)
     name = "Divergence (nats) against image size, of resnet_nano"
@@ -444,7 +445,7 @@ def test_resolution_measures_point_by_point_and_keeps_them(visit, tmp_path):
     sync_api.expect(chart).to_be_visible()
     export(tab, "Data (NPZ)").save_as(tmp_path / "resolution.npz")
     with np.load(tmp_path / "resolution.npz") as arrays:
-        assert arrays["sizes"].tolist() == [32, 64]
+        assert arrays["sizes"].tolist() == [64, 128]
     tab.get_by_text("constant", exact=True).click()
     sync_api.expect(chart).to_be_hidden(timeout=PATIENCE)
     tab.get_by_text("grows", exact=True).click()

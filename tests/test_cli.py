@@ -126,7 +126,8 @@ def test_scan_maps_writes_results_and_figures_and_prints_numbers(tmp_path, capsy
 
 
 def test_attribution_writes_figure_and_numbers(tmp_path, capsys) -> None:
-    given = ["--images", "samples", "--limit", "2", "--steps", "2", "--fractions", "4"]
+    given = ["--size", "64", "--images", "samples", "--limit", "2", "--steps", "2"]
+    given += ["--fractions", "4"]
     arguments = ["attribution", "--model", "vim_nano", *given, "--out", str(tmp_path), "--json"]
     assert main(arguments) == 0
     (row,) = json.loads(capsys.readouterr().out)

@@ -104,7 +104,7 @@ def test_a_model_by_name_has_the_weights_of_the_command_line() -> None:
     made = workbench.erf(trained, "samples", limit=1, size=32, stage=2, **QUICK)
     assert np.array_equal(by_name.map, made.map)
     for result in (by_name, made):
-        assert result.meta["facts"]["weights_label"] == "vmamba_nano.imagenette64.safetensors"
+        assert result.meta["facts"]["weights_label"] == "vmamba_nano.imagenette128.safetensors"
     changed = workbench.create_model("vmamba_nano", pretrained=True)
     with torch.no_grad():
         next(changed.parameters()).mul_(2)  # trained on: its file does not say all of it

@@ -172,11 +172,11 @@ def test_scan_maps_of_vim_are_what_reaches_the_class_token() -> None:
 def test_objects_are_scored_drawn_and_told_and_wrong_words_are_refused(tmp_path, capsys) -> None:
     rows = "".join(f"{i}.png,{9 + i},10,40,45\n" for i in range(3))
     place = folder(tmp_path / "photos", rows)
-    result = objects("resnet_nano", place)
+    result = objects("resnet_nano", place, size=64)
     names = ["erf", "tokens", "saliency", "integrated-gradients", "grad-cam"]
     assert result.meta["maps"] == [*names, *CONTROLS]
     assert "no selective scan" in result.meta["missing"]["scan-maps"]
-    way = preprocessing_for(create_model("resnet_nano", "auto"))
+    way = preprocessing_for(create_model("resnet_nano", "auto"), 64)
     mask = metrics.mask_of(way.boxes(np.array([[9.0, 10, 41, 46]]), (80, 64)), (64, 64))
     assert (result.masks[0] == mask).all()
     uniform = result.scores[0, -1]

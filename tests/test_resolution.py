@@ -139,7 +139,7 @@ def test_an_fft_and_the_scan_are_counted() -> None:
 
 
 def test_padded_windows_are_counted_as_they_run() -> None:
-    model = timm.create_model("mambavision_nano").eval()
+    model = timm.create_model("mambavision_nano.imagenette64").eval()
     fixed, scaled = (
         adapted(model, 72, PointConfig(windows=windows)) for windows in ("fixed", "scaled")
     )
@@ -169,7 +169,7 @@ def batch_of(x: Tensor, labels: tuple[int, ...] | None = None) -> Batch:
 
 def test_every_model_is_itself_at_its_native_size() -> None:
     for name in ("vmamba_nano", "vim_nano", "mambavision_nano", "vit_nano", "s4nd_nano"):
-        model = timm.create_model(name).eval()
+        model = timm.create_model(f"{name}.imagenette64").eval()
         x = torch.randn(1, 3, 64, 64)
         expected = model(x)
         for options in ({}, {"positions": "official", "windows": "scaled", "kernels": "fixed"}):
@@ -186,10 +186,10 @@ def test_settings_act_away_from_the_native_size() -> None:
         ("mambavision_nano", {"windows": "scaled"}),
         ("s4nd_nano", {"kernels": "fixed"}),
     ):
-        model = timm.create_model(name).eval()
+        model = timm.create_model(f"{name}.imagenette64").eval()
         plain, other = (adapted(model, 96, PointConfig(**o))(x) for o in ({}, options))
         assert (plain - other).abs().max() > 1e-6, name
-    model = timm.create_model("s4nd_nano")
+    model = timm.create_model("s4nd_nano.imagenette64")
     grown = adapted(model, 96, PointConfig())
     stays = adapted(model, 96, PointConfig(object_size="constant"))
     assert {m.rate for m in grown.modules() if isinstance(m, S4ND)} == {64 / 96}
@@ -615,6 +615,7 @@ def test_labels_are_left_out_where_they_are_not_asked_for(classes: Path) -> None
 def test_the_command_without_labels(tmp_path: Path, capsys) -> None:
     command = ["resolution", "--model", "vmamba_nano", "vim_nano", "--images", "samples"]
     command += ["--limit", "4", "--sizes", "32", "64", "--erf-images", "1", "--probes", "1"]
+    command += ["--size", "64"]
     assert main([*command, "--out", str(tmp_path), "--object-size", "grows", "constant"]) == 0
     shown = capsys.readouterr().out
     assert "vim_nano" in shown and "agrees" in shown and "32 px" in shown

@@ -16,6 +16,7 @@ from workbench.places import SAMPLES
 from workbench.results.class_names import class_name
 from workbench.weights import facts_of
 from workbench.weights.create import _say_random
+from workbench.weights.files import finest_size
 
 FILES = sorted(WEIGHTS.glob("*.safetensors"))
 LEAST = {
@@ -50,7 +51,7 @@ def test_its_size_is_that_of_the_model(path):
 def test_the_plain_name_means_weights_of_one_size_for_all():
     for model in LEAST:
         own = create_model(model, pretrained=True).provenance.file
-        assert own == f"{model}.imagenette64.safetensors" == checkpoints(model)[0]
+        assert own == f"{model}.imagenette128.safetensors" == checkpoints(model)[0]
 
 
 def test_a_name_without_pretrained_is_random_and_says_so_once(caplog):
@@ -68,7 +69,7 @@ def test_it_is_small_and_says_how_it_was_made(path):
     facts = metadata(path)
     recipe = json.loads(facts["recipe"])
     assert facts["model"] == path.stem.partition(".")[0]
-    assert int(facts["seed"]) == recipe["seed"] and int(facts["steps"]) == recipe["steps"] > 2000
+    assert int(facts["seed"]) == recipe["seed"] and int(facts["steps"]) == recipe["steps"] > 1000
     assert len(facts["data_sha256"]) == 64
     for pack in json.loads(facts["accuracy"]).values():
         for correct, count in pack.values():
@@ -104,7 +105,8 @@ def test_the_stored_first_page_is_what_would_be_measured():
     stored = [load(path) for path in sorted((SAMPLES / "results" / "first").glob("*.npz"))]
     assert [result.meta["model"] for result in stored] == list(FIRST)
     for result in stored:
-        new = run("erf", result.meta["model"], "samples", limit=1)
+        size = finest_size(WEIGHTS / result.meta["facts"]["weights_label"])
+        new = run("erf", result.meta["model"], "samples", limit=1, size=size)
         assert new.meta["facts"]["weights_sha256"] == result.meta["facts"]["weights_sha256"]
         assert new.meta["images"]["names"] == result.meta["images"]["names"]
         np.testing.assert_allclose(result.map, new.map, rtol=1e-3, atol=1e-7)

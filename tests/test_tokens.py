@@ -199,7 +199,7 @@ def test_blocks_are_found_in_networks_of_any_make() -> None:
 
 
 def test_a_result_is_drawn_and_told_and_wrong_words_are_refused(tmp_path, capsys) -> None:
-    result = tokens("vim_nano", limit=1)
+    result = tokens("vim_nano", limit=1, size=64)
     assert result.norms.shape == (1, 6 * 64) and len(result.plot().axes) >= 2 * 7 + 4
     again = load(result.save(tmp_path / "tokens.npz"))
     assert "layers.5" in figures.of("tokens").report(again)

@@ -88,7 +88,8 @@ def choose_images(name: str, choice: Choice) -> tuple[Images | None, str, list[S
             help="More with `vssm app --images FOLDER_OR_PACK`; class folders and packs have "
             "labels.",
         )
-        beside = sidebar.choose_beside(choice.spec, choice.size)
+        first = sidebar.SCANNING if methods.get(name).scans else sidebar.FIRST
+        beside = sidebar.choose_beside(choice.spec, choice.size, first)
     models = [choice.spec, *beside]
     if source == SAMPLES:
         return open_images("samples"), "samples", models
@@ -130,7 +131,9 @@ def control(name: str, field: Field, hint: Any, meaning: str | None) -> Any:
     allowed = choices(hint)
     if allowed and several(hint):
         names = [str(value) for value in allowed if value is not None]
-        chosen = st.multiselect(label, names, [str(value) for value in default or ()], **look)
+        chosen = st.multiselect(
+            label, names, [str(value) for value in default or ()], placeholder="default", **look
+        )
         return read_option(field.name, chosen, hint)
     if allowed:
         names = [_text(value) for value in allowed]

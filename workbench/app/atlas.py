@@ -49,7 +49,11 @@ def points(result: Atlas) -> dict[str, Any]:
                 "title": "layer",
                 "scale": {"scheme": "viridis"},
             },
-            "shape": {"field": "direction", "type": "nominal", "legend": {"orient": "top"}},
+            "shape": {
+                "field": "direction",
+                "type": "nominal",
+                "legend": {"orient": "top", "symbolFillColor": "gray"},
+            },
             "opacity": chosen,
             "tooltip": [{"field": name} for name in ("layer", "direction", "query")],
         },

@@ -1,6 +1,7 @@
 """The sidebar, the same on every page: a model, its weights, an image, all in the URL."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from workbench.app.picture_choice import picture_choice
 from workbench.app.session import Spec, native_size, plain, sentences, weights_folder
 from workbench.images import SAMPLES, SUFFIXES, BadImage, Images, open_images
 from workbench.models import REGISTERED, networks
-from workbench.weights.files import PATTERNS, recipe_of, trained_size
+from workbench.weights.files import PATTERNS, finest_size, recipe_of, trained_size
 
 BASELINES = (
     "resnet50",
@@ -20,13 +21,15 @@ BASELINES = (
     "swin_tiny_patch4_window7_224",
     "deit_small_patch16_224",
 )
-FIRST = ("vmamba_nano", "vim_nano", "resnet_nano")
+SCANNING = ("vmamba_nano", "vim_nano")
+FIRST = (*SCANNING, "resnet_nano")
 """What a first visit compares: four directions, two, and a convolutional network."""
 KEYS = ("model", "weights", "entry", "image", "size", "seed")
 MOST = 1000
 """Images of one's own that can be chosen."""
 OWN_SIZE = "the model's own"
-SIZES = [OWN_SIZE, *(str(size) for size in range(64, 513, 32))]
+FINEST = "the finest it works at"
+SIZES = [FINEST, OWN_SIZE, *(str(size) for size in range(64, 513, 32))]
 UPLOAD = "a file of mine"
 UPLOAD_MB = 20
 UPLOAD_KINDS = [suffix.removeprefix(".") for suffix in SUFFIXES]
@@ -113,15 +116,19 @@ def standing(chosen: Spec) -> str:
     return ", ".join(told) + "."
 
 
-def choose_beside(own: Spec, size: str) -> list[Spec]:
-    """Other models to look at on the same image, at the same size."""
+def choose_beside(own: Spec, size: str, first: Sequence[str] = FIRST) -> list[Spec]:
+    """Other models to look at on the same image, at the same size.
+
+    Args:
+        first: those that are compared until others are chosen.
+    """
     offered = {
         f"{name}: {weights}" if i else name: (name, weights)
         for name in model_names()
         for i, weights in enumerate(weights_offered(name))
         if (name, weights) != (own.model, own.weights)
     }
-    first = [name for name in FIRST if name in offered and checkpoints(name)]
+    first = [name for name in first if name in offered and checkpoints(name)]
     names = st.multiselect(
         "Beside it",
         list(offered),
@@ -149,8 +156,9 @@ def spec(model: str, weights: str, seed: int, size: str, entry: str | None = Non
         stamp = (state.st_mtime_ns, state.st_size)
     found = Spec(model, weights, seed, 0, stamp, entry)
     own_size = False
-    if size != OWN_SIZE:
-        pixels = int(size)
+    finest = finest_size(found.source) if size == FINEST else None
+    if finest or size not in (FINEST, OWN_SIZE):
+        pixels = finest or int(size)
     elif repository.repository_of(model):
         height, pixels = native_size(replace(found, own_size=True))
         own_size = height == pixels and str(pixels) in SIZES
@@ -203,7 +211,9 @@ def draw(choices: bool = True) -> None:
             SIZES,
             key="size",
             bind="query-params",
-            help="The image is scaled and cropped to a square of this size.",
+            help="The image is scaled and cropped to a square of this size. The finest is that at "
+            "which the weights are measured to lose at most 5 points of their accuracy, where they "
+            "say so; else the model's own: that of its training images.",
         )
         seed = st.number_input(
             "Seed of random weights", 0, 2**31 - 1, 0, key="seed", bind="query-params"

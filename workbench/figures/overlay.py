@@ -153,7 +153,10 @@ def bar(transform: str) -> dict:
 
 def density_bar() -> dict:
     """The colour bar of `density`."""
-    return {"stops": stops(), "ticks": [[f"{t}", (t / DENSEST) ** 0.25] for t in (0, 1, 10, 100)]}
+    return {
+        "stops": stops(),
+        "ticks": [[f"{t}", (t / DENSEST) ** 0.25] for t in (0, 1, 10, 100, DENSEST)],
+    }
 
 
 def signed_bar() -> dict:

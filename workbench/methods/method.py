@@ -195,11 +195,13 @@ class Method(Protocol):
         Config: its configuration, a frozen dataclass; a field `chunk`, if any, sets the images that
             are measured at a time.
         before_after: whether the command line measures trained models before training too.
+        scans: whether it asks about selective scans, which not every model has.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type]
     before_after: ClassVar[bool] = False
+    scans: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -457,10 +457,9 @@ def imagenet_cfg(**kwargs) -> dict:
 
 def nano_cfgs(name: str, **kwargs) -> dict[str, dict]:
     """The configurations of a small model with weights among the samples, by name and tag: trained
-    on Imagenette at 64 px and at 128 px. The first is what the plain name means; it is the one that
-    all of them have.
+    on Imagenette at 128 px and at 64 px. The first is what the plain name means.
     """
-    files = {size: SHIPPED / f"{name}.imagenette{size}.safetensors" for size in (64, 128)}
+    files = {size: SHIPPED / f"{name}.imagenette{size}.safetensors" for size in (128, 64)}
     return {
         f"{name}.imagenette{size}": {
             "file": str(file) if file.is_file() else None,

@@ -166,12 +166,17 @@ def recipe_of(path: str | Path) -> dict[str, Any]:
     """How `vssm train` made a weight file, in the fields of `TrainConfig`, with `classes`, their
     names, and `data`, the name of the training images; nothing of a file that does not say so.
     """
+    return _told(path, "recipe")
+
+
+def _told(path: str | Path, key: str) -> dict[str, Any]:
+    """What a weight file says of itself under a key, as JSON; nothing where it says nothing."""
     try:
         with safe_open(path, framework="pt") as file:
-            recipe = json.loads((file.metadata() or {}).get("recipe", "{}"))
+            found = json.loads((file.metadata() or {}).get(key, "{}"))
     except (OSError, ValueError, SafetensorError):
         return {}
-    return recipe if isinstance(recipe, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 IMAGENETTE = (
@@ -220,6 +225,25 @@ def trained_size(path: str | Path) -> int | None:
     """The side in pixels of the images that a file of `vssm train` was trained on, else None."""
     size = recipe_of(path).get("size")
     return size if isinstance(size, int) and 4 <= size <= 4096 else None
+
+
+LOSS = 0.05
+"""Share of right answers that a network may lose at a size and still be said to work there."""
+
+
+def finest_size(path: str | Path) -> int | None:
+    """The largest side in pixels at which the network still works, by the accuracies that a file of
+    `samples/checkpoints.py` holds; None for a file that does not say them.
+    """
+    found: list[int] = []
+    for told in _told(path, "accuracy").values():
+        try:
+            shares = {int(size): correct / count for size, (correct, count) in told.items()}
+        except (AttributeError, TypeError, ValueError, ZeroDivisionError):
+            continue
+        best = max(shares.values(), default=0.0)
+        found += [size for size, share in shares.items() if share >= best - LOSS]
+    return max((size for size in found if 4 <= size <= 4096), default=None)
 
 
 def read_state_dict(path: str | Path, entry: str | None = None) -> tuple[dict[str, Tensor], dict]:

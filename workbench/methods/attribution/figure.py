@@ -86,7 +86,7 @@ def draw(result: Attribution) -> Figure:
             ax.set_xlabel(f"share of pixels {gone}")
             ax.set_ylabel("probability of the class" if j == 0 else "")
             ax.set_ylim(0, 1)
-            ax.legend(frameon=False, title="map (area)")
+            ax.legend(title="map (area)", frameon=True, framealpha=0.8, edgecolor="none")
         figure.suptitle(label(result))
     plt.close(figure)
     return figure

@@ -11,6 +11,7 @@ class Decompose(Method):
 
     name = "decompose"
     Config = DecomposeConfig
+    scans = True
 
 
 method = Decompose()

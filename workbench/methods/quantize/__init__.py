@@ -28,6 +28,7 @@ class Quantize(Method):
 
     name = "quantize"
     Config = QuantizeConfig
+    scans = True
 
     def __init__(self, ranges: QuantizationRanges | None = None) -> None:
         self.ranges = ranges

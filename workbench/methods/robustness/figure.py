@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from workbench.figures.cells import csv_text, interval, latex_cell, latex_tabular, words
 from workbench.figures.colours import COLOURS, MARKERS
@@ -180,13 +180,22 @@ def _curves(ax: Axes, result: Robustness, group: str) -> None:
     if group == "shuffle":
         ax.set_xscale("log", base=2)
         ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_locator(FixedLocator(sorted(levels)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.set_xticks(sorted(levels), _tick_labels(sorted(levels), group == "shuffle"))
     ax.axhline(_clean(result), color="0.3", lw=0.7, ls=":", zorder=0)
     ax.set_ylim(-2, 102)
     ax.set_title(_PANELS[group][0])
     ax.set_xlabel(_PANELS[group][1])
     ax.set_ylabel("top-1 (%)")
+
+
+def _tick_labels(levels: Sequence[float], logarithmic: bool) -> list[str]:
+    """The levels in words, without those that would run into the one before."""
+    labels, last = [], 0.0
+    for level in levels:
+        near = logarithmic and level < 1.3 * last
+        labels.append("" if near else f"{level:g}")
+        last = last if near else level
+    return labels
 
 
 def _turns(ax: Axes, result: Robustness) -> None:

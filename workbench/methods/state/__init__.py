@@ -12,6 +12,7 @@ class State(Method):
 
     name = "state"
     Config = StateConfig
+    scans = True
 
 
 method = State()
