@@ -102,7 +102,7 @@ def clicks(browser: Browser, address: str, count: int, pid: int) -> dict:
     for image in images:
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
         tab.set_default_timeout(PATIENCE)
-        tab.goto(f"{address}/?model=vmamba_nano&beside=&stage=1&image={image}")
+        tab.goto(f"{address}/?model=vmamba_nano&size=64&beside=&stage=1&image={image}")
         tab.get_by_role("img", name=re.compile("as the model|over it")).first.wait_for()
         settle(tab)
         for number in draw.sample(range(cells * cells), each):
