@@ -98,7 +98,7 @@ def answers() -> dict[tuple[str, tuple[int, int]], str]:
 
     found = {}
     for name in MODELS:
-        model = create_model(name, "auto")
+        model = create_model(name, "auto", img_size=64)
         for cell in ((row, column) for row in range(CELLS) for column in range(CELLS)):
             at = ",".join(f"{(c + 0.5) / CELLS:.6f}" for c in cell)
             result = erf(model, SAMPLES / IMAGE, position=at, size=64)
