@@ -37,7 +37,7 @@ WORDS = {
     "pointing game": "how often the map's largest value lies in the object's box",
     "static, dynamic": "ranges of values taken from calibration images, or from the image itself",
     "own, others": "what a token adds to the output at its own place, and at all other places",
-    "deletion, insertion": "logit while pixels go, or come, in the order of the map",
+    "deletion, insertion": "probability of the class while pixels go, or come, in the map's order",
 }
 """Word -> what it means, as docs say at length."""
 

@@ -38,7 +38,7 @@ def shift(x: Tensor, pixels: int, indices: Sequence[int], seed: int = 0) -> Tens
     wide = F.pad(x, (pixels,) * 4, mode="reflect")
     moved = []
     for image, index in zip(wide, indices, strict=True):
-        y, x_step = WAYS[np.random.default_rng((seed, index, 1)).integers(len(WAYS))]
-        top, left = pixels * (1 - y), pixels * (1 - x_step)
+        down, right = WAYS[np.random.default_rng((seed, index, 1)).integers(len(WAYS))]
+        top, left = pixels * (1 - down), pixels * (1 - right)
         moved.append(image[:, top : top + height, left : left + width])
     return torch.stack(moved)

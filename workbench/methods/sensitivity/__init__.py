@@ -23,6 +23,7 @@ from workbench.results import Sensitivity as Result
 class Sensitivity(Method):
     name = "sensitivity"
     Config = SensitivityConfig
+    scans = True
 
     def compare(self, results: Sequence[Result]) -> list[Result]:
         """Holm over all models, and the claim on size across a family, see `sizes.compare`."""
