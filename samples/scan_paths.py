@@ -3,17 +3,20 @@
     python samples/scan_paths.py imagenette_train_96.npz imagenette_val_128.npz --only cross random
 
 `vmamba_nano` at 64 px, 24 epochs, with each set of paths in place of its own: trained with
-`vssm train` below `out/scan-paths` (about 20 minutes on a core each), then measured over sizes,
-with receptive fields, and with patches shuffled and pictures moved and turned. What is finished is
-not done again; a stopped run goes on. Results: `samples/results/scan-paths/`.
+`vssm train` below `out/scan-paths` (about 16 minutes on a core each), then measured over sizes,
+with patches shuffled and pictures moved and turned, and the receptive field. What is finished is
+not done again; a stopped run goes on. Results: `samples/results/scan-paths/`, which
+`vssm figures analyses/configs/scan_paths.yaml` draws.
 """
 
 import argparse
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from workbench import create_model, open_images, run
+from workbench.results import Erf
 from workbench.weights import facts_of
 
 HERE = Path(__file__).parent
@@ -52,7 +55,7 @@ def trained(name: str, seed: int, data: Path, epochs: float) -> Path:
 
 
 def measured(name: str, seed: int, weights: Path, validation: Path) -> None:
-    """Both results of a run, where they are not there."""
+    """The results of a run, where they are not there; without the fields of single images."""
     images = open_images(validation)
     for method, config in (
         ("resolution", {"sizes": SIZES, "folds": 0, "probes": 0}),
@@ -60,6 +63,7 @@ def measured(name: str, seed: int, weights: Path, validation: Path) -> None:
             "robustness",
             {"attacks": ("none",), "corruptions": ("none",), "probes": PROBES, "limit": 1000},
         ),
+        ("erf", {"limit": 100}),
     ):
         file = STORED / f"{name}-{seed}-{method}.npz"
         if file.exists():
@@ -67,7 +71,10 @@ def measured(name: str, seed: int, weights: Path, validation: Path) -> None:
         model = create_model("vmamba_nano", weights)
         facts = {**facts_of(model), "weights_label": f"{name}, seed {seed}"}
         options = {"facts": facts, "progress": True, "labelled": True, "out": BUILT / "measured"}
-        run(method, model, images, **options, **config).save(file)
+        result = run(method, model, images, **options, **config)
+        if isinstance(result, Erf):
+            result = replace(result, maps=result.maps[:0], picture=None)
+        result.save(file, compressed=True)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from typing import Any
 from workbench import distributed, figures, methods, places
 from workbench.fields import checked
 from workbench.figures import paths as path_pictures
+from workbench.figures import summary as summary_pictures
 from workbench.figures.files import FORMATS, publish, save_figure, save_text
 from workbench.figures.width import VENUES, scaled
 from workbench.files import printable
@@ -31,10 +32,12 @@ from workbench.former import OPTIONS
 from workbench.paths import gallery
 from workbench.results import Result, content_hash, load, provenance, safe_name
 from workbench.study import Study, announce
+from workbench.summary import Panel, summarise
 from workbench.yamlfile import Lined, line_of, read_yaml
 
-PATHS = "paths"
-"""In the place of a method: scan paths over a grid, which need no model."""
+PATHS, SUMMARY = "paths", "summary"
+"""In the place of a method: scan paths over a grid, which need no model; chosen numbers of stored
+results of any method, see `workbench.summary`."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,14 @@ class Figure(Study):
     command line.
 
     Attributes:
-        method: erf, scan-maps, resolution ..., or paths.
+        method: erf, scan-maps, resolution ..., or paths or summary.
         config: fields of the method's configuration.
         compare: options of the method's `compare`, such as the baseline of robustness.
         draw: options of the figure, such as `published` of resolution.
         stored: result files, or patterns such as out/resolution-*.npz, that are drawn instead of
             measuring.
         pattern, grid: of paths.
+        panels: of summary, by title: the method and number of each, and columns of its table.
     """
 
     method: str = ""
@@ -61,6 +65,7 @@ class Figure(Study):
     stored: tuple[str, ...] = ()
     pattern: str = "*"
     grid: tuple[int, int] = (8, 8)
+    panels: tuple[Panel, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -223,6 +228,8 @@ def _origin(result: Result) -> dict[str, Any]:
 def _measured(figure: Figure, results: Path, device: str | None, force: bool) -> list[Result]:
     if figure.method == PATHS:
         return []
+    if figure.method == SUMMARY:
+        return _stored(figure)
     method = methods.get(figure.method)
     if figure.stored:
         return method.compare(_stored(figure), **figure.compare)
@@ -240,36 +247,46 @@ def _stored(figure: Figure) -> list[Result]:
             raise ValueError(f"there is no stored result {pattern}")
         for file in files:
             result = load(file)
-            if (own := result.meta.get("method", result.kind)) != figure.method:
+            own = result.meta.get("method", result.kind)
+            if figure.method not in (SUMMARY, own):
                 raise ValueError(f"{file} is a result of {own}, not of {figure.method}")
             found.append(result)
     return found
 
 
 def _draw(figure: Figure, results: list[Result], paper: Paper, out: Path) -> list[Path]:
-    if figure.method != PATHS:
+    if figure.method not in (PATHS, SUMMARY):
         return publish(results, out, paper.formats, paper.width, **figure.draw)
-    sheet = path_pictures.sheet(*gallery(*figure.grid, figure.pattern))
+    tables = {}
+    if figure.method == SUMMARY:
+        summary = summarise(results, figure.panels)
+        sheet, tables = summary_pictures.sheet(summary), summary_pictures.tables(summary)
+    else:
+        sheet = path_pictures.sheet(*gallery(*figure.grid, figure.pattern))
     drawn = scaled(sheet.draw(), paper.width) if paper.width else sheet.draw()
-    return save_figure(drawn, out / sheet.name, sheet.caption, paper.formats)
+    made = save_figure(drawn, out / sheet.name, sheet.caption, paper.formats)
+    return made + [save_text(text, out / name) for name, text in tables.items()]
 
 
 def _figure(entry: Lined, where: str) -> Figure:
     method = str(entry["method"]).replace("_", "-")
-    _known([method], (*methods.METHODS, PATHS), f"method of {where}{line_of(entry, 'method')}")
+    known = (*methods.METHODS, PATHS, SUMMARY)
+    _known([method], known, f"method of {where}{line_of(entry, 'method')}")
     parts = {"config": {}, "compare": {}, "draw": {}}
-    if method != PATHS:
+    if method in methods.METHODS:
         parts = {
             "config": typing.get_type_hints(methods.get(method).Config),
             "compare": _options(methods.get(method).compare),
             "draw": _options(figures.of(method).sheets),
         }
     own = typing.get_type_hints(Figure)
+    if method != SUMMARY:
+        own.pop("panels")
     entry = entry.renamed(OPTIONS)
     _known(entry, ["models", *own, *(name for part in parts.values() for name in part)], where)
     entry = entry.renamed({"models": "model"})
     entry["method"] = method
-    others: dict[str, dict[str, Any]] = {}
+    others: dict[str, Any] = {}
     for part, hints in parts.items():
         given = entry.pop(part, None) or Lined()
         if not isinstance(given, Lined):
@@ -282,14 +299,37 @@ def _figure(entry: Lined, where: str) -> Figure:
         given = given.renamed(OPTIONS)
         _known(given, hints, f"{part} of {where}")
         others[part] = {key: _value(given, key, hints[key], where) for key in given}
+    if method == SUMMARY:
+        others["panels"] = _panels(entry.pop("panels", None), where)
     figure = dataclasses.replace(_parsed(Figure, entry, where), **others)
     if not all(1 <= side <= 512 for side in figure.grid):
         raise ValueError(f"{where}{line_of(entry, 'grid')}: grid must be 1 to 512 cells a side")
-    if method != PATHS:
+    if method == SUMMARY and not figure.stored:
+        raise ValueError(f"{where} needs stored results")
+    if method in methods.METHODS:
         if not (figure.model or figure.stored or figure.repo is not None):
             raise ValueError(f"{where} names no models")
         _config(methods.get(method).Config, Lined(others["config"], lines=entry.lines), where)
     return figure
+
+
+def _panels(given: Any, where: str) -> tuple[Panel, ...]:
+    """What a summary shows."""
+    if not isinstance(given, Lined) or not given:
+        raise ValueError(
+            f"{where} needs panels: a mapping of titles to what they show, such as "
+            "top-1 (%): {method: resolution, number: top1, size: 64}"
+        )
+    panels = []
+    for title, entry in given.items():
+        panel = f"panel {printable(title, 60)} of {where}{line_of(given, title)}"
+        if not isinstance(entry, Lined) or not {"method", "number"} <= entry.keys():
+            raise ValueError(f"{panel} must be a mapping with a method and a number")
+        method = str(entry["method"]).replace("_", "-")
+        _known([method], methods.METHODS, f"method of {panel}")
+        rest = {str(key): entry[key] for key in entry if key not in ("method", "number")}
+        panels.append(Panel(str(title), method, str(entry["number"]), rest))
+    return tuple(panels)
 
 
 def _value(given: Mapping[str, Any], key: str, hint: Any, where: str) -> Any:

@@ -185,6 +185,50 @@ def _t(freedom: int, confidence: float) -> float:
     return float(stats.t.ppf(0.5 + confidence / 2, freedom))
 
 
+# Trainings
+
+
+def pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Standard deviation within groups, taken to be the same in all, and its degrees of freedom;
+    nan and 0 where no group has two values.
+    """
+    freedom = sum(max(len(group) - 1, 0) for group in groups)
+    if not freedom:
+        return math.nan, 0
+    squares = sum(float(np.square(np.subtract(g, np.mean(g))).sum()) for g in groups if len(g))
+    return math.sqrt(squares / freedom), freedom
+
+
+def of_trainings(
+    values: Sequence[float], groups: Sequence[Sequence[float]], confidence: float = 0.95
+) -> Number:
+    """Mean over trainings of one network that differ in the seed alone, with Student's interval.
+
+    How much trainings differ is pooled over several networks, as two or three of one say little.
+
+    Args:
+        values: of this network's trainings.
+        groups: the same of all networks, this one among them; without two trainings of any there
+            is no interval.
+    """
+    if not len(values):
+        return Number(math.nan)
+    value, (spread, freedom) = float(np.mean(values)), pooled(groups)
+    if not freedom:
+        return Number(value)
+    half = _t(freedom, confidence) * spread / math.sqrt(len(values))
+    return Number(value, value - half, value + half)
+
+
+def least_difference(groups: Sequence[Sequence[float]], confidence: float = 0.95) -> float | None:
+    """The difference between two single trainings that seeds alone exceed in 1 - confidence of all
+    pairs (Fisher's least significant difference, of one pair chosen beforehand); None where it
+    cannot be told. `groups` as of `of_trainings`.
+    """
+    spread, freedom = pooled(groups)
+    return _t(freedom, confidence) * spread * math.sqrt(2) if freedom else None
+
+
 # Leaving images out
 
 

@@ -78,13 +78,13 @@ class Result(Shown):
         """The same with its `meta` as the file gives it back, in the file's order."""
         return dataclasses.replace(self, meta=json.loads(canonical_json(self.meta)))
 
-    def save(self, path: str | PurePath) -> Path:
-        """Write one uncompressed `.npz` and return its path.
+    def save(self, path: str | PurePath, compressed: bool = False) -> Path:
+        """Write one `.npz` and return its path.
 
-        The file appears complete or not at all, and equal content gives equal bytes. Raises
-        `ResultError` where the file cannot be written.
+        The file appears complete or not at all, and equal content gives equal bytes (compressed:
+        with one version of zlib). Raises `ResultError` where the file cannot be written.
         """
-        return save_arrays(path, self.arrays(), {**self.meta, "kind": self.kind})
+        return save_arrays(path, self.arrays(), {**self.meta, "kind": self.kind}, compressed)
 
 
 def load(source: str | PurePath | BinaryIO) -> Result:
@@ -125,9 +125,12 @@ def _class_of(kind: Any, name: str) -> type[Result]:
 
 
 def save_arrays(
-    path: str | PurePath, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+    path: str | PurePath,
+    arrays: Mapping[str, np.ndarray],
+    meta: Mapping[str, Any],
+    compressed: bool = False,
 ) -> Path:
-    """Write arrays and `meta` as one uncompressed `.npz`, making its folder where needed.
+    """Write arrays and `meta` as one `.npz`, making its folder where needed.
 
     The bytes depend on the content only (fixed time stamps, sorted members, C order). Written
     beside `path` and renamed, so no reader ever sees half a file. Raises `ResultError` where that
@@ -151,6 +154,7 @@ def save_arrays(
             info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, whenever written
             info.create_system = 3  # the same on Windows
             info.external_attr = 0o644 << 16
+            info.compress_type = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
             with archive.open(info, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, members[name], allow_pickle=False)
     return path
