@@ -15,7 +15,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from workbench import create_model, open_images, run
+from workbench import create_model, open_images, run, scans
 from workbench.results import Erf
 from workbench.weights import facts_of
 
@@ -36,8 +36,12 @@ RUNS = {
     "local": (["local"], (0,)),
     "omnidirectional": (["omnidirectional"], (0,)),
 }
-"""Sets or paths of `vssm paths`, and seeds. `unidi` is one direction as often as `cross` has four:
-as many parameters, one order."""
+"""Sets or paths of `vssm paths`, and seeds.
+
+They have 1 to 8 directions, which labels say behind the name; each has projections of its own,
+15,456 of the 876,298 parameters of `cross`. `unidi` is one direction as often as `cross` has four:
+as many parameters, one order.
+"""
 SIZES = (32, 48, 64, 96, 128)
 PROBES = ("shuffle", "shift", "views")
 
@@ -69,7 +73,9 @@ def measured(name: str, seed: int, weights: Path, validation: Path) -> None:
         if file.exists():
             continue
         model = create_model("vmamba_nano", weights)
-        facts = {**facts_of(model), "weights_label": f"{name}, seed {seed}"}
+        directions = len({site.direction for site in scans(model)})
+        called = f"{name} ({directions}), seed {seed}"
+        facts = {**facts_of(model), "weights_label": called}
         options = {"facts": facts, "progress": True, "labelled": True, "out": BUILT / "measured"}
         result = run(method, model, images, **options, **config)
         if isinstance(result, Erf):

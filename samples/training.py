@@ -2,39 +2,39 @@
 
     python samples/training.py out/train/vmamba_nano out/train/vim_nano out/train/mambavision_nano
 
-Writes one result for each model and snapshot to samples/results/training/, and the picture of all:
-a row for each epoch, a column for each model.
+Folders of trainings at 64 px, called as their networks; the end is what ships, trained further at
+128 px. All is measured at 128 px. Writes one result for each model and snapshot to
+samples/results/training/, and the picture of all: a row for each epoch, a column for each model.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
-from workbench import ErfConfig, create_model, erf, open_images, preprocessing_for, run
+from workbench import ErfConfig, create_model, erf, open_images, run
 from workbench.figures.files import save_figure
 from workbench.methods.erf.figure import draw
 from workbench.results import Erf
 from workbench.weights import facts_of
 
 HERE = Path(__file__).parent
-EPOCHS = (0, 1, 3, 10, None)  # None: the end of the run
+EPOCHS = (0, 1, 3, 10, None)  # None: the weights that ship
+SIZE = 128
 
 
 def field(folder: Path, epoch: int | None) -> Erf:
-    """The field of the last stage's central unit over the sample images."""
+    """The field of the last stage's central unit over the sample images, not kept for each."""
     name = folder.name
-    file = folder / "weights.safetensors"
-    if epoch is not None:
-        file = folder / "snapshots" / f"epoch-{epoch}.safetensors"
-    model = create_model(name, file)
+    model = create_model(
+        name, "auto" if epoch is None else folder / "snapshots" / f"epoch-{epoch}.safetensors"
+    )
     when = "end of training" if epoch is None else f"epoch {epoch}"
     facts = {**facts_of(model), "weights_label": when, "training": when}
-    preprocessing = preprocessing_for(model)
-    result = run(
-        erf, model, open_images("samples"), ErfConfig(), preprocessing=preprocessing, facts=facts
-    )
+    result = run(erf, model, open_images("samples", 10), ErfConfig(), size=SIZE, facts=facts)
     assert isinstance(result, Erf)
+    result = replace(result, maps=result.maps[:0])
     stem = "end" if epoch is None else f"epoch-{epoch}"
-    result.save(HERE / "results" / "training" / f"{name}-{stem}.npz")
+    result.save(HERE / "results" / "training" / f"{name}-{stem}.npz", compressed=True)
     return result
 
 
