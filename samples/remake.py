@@ -1,12 +1,15 @@
 """Make everything again that depends on the weights and photographs that ship.
 
-    python samples/remake.py imagenette_val_224.npz imagenette_val_128.npz
+    python samples/remake.py imagenette_val_224.npz imagenette_val_128.npz \\
+        tinyimagenet20_val_64.npz
 
 Every result in `samples/results` whose weights or photographs are others by now is measured again
 with the configuration that it says of itself; results of sample images take the first ones. Those
-of training come from its snapshots: `training.py`. Then the figures of README and docs are drawn by
-`analyses/configs/docs.yaml`, and the app is photographed with headless chromium. It takes hours,
-says where it is, and goes on where it was stopped.
+of training come from its snapshots: `training.py`, those of other scan paths from `scan_paths.py`.
+Numbers on the lenses come from `analyses/configs/lenses.yaml` (with tinyimagenet20_val_64.npz).
+Then the figures of README and docs are drawn by `analyses/configs/docs.yaml` and `scan_paths.yaml`,
+their tables written by `tables.py`, and the app is photographed with headless chromium. It takes
+hours, says where it is, and goes on where it was stopped.
 """
 
 import argparse
@@ -15,10 +18,11 @@ import io
 import re
 import shutil
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import tables
 from PIL import Image
 
 from workbench import create_model, methods, open_images, paper, run
@@ -46,7 +50,8 @@ FIGURES = {
     "state-vim_nano": "state/state-vim_nano",
     "decompose-along-vmamba_nano": "decompose/decompose-along-vmamba_nano",
 }
-"""Pictures of docs, and what `analyses/configs/docs.yaml` calls them."""
+"""Pictures of docs, and what the files of `CONFIGS` call them."""
+CONFIGS = ("docs.yaml",)
 APP = {
     "app-erf": "",
     "app-scan-maps": "scan-maps",
@@ -86,7 +91,20 @@ def again(file: Path, packs: list[Path]) -> None:
     options = {"out": BUILT / method.name, "progress": True, "labelled": labelled}
     if file.parent.name == "first":  # as the page shows it
         options["size"] = finest_size(SHIPPED / facts_of(model)["weights_label"])
-    run(method, meta["model"], images, **options, **config).save(file)
+    run(method, meta["model"], images, **options, **config).save(file, compressed=True)
+
+
+def looked_at(packs: list[Path]) -> None:
+    """The tables of the lenses."""
+    file = paper.read(ROOT / "analyses" / "configs" / "lenses.yaml")
+    given = {pack.name: str(pack) for pack in packs}
+    for name, figure in file.figures.items():
+        sources = tuple(given.get(source, source) for source in figure.images)
+        file.figures[name] = replace(figure, images=sources)
+    paper.make(file, BUILT / "lenses")
+    for name in file.figures:
+        (STORED / "lenses").mkdir(exist_ok=True)
+        shutil.copy(BUILT / "lenses" / name / f"{name}.csv", STORED / "lenses")
 
 
 def keep(picture: Image.Image, name: str) -> None:
@@ -97,8 +115,10 @@ def keep(picture: Image.Image, name: str) -> None:
 
 
 def drawn() -> None:
-    """The figures of docs."""
-    paper.make(paper.read(ROOT / "analyses" / "configs" / "docs.yaml"), BUILT / "figures")
+    """The figures and tables of docs."""
+    tables.main()
+    for config in CONFIGS:
+        paper.make(paper.read(ROOT / "analyses" / "configs" / config), BUILT / "figures")
     for name, made in FIGURES.items():
         keep(Image.open(BUILT / "figures" / f"{made}.png"), name)
 
@@ -135,15 +155,17 @@ def photographed() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("packs", nargs="*", type=Path, help="the Imagenette validation packs")
+    parser.add_argument("packs", nargs="*", type=Path, help="the validation packs")
     parser.add_argument(
-        "--only", default="", help="results whose path has this in it; figures; app"
+        "--only", default="", help="results whose path has this in it; lenses; figures; app"
     )
     args = parser.parse_args()
     for file in sorted(STORED.rglob("*.npz")):
         name = str(file.relative_to(STORED))
-        if not name.startswith("training/") and re.search(args.only, name):
+        if not name.startswith(("training/", "scan-paths/")) and re.search(args.only, name):
             again(file, args.packs)
+    if re.search(args.only, "lenses"):
+        looked_at(args.packs)
     if re.search(args.only, "figures"):
         drawn()
     if re.search(args.only, "app"):

@@ -172,7 +172,13 @@ def test_the_command_counts_right_answers_and_draws(tmp_path, capsys) -> None:
     (file,) = out.glob("*.npz")
     assert len(load(file).meta["conditions"]) == 6 * 2 * 2
     assert list(out.glob("quantize-vim_nano-*.png"))
-    assert "delta,token,static,3,KL," in next(out.glob("*.csv")).read_text()
+    table = load(file).to_pandas()
+    (row,) = table.query(
+        "tensor == 'delta' and range == 'static' and bits == 3 and number == 'KL'"
+    ).value
+    told = load(file).meta["conditions"]
+    (known,) = (c["numbers"]["KL"] for c in told if c["name"] == "delta/token/static/3")
+    assert row == pytest.approx(known["value"], rel=1e-5)
     assert main(["show", str(file)]) == 0 and text.strip() in capsys.readouterr().out
 
 

@@ -229,16 +229,21 @@ def _measured(figure: Figure, results: Path, device: str | None, force: bool) ->
     if figure.method == PATHS:
         return []
     if figure.method == SUMMARY:
-        return _stored(figure)
+        return stored_results(figure)
     method = methods.get(figure.method)
     if figure.stored:
-        return method.compare(_stored(figure), **figure.compare)
+        return method.compare(stored_results(figure), **figure.compare)
     own = {"out": results / figure.method, "device": device, "force": force}
     config = _config(method.Config, figure.config, seed=figure.seed)
     return dataclasses.replace(figure, **own).run(method, config, **figure.compare)
 
 
-def _stored(figure: Figure) -> list[Result]:
+def stored_results(figure: Figure) -> list[Result]:
+    """The results that a figure draws without measuring, in the order of its patterns and of names.
+
+    Raises:
+        ValueError: for a pattern that finds nothing, and a result of another method.
+    """
     found = []
     for pattern in figure.stored:
         path = places.found(pattern)

@@ -18,12 +18,21 @@ def csv_cells(number: Number) -> list[str]:
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table as CSV; a row that ends with a number has value, low, high and unit in its place."""
+    """A table as CSV; where `number` is the last column it names the number that a row ends with,
+    and the columns value, low, high and unit follow.
+
+    Raises:
+        ValueError: for a row that is longer or shorter than the head.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*head, *PARTS, "unit"] if head[-1] == "number" else head)
+    names = [*head, *PARTS, "unit"] if head[-1] == "number" else [*head]
+    table.writerow(names)
     for *row, last in rows:
         ending = [*csv_cells(last), last["unit"]] if isinstance(last, Mapping) else [last]
+        cells = len(row) + len(ending)
+        if cells != len(names):
+            raise ValueError(f"a row of {cells} cells below a head of {len(names)}")
         table.writerow([*row, *ending])
     return text.getvalue()
 

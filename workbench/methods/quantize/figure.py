@@ -46,7 +46,7 @@ def tables(results: Sequence[Quantization]) -> dict[str, str]:
         for name, number in numbers.items()
     ]
     parts = ["tensor", "granularity", "range", "bits"]
-    head = ["model", "weights", "images", *parts, "name", "number"]
+    head = ["model", "weights", "images", *parts, "number"]
     return {"quantize.csv": csv_text(head, rows), "quantize.tex": latex_table(results)}
 
 
