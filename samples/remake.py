@@ -162,7 +162,7 @@ def main() -> None:
     args = parser.parse_args()
     for file in sorted(STORED.rglob("*.npz")):
         name = str(file.relative_to(STORED))
-        if not name.startswith(("training/", "scan-paths/")) and re.search(args.only, name):
+        if not name.startswith("training/") and re.search(args.only, name):
             again(file, args.packs)
     if re.search(args.only, "lenses"):
         looked_at(args.packs)

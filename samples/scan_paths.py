@@ -5,7 +5,7 @@
 `vmamba_nano` at 64 px, 24 epochs, with each set of paths in place of its own: trained with
 `vssm train` below `out/scan-paths` (about 16 minutes on a core each), then measured over sizes,
 with patches shuffled and pictures moved and turned, and the receptive field. What is finished is
-not done again; a stopped run goes on. Results: `samples/results/scan-paths/`, which
+not done again; a stopped run goes on. Results: `samples/scan-paths/`, which
 `vssm figures analyses/configs/scan_paths.yaml` draws.
 """
 
@@ -21,7 +21,7 @@ from workbench.weights import facts_of
 
 HERE = Path(__file__).parent
 BUILT = HERE.parent / "out" / "scan-paths"
-STORED = HERE / "results" / "scan-paths"
+STORED = HERE / "scan-paths"
 DIAGONAL = ["diagonal", "diagonal-reversed", "antidiagonal", "antidiagonal-reversed"]
 RUNS = {
     "cross": (["cross"], (0, 1)),
@@ -43,7 +43,7 @@ They have 1 to 8 directions, which labels say behind the name; each has projecti
 as many parameters, one order.
 """
 SIZES = (32, 48, 64, 96, 128)
-PROBES = ("shuffle", "shift", "views")
+PROBES = ("shuffle", "shift", "views", "scan")
 
 
 def trained(name: str, seed: int, data: Path, epochs: float) -> Path:

@@ -194,7 +194,7 @@ def test_everything_taken_away_leaves_the_same_for_all_images() -> None:
 
 def test_probes_that_follow_scans_say_when_there_is_none() -> None:
     result = measured(Colour(), batch_of(pixels_of(3)), RobustnessConfig(attacks=()))
-    assert set(result.meta["missing"]) == {"drop-scan", "information"}
+    assert set(result.meta["missing"]) == {"drop-scan", "information", "scan"}
     assert "Left out: information, as Colour has no selective scan" in pictures.caption(result)
     groups = {condition["group"] for condition in result.meta["conditions"]}
     assert groups == {"clean", "drop", "shuffle", "shift", "view"}

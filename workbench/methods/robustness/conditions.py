@@ -1,9 +1,11 @@
-"""What images are put to: each condition has a name and makes the images.
+"""What images, or the scans that look at them, are put to: each condition has a name, makes the
+images and may change the scans.
 
 A name is group/series/level, such as attack/pgd/2, corruption/fog/3, drop/row/0.25; or clean.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +19,7 @@ from workbench.attacks.projected_gradient import random_direction
 from workbench.methods.robustness.config import ATTACKS, ON_SCANS, PERTURBATIONS, RobustnessConfig
 from workbench.perturbations import patches
 from workbench.perturbations.corruptions import chosen, corrupt
+from workbench.perturbations.scan_order import reordered, without_state
 from workbench.perturbations.shifts import check_shift, shift
 from workbench.perturbations.symmetries import VIEWS
 from workbench.trace import scans
@@ -46,12 +49,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing that images are put to; `make` gives (b, 3, h, w) in [0, 1] of a subject."""
+    """One thing that images are put to; `make` gives (b, 3, h, w) in [0, 1] of a subject, and the
+    network answers inside `around`.
+    """
 
     make: Callable[[Subject], Tensor]
     group: str
     series: str = ""
     level: float | None = None
+    around: Callable[[], AbstractContextManager] = nullcontext
 
     @property
     def name(self) -> str:
@@ -86,6 +92,8 @@ def conditions(
             found += _shuffles(config, size)
         elif kind == "shift":
             found += _shifts(config, size)
+        elif kind == "scan":
+            found += _scans(config, network, size)
         else:
             patches.check_grid(config.grid, *size)
             if kind == "information":
@@ -151,6 +159,17 @@ def _shifts(config: RobustnessConfig, size: tuple[int, int]) -> Iterator[Conditi
     for pixels in config.shifts:
         check_shift(pixels, *size)
         yield Condition(partial(_shifted, config, pixels), "shift", "pixels", pixels)
+
+
+def _scans(
+    config: RobustnessConfig, network: InPixels, size: tuple[int, int]
+) -> Iterator[Condition]:
+    model = network.model
+    for name, around in (
+        ("random-order", lambda: reordered(model, size, config.seed)),
+        ("without-state", lambda: without_state(model)),
+    ):
+        yield Condition(lambda subject: subject.x, "scan", name, around=around)
 
 
 def _changed_at_random(config: RobustnessConfig, eps: float, subject: Subject) -> Tensor:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from workbench.attacks.pixels import AttackConfig
 
 ATTACKS = ("fgsm", "pgd", "autoattack")
-PERTURBATIONS = ("drop", "drop-scan", "information", "shuffle", "shift", "views")
-ON_SCANS = ("drop-scan", "information")
+PERTURBATIONS = ("drop", "drop-scan", "information", "shuffle", "shift", "views", "scan")
+ON_SCANS = ("drop-scan", "information", "scan")
 """The perturbations that follow the scans of a model."""
 
 
@@ -33,8 +33,8 @@ class RobustnessConfig(IntervalConfig):
         probes: drop (patches taken away at random, salient ones first, in rings from the centre and
             towards it), drop-scan (along each scan direction), information (pixels lost along the
             scan), shuffle (patches rearranged), shift (the image moved by some pixels, each in a
-            direction of its own), views (transposed, rotated by 180 degrees or flipped), all or
-            none.
+            direction of its own), views (transposed, rotated by 180 degrees or flipped), scan (the
+            image as it is, scanned in random orders, and without states), all or none.
         grid: patches along a side that are taken away or lose pixels.
         dropped: shares of the patches that are taken away.
         lost: shares of the pixels that are lost, up to 0.5.
@@ -55,7 +55,10 @@ class RobustnessConfig(IntervalConfig):
     corruptions: tuple[str, ...] = ("none",)
     severities: tuple[Literal[1, 2, 3, 4, 5], ...] = SEVERITIES
     probes: tuple[
-        Literal["drop", "drop-scan", "information", "shuffle", "shift", "views", "all", "none"], ...
+        Literal[
+            "drop", "drop-scan", "information", "shuffle", "shift", "views", "scan", "all", "none"
+        ],
+        ...,
     ] = ("all",)
     grid: int = 8
     dropped: tuple[float, ...] = (0.125, 0.25, 0.5, 0.75)

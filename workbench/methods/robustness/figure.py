@@ -28,6 +28,7 @@ _PANELS = {  # group -> title, and axis of the level
     "shuffle": ("Patches shuffled", "patches along a side"),
     "shift": ("Image moved", "pixels"),
     "view": ("Image turned", "share of the images (%)"),
+    "scan": ("Scans changed", "share of the images (%)"),
 }
 _WORDS = {
     "fgsm": "FGSM",
@@ -47,6 +48,8 @@ _WORDS = {
 _LINES = {"rise": "-", "middle": "-.", "ends": ":"}
 _CONTROL: Style = {"color": "0.45", "ls": "--", "marker": ""}
 _DOT: Style = {"color": COLOURS[6], "ls": "", "marker": "o", "ms": 4}
+_IN_SHARES = ("view", "scan")
+"""Groups without levels."""
 _SHARES: dict[str, Style] = {"accuracy": _DOT, "agreement": {**_DOT, "mfc": "white"}}
 
 
@@ -101,7 +104,7 @@ def draw(result: Robustness) -> Figure:
         grid = figure.add_gridspec(max(1, len(heights)), 3, height_ratios=heights or None)
         for i, group in enumerate(small):
             ax = figure.add_subplot(grid[divmod(i, 3)])
-            _turns(ax, result) if group == "view" else _curves(ax, result, group)
+            _shares(ax, result, group) if group in _IN_SHARES else _curves(ax, result, group)
         if small:
             _legend(figure.add_subplot(grid[rows, :]), result, small)
         if heat:
@@ -198,8 +201,8 @@ def _tick_labels(levels: Sequence[float], logarithmic: bool) -> list[str]:
     return labels
 
 
-def _turns(ax: Axes, result: Robustness) -> None:
-    series = _series(result, "view")
+def _shares(ax: Axes, result: Robustness, group: str) -> None:
+    series = _series(result, group)
     conditions = [condition for of in series.values() for condition in of]
     for (name, style), shift in zip(_SHARES.items(), (-0.12, 0.12), strict=True):
         value, size = _numbers(conditions, name)
@@ -209,8 +212,8 @@ def _turns(ax: Axes, result: Robustness) -> None:
     ax.set_yticks(range(len(series)), [name.replace("-", "\n") for name in series])
     ax.set_ylim(len(series) - 0.5, -0.5)
     ax.set_xlim(-2, 102)
-    ax.set_title(_PANELS["view"][0])
-    ax.set_xlabel(_PANELS["view"][1])
+    ax.set_title(_PANELS[group][0])
+    ax.set_xlabel(_PANELS[group][1])
 
 
 def _legend(ax: Axes, result: Robustness, groups: Sequence[str]) -> None:
@@ -221,8 +224,8 @@ def _legend(ax: Axes, result: Robustness, groups: Sequence[str]) -> None:
     if "information" in groups:
         lines = {name: {"color": "0.2", "ls": line} for name, line in _LINES.items()}
         sections["pixels lost"] = {**lines, "even": _CONTROL}
-    if "view" in groups:
-        sections["turned"] = _SHARES
+    if set(_IN_SHARES) & set(groups):
+        sections["share of images"] = _SHARES
     orders = _styles(result, "drop")
     if "information" in groups:
         orders |= {name: _orders(result)[name] for name in result.meta["directions"]}
@@ -403,7 +406,7 @@ def latex_table(results: Sequence[Robustness]) -> str:
         rows = {
             _row_name(condition): condition["numbers"]["accuracy"]
             for condition in result.meta["conditions"]
-            if condition["group"] in ("clean", "attack", "view")
+            if condition["group"] in ("clean", "attack", *_IN_SHARES)
         }
         columns.append({**rows, **{f"{k} (%)": v for k, v in _means(result).items()}})
     names = dict.fromkeys(name for column in columns for name in column)

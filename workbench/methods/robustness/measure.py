@@ -59,7 +59,7 @@ def measure(model: nn.Module, batch: Batch, config: RobustnessConfig) -> Partial
     margin = np.full(predictions.shape, np.nan, np.float32)
     for i, condition in enumerate(wanted if len(known) else ()):
         images = condition.make(subject)
-        with torch.no_grad():
+        with torch.no_grad(), condition.around():
             logits = network(images)
         predictions[known, i] = logits.argmax(dim=1).cpu().numpy()
         margin[known, i] = margins(logits, subject.labels).cpu().numpy()

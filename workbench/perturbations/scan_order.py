@@ -1,0 +1,58 @@
+"""Trained scans that read their tokens in another order, or keep nothing of them.
+
+How much of what a network answers rests on the order of its scans, and how much on their states:
+the weights stay, the order or the state goes. The image is left as it is.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workbench.trace import Site, patch, scans
+
+
+@contextmanager
+def reordered(model: nn.Module, size: int | tuple[int, int], seed: int = 0) -> Iterator[None]:
+    """Inside the block every direction of every scan reads the cells in a random order of its own,
+    one for all images; what it gives goes back to where it belongs. Steps that are no cell, such as
+    those of a class token or of padding, stay where they are.
+
+    Args:
+        size: height and width of the images in pixels.
+        seed: of the orders.
+    """
+    orders = {
+        site.name: torch.from_numpy(random_order(site, np.random.default_rng((seed, i))))
+        for i, site in enumerate(scans(model, size))
+    }
+
+    def taken(x: Tensor, name: str) -> Tensor:
+        return x[..., orders[name].to(x.device)]
+
+    def put_back(x: Tensor, name: str) -> Tensor:
+        return x[..., orders[name].argsort().to(x.device)]
+
+    def each(change):
+        return {name: lambda x, name=name: change(x, name) for name in orders}
+
+    with patch(model, **dict.fromkeys(("u", "delta", "B", "C"), each(taken)), y=each(put_back)):
+        yield
+
+
+def random_order(site: Site, draw: np.random.Generator) -> np.ndarray:
+    """(length,) the step that is read in the place of each, of a site that knows its path."""
+    assert site.path is not None
+    steps = np.arange(len(site.path.order))
+    cells = site.path.order >= 0
+    steps[cells] = draw.permutation(steps[cells])
+    return steps
+
+
+@contextmanager
+def without_state(model: nn.Module) -> Iterator[None]:
+    """Inside the block no token reaches another through a scan: what is left of y is D u."""
+    with patch(model, B=torch.zeros_like):
+        yield
