@@ -49,9 +49,11 @@ FIGURES = {
     "quantize-vmamba_nano": "quantize/quantize-vmamba_nano",
     "state-vim_nano": "state/state-vim_nano",
     "decompose-along-vmamba_nano": "decompose/decompose-along-vmamba_nano",
+    "scan-paths": "ablation/summary",
+    "scan-paths-fields": "ablation-fields/erf",
 }
 """Pictures of docs, and what the files of `CONFIGS` call them."""
-CONFIGS = ("docs.yaml",)
+CONFIGS = ("docs.yaml", "scan_paths.yaml")
 APP = {
     "app-erf": "",
     "app-scan-maps": "scan-maps",

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tables_lenses as lenses
 from tables_sensitivity import sensitivity
 
 from workbench import methods, paper
 from workbench.figures.cells import words
-from workbench.results import Result, load
+from workbench.results import Resolution, Result, load
+from workbench.statistics import difference
 from workbench.summary import summarise
 
 ROOT = Path(__file__).parents[1]
@@ -89,9 +91,32 @@ def scan_paths() -> Iterator[list[str]]:
     ]
 
 
+def against_cross() -> Iterator[list[str]]:
+    """Differences to the four-way cross, paired over images, means over trainings."""
+    trainings: dict[str, list[Resolution]] = {}
+    for file in sorted((ROOT / "samples" / "scan-paths").glob("*-resolution.npz")):
+        result = load(file)
+        assert isinstance(result, Resolution)
+        row = result.meta["facts"]["weights_label"].partition(", seed ")[0]
+        trainings.setdefault(row, []).append(result)
+
+    def right(row: str, size: int) -> np.ndarray:
+        return np.mean([of.correct[of.sizes.tolist().index(size)] for of in trainings[row]], axis=0)
+
+    sizes = (32, 64, 128)
+    yield ["less the cross (points)", *(f"{size} px" for size in sizes)]
+    own = "cross (4)"
+    gains = {row: difference(right(row, 64), right(own, 64)).value for row in trainings}
+    for row in sorted(gains.keys() - {own}, key=lambda row: -gains[row]):
+        found = (difference(right(row, size), right(own, size)).times(100) for size in sizes)
+        yield [row, *(words(number.as_dict(), "+.1f") for number in found)]
+
+
 TABLES: dict[str, tuple[str, Callable[[], Iterator[Sequence[str]]]]] = {
     "robustness": ("docs/robustness.md", robustness),
     "sensitivity": ("docs/sensitivity.md", sensitivity),
+    "scan-paths": ("docs/scan-paths.md", scan_paths),
+    "scan-paths-pairs": ("docs/scan-paths.md", against_cross),
     "bits": ("docs/quantization.md", lenses.bits),
     "tensors": ("docs/quantization.md", lenses.tensors),
     "reach": ("docs/atlas.md", lenses.reach),

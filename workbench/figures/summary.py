@@ -19,7 +19,7 @@ from workbench.figures.files import STYLE, Sheet
 _ABREAST = 4
 """Panels side by side."""
 _ROW = 0.17  # inches
-_LETTERS = 26
+_LETTERS = 23
 """In a line of a panel's title."""
 
 
@@ -173,8 +173,8 @@ def caption(summary: Summary) -> str:
 
 
 def csv_table(summary: Summary) -> str:
-    """One line for each row, seed and number; the mean over trainings has the seed `all`."""
-    return csv_text(["network", "seed", "panel", "number"], _entries(summary))
+    """One line for each row, seed and panel; the mean over trainings has the seed `all`."""
+    return csv_text(["network", "seed", "number"], _entries(summary))
 
 
 def _entries(summary: Summary) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
