@@ -33,6 +33,8 @@ from workbench.runner import joined, parts
 from workbench.statistics import wilson
 from workbench.weights import create_model
 
+STORED = Path(__file__).parents[1] / "samples" / "results" / "resolution"
+
 RNG = np.random.default_rng(0)
 
 
@@ -681,3 +683,25 @@ def test_points_that_do_not_fit_together_are_refused() -> None:
         ResolutionPoint(meta=good.meta, **{**good.arrays(), "lengths": np.ones(2)})
     with pytest.raises(ValueError, match="sizes"):
         Resolution(meta={"points": [{"size": 64}]}, sizes=np.array([32]))
+
+
+def test_an_empty_panel_says_why() -> None:
+    whole = load(STORED / "resnet_nano-resolution.npz")
+
+    def said(result) -> set[str]:
+        return {text.get_text() for ax in pictures.draw(result).axes for text in ax.texts}
+
+    assert "no selective scan" in said(whole)
+    config = {**whole.meta["config"], "probes": 0}
+    unprobed = replace(whole, meta={**whole.meta, "config": config})
+    assert "no selective scan" not in said(unprobed) and "not measured" in said(unprobed)
+
+
+def test_a_legend_of_long_names_stays_in_the_figure() -> None:
+    whole = load(STORED / "vim_nano-resolution.npz")
+    names = [f"a run with quite a long name, seed {i}" for i in range(6)]
+    facts = [{**whole.meta["facts"], "weights_label": name} for name in names]
+    figure = pictures.draw([replace(whole, meta={**whole.meta, "facts": f}) for f in facts])
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width

@@ -49,6 +49,8 @@ Published = Literal[
     "ConvNeXt-T",
 ]
 
+_LETTERS = 125
+"""In a line of the legend."""
 _PANELS = {  # number -> title and axis
     "top1": ("Accuracy", "top-1 (%)"),
     "drop": ("Change from trained size", "top-1, relative (%)"),
@@ -169,7 +171,8 @@ def draw(curves: Sequence[Resolution], published: Sequence[str] = ()) -> Figure:
         for name, ax in zip(panels(curves), axes.flat, strict=True):
             _panel(ax, name, curves, published)
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+        abreast = min(4, len(labels), max(1, _LETTERS // (max(map(len, labels)) + 7)))
+        figure.legend(handles, labels, loc="outside upper center", ncols=abreast)
     plt.close(figure)
     return figure
 
@@ -227,7 +230,8 @@ def _panel(ax: Axes, name: str, curves: Sequence[Resolution], published: Sequenc
     if name == "drop":
         ax.axhline(0, color="0.8", lw=0.6, zorder=0)
     if not drawn:
-        ax.text(0.5, 0.5, _absent(name), ha="center", va="center", transform=ax.transAxes)
+        why = _absent(name, curves)
+        ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes)
         ax.set_yticks([])
     if name == "latency" and drawn:
         _cost_axis(ax, len(curves))
@@ -242,12 +246,11 @@ def _panel(ax: Axes, name: str, curves: Sequence[Resolution], published: Sequenc
     ax.set_xlabel("image size (px)")
 
 
-def _absent(name: str) -> str:
-    return {
-        "horizon": "no selective scan",
-        "A50": "not measured",
-        "cka": "fewer than 4 images",
-    }.get(name, "not measured")
+def _absent(name: str, curves: Sequence[Resolution]) -> str:
+    probed = any(curve.meta["config"].get("probes", True) for curve in curves)
+    if name == "horizon" and probed:
+        return "no selective scan"
+    return "fewer than 4 images" if name == "cka" else "not measured"
 
 
 def _growth(curve: Resolution) -> str:
