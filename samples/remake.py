@@ -96,7 +96,7 @@ def again(file: Path, packs: list[Path]) -> None:
     run(method, meta["model"], images, **options, **config).save(file, compressed=True)
 
 
-def looked_at(packs: list[Path]) -> None:
+def through_lenses(packs: list[Path]) -> None:
     """The tables of the lenses."""
     file = paper.read(ROOT / "analyses" / "configs" / "lenses.yaml")
     given = {pack.name: str(pack) for pack in packs}
@@ -105,7 +105,6 @@ def looked_at(packs: list[Path]) -> None:
         file.figures[name] = replace(figure, images=sources)
     paper.make(file, BUILT / "lenses")
     for name in file.figures:
-        (STORED / "lenses").mkdir(exist_ok=True)
         shutil.copy(BUILT / "lenses" / name / f"{name}.csv", STORED / "lenses")
 
 
@@ -167,7 +166,7 @@ def main() -> None:
         if not name.startswith("training/") and re.search(args.only, name):
             again(file, args.packs)
     if re.search(args.only, "lenses"):
-        looked_at(args.packs)
+        through_lenses(args.packs)
     if re.search(args.only, "figures"):
         drawn()
     if re.search(args.only, "app"):

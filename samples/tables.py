@@ -19,7 +19,7 @@ from workbench import methods, paper
 from workbench.figures.cells import words
 from workbench.results import Resolution, Result, load
 from workbench.statistics import difference
-from workbench.summary import summarise
+from workbench.summary import row_and_seed, summarise
 
 ROOT = Path(__file__).parents[1]
 STORED = ROOT / "samples" / "results"
@@ -97,7 +97,7 @@ def against_cross() -> Iterator[list[str]]:
     for file in sorted((ROOT / "samples" / "scan-paths").glob("*-resolution.npz")):
         result = load(file)
         assert isinstance(result, Resolution)
-        row = result.meta["facts"]["weights_label"].partition(", seed ")[0]
+        row, _ = row_and_seed(result.meta["facts"]["weights_label"])
         trainings.setdefault(row, []).append(result)
 
     def right(row: str, size: int) -> np.ndarray:

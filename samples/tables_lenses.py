@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-from workbench.figures.cells import words
+from workbench.figures.cells import csv_number, words
 
 STORED = Path(__file__).parent / "results" / "lenses"
 FAMILIES = ("vmamba_nano", "vim_nano", "mambavision_nano")
@@ -31,13 +31,9 @@ def model_of(line: dict[str, str]) -> str:
     return line["model"].partition(".")[0]
 
 
-def number(line: dict[str, str]) -> Number:
-    return {part: float(line[part]) if line[part] else None for part in ("value", "low", "high")}
-
-
 def numbers(name: str) -> dict[tuple[str, str], Number]:
     """(model, number) -> what a table says."""
-    return {(line["model"].partition(".")[0], line["number"]): number(line) for line in lines(name)}
+    return {(model_of(line), line["number"]): csv_number(line) for line in lines(name)}
 
 
 def divergences() -> dict[tuple[str, ...], str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench import figures
-from workbench.figures.cells import words
+from workbench.figures.cells import csv_number, words
 from workbench.results import Result, load
 
 STORED = Path(__file__).parent / "results" / "sensitivity"
@@ -59,14 +59,8 @@ def sensitivity() -> Iterator[list[str]]:
 
 def _numbers(result: Result) -> dict[tuple[str, str, str], dict[str, float | None]]:
     """(view, row, number) -> number, of a table of sensitivity."""
-    table = csv.DictReader(io.StringIO(figures.of(result.kind).tables([result])["sensitivity.csv"]))
-    parts = ("value", "low", "high")
-    return {
-        (line["view"], line["row"], line["number"]): {
-            part: float(line[part]) if line[part] else None for part in parts
-        }
-        for line in table
-    }
+    table = csv.DictReader(io.StringIO(figures.csv_table(result)))
+    return {(line["view"], line["row"], line["number"]): csv_number(line) for line in table}
 
 
 def _budget(found: Mapping[str, Any]) -> str:

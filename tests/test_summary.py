@@ -105,6 +105,17 @@ def test_one_training_twice_is_refused(curves) -> None:
         summarise([*curves.values(), curves["a, seed 0"]], [ACCURACY])
 
 
+def test_levels_of_intervals_are_not_mixed(curves) -> None:
+    def at(curve: Result, level: float) -> Result:
+        interval = {**curve.meta["interval"], "confidence": level}
+        return dataclasses.replace(curve, meta={**curve.meta, "interval": interval})
+
+    ninety = [at(curve, 0.9) for curve in curves.values()]
+    assert "90 % interval" in pictures.caption(summarise(ninety, [ACCURACY]))
+    with pytest.raises(ValueError, match="90 % and 95 %"):
+        summarise([ninety[0], *list(curves.values())[1:]], [ACCURACY])
+
+
 def test_figure_and_tables_come_from_one_file(tmp_path: Path, curves, capsys) -> None:
     for i, curve in enumerate(curves.values()):
         curve.save(tmp_path / f"{i}.npz", compressed=bool(i % 2))

@@ -226,9 +226,7 @@ def _origin(result: Result) -> dict[str, Any]:
 
 
 def _measured(figure: Figure, results: Path, device: str | None, force: bool) -> list[Result]:
-    if figure.method == PATHS:
-        return []
-    if figure.method == SUMMARY:
+    if figure.method not in methods.METHODS:
         return stored_results(figure)
     method = methods.get(figure.method)
     if figure.stored:
@@ -260,9 +258,9 @@ def stored_results(figure: Figure) -> list[Result]:
 
 
 def _draw(figure: Figure, results: list[Result], paper: Paper, out: Path) -> list[Path]:
-    if figure.method not in (PATHS, SUMMARY):
+    if figure.method in methods.METHODS:
         return publish(results, out, paper.formats, paper.width, **figure.draw)
-    tables = {}
+    tables: dict[str, str] = {}
     if figure.method == SUMMARY:
         summary = summarise(results, figure.panels)
         sheet, tables = summary_pictures.sheet(summary), summary_pictures.tables(summary)

@@ -17,13 +17,13 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
 from workbench import figures
-from workbench.figures.cells import PARTS
+from workbench.figures.cells import csv_number
 from workbench.figures.label import label
 from workbench.results import Result
 from workbench.statistics import Number, least_difference, of_trainings
@@ -68,25 +68,29 @@ class Column:
 
 @dataclass(frozen=True)
 class Summary:
-    """What is drawn: rows by the first column, its largest mean first."""
+    """What is drawn: rows by the first column, its largest mean first, and the level of all
+    intervals.
+    """
 
     rows: Sequence[str]
     columns: Sequence[Column]
-    confidence: float = 0.95
+    confidence: float
 
 
-def summarise(
-    results: Sequence[Result], panels: Sequence[Panel], confidence: float = 0.95
-) -> Summary:
+def summarise(results: Sequence[Result], panels: Sequence[Panel]) -> Summary:
     """The numbers that panels show.
 
     Raises:
         ValueError: naming the panel, for a number that no result has, or that several lines of its
-            table have; and for two results that are the same row and seed.
+            table have; for two results that are the same row and seed; and for results whose
+            intervals are of several levels.
     """
     if not panels:
         raise ValueError("a summary needs panels: titles, each with a method and a number")
-    tables = [(result.kind, *_called(result, results), list(_lines(result))) for result in results]
+    methods = {panel.method for panel in panels}
+    results = [result for result in results if result.kind in methods]
+    confidence = _confidence(results)
+    tables = [(result.kind, *_called(result, results), _lines(result)) for result in results]
     columns = []
     for panel in panels:
         found: dict[str, dict[str, Number]] = {}
@@ -103,6 +107,16 @@ def summarise(
     means = columns[0].others
     rows = sorted(dict.fromkeys(row for _, row, _, _ in tables), key=lambda row: -_mean(means, row))
     return Summary(rows, columns, confidence)
+
+
+def _confidence(results: Sequence[Result]) -> float:
+    """The level of the results' intervals."""
+    told = [result.meta.get("interval", result.meta["config"]) for result in results]
+    levels = sorted({settings["confidence"] for settings in told})
+    if len(levels) > 1:
+        said = " and ".join(f"{100 * level:g} %" for level in levels)
+        raise ValueError(f"intervals of {said} do not stand in one figure; measure with one level")
+    return levels[0] if levels else 0.95
 
 
 def _mean(means: Mapping[str, Number], row: str) -> float:
@@ -125,14 +139,18 @@ def _called(result: Result, results: Sequence[Result]) -> tuple[str, str]:
     name = label(result)
     if len({other.meta["model"] for other in results}) == 1:
         name = name.removeprefix(f"{result.meta['facts'].get('model', '')}, ")
+    return row_and_seed(name)
+
+
+def row_and_seed(name: str) -> tuple[str, str]:
+    """`cross, seed 1` -> cross and 1; without a seed the whole name and nothing."""
     found = _SEED.fullmatch(name)
     return (found["row"], found["seed"]) if found else (name, "")
 
 
-def _lines(result: Result) -> Iterator[dict[str, str]]:
-    """The lines of a result's first CSV table, by column."""
-    tables = figures.of(result.kind).tables([result])
-    yield from csv.DictReader(io.StringIO(next(t for n, t in tables.items() if n.endswith(".csv"))))
+def _lines(result: Result) -> list[dict[str, str]]:
+    """The lines of a result's table, by column."""
+    return list(csv.DictReader(io.StringIO(figures.csv_table(result))))
 
 
 def _number(lines: Sequence[Mapping[str, str]], panel: Panel) -> Number:
@@ -156,8 +174,7 @@ def _number(lines: Sequence[Mapping[str, str]], panel: Panel) -> Number:
             f"{what}: {len(meant) or 'no'} lines of the table of {panel.method} have the number "
             f"{panel.number} with {said}; its columns are {', '.join(columns)}"
         )
-    names = PARTS if long else [panel.number, f"{panel.number}_low", f"{panel.number}_high"]
-    return Number(*(float(meant[0][name]) if meant[0][name] else None for name in names))
+    return Number(**csv_number(meant[0], "value" if long else panel.number))
 
 
 def _is(column: str, columns: Sequence[str]) -> bool:

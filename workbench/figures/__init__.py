@@ -17,7 +17,7 @@ from types import ModuleType
 
 from workbench import methods
 from workbench.files import printable
-from workbench.results import ResultError
+from workbench.results import Result, ResultError
 
 
 def of(kind: str) -> ModuleType:
@@ -29,6 +29,12 @@ def of(kind: str) -> ModuleType:
     if kind not in methods.METHODS:
         raise ValueError(f"results of the kind {kind} are not drawn")
     return import_module(f"{methods.folder(kind)}.figure")
+
+
+def csv_table(result: Result) -> str:
+    """The first of a result's tables, as CSV."""
+    tables = of(result.kind).tables([result])
+    return next(text for name, text in tables.items() if name.endswith(".csv"))
 
 
 @contextmanager

@@ -17,6 +17,17 @@ def csv_cells(number: Number) -> list[str]:
     return ["" if number.get(part) is None else f"{number[part]:.6g}" for part in PARTS]
 
 
+def csv_number(line: Mapping[str, str], column: str = "value") -> dict[str, float | None]:
+    """What `csv_cells` wrote, of a line by column: value, low and high, or a column with its
+    `_low` and `_high`.
+    """
+    names = PARTS if column == "value" else (column, f"{column}_low", f"{column}_high")
+    return {
+        part: float(line[name]) if line[name] else None
+        for part, name in zip(PARTS, names, strict=True)
+    }
+
+
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table as CSV; where `number` is the last column it names the number that a row ends with,
     and the columns value, low, high and unit follow.

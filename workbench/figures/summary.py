@@ -152,7 +152,11 @@ def caption(summary: Summary) -> str:
         f"A row for each of {len(summary.rows)} networks, in the order of their {first}; a mark is "
         f"one training, its thin bar the {level} interval over images of that trained network."
     ]
-    repeated = [row for row in summary.rows if len(summary.columns[0].trainings.get(row, {})) > 1]
+    repeated = [
+        row
+        for row in summary.rows
+        if any(len(c.trainings.get(row, {})) > 1 for c in summary.columns)
+    ]
     if any(column.least is not None for column in summary.columns):
         lines.append(
             f"Pale bars: {level} interval of the mean over trainings, from the spread between "

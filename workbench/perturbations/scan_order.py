@@ -4,41 +4,37 @@ How much of what a network answers rests on the order of its scans, and how much
 the weights stay, the order or the state goes. The image is left as it is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench.trace import Site, patch, scans
+from workbench.trace import Site, patch
 
 
 @contextmanager
-def reordered(model: nn.Module, size: int | tuple[int, int], seed: int = 0) -> Iterator[None]:
+def reordered(model: nn.Module, sites: Sequence[Site], seed: int = 0) -> Iterator[None]:
     """Inside the block every direction of every scan reads the cells in a random order of its own,
     one for all images; what it gives goes back to where it belongs. Steps that are no cell, such as
     those of a class token or of padding, stay where they are.
 
     Args:
-        size: height and width of the images in pixels.
+        sites: all directions, with their paths: `workbench.scans(model, size)` of the images' size.
         seed: of the orders.
     """
     orders = {
         site.name: torch.from_numpy(random_order(site, np.random.default_rng((seed, i))))
-        for i, site in enumerate(scans(model, size))
+        for i, site in enumerate(sites)
     }
 
-    def taken(x: Tensor, name: str) -> Tensor:
-        return x[..., orders[name].to(x.device)]
+    def at(places: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda x: x[..., places.to(x.device)]
 
-    def put_back(x: Tensor, name: str) -> Tensor:
-        return x[..., orders[name].argsort().to(x.device)]
-
-    def each(change):
-        return {name: lambda x, name=name: change(x, name) for name in orders}
-
-    with patch(model, **dict.fromkeys(("u", "delta", "B", "C"), each(taken)), y=each(put_back)):
+    taken = {name: at(order) for name, order in orders.items()}
+    put_back = {name: at(order.argsort()) for name, order in orders.items()}
+    with patch(model, **dict.fromkeys(("u", "delta", "B", "C"), taken), y=put_back):
         yield
 
 

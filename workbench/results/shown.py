@@ -42,8 +42,8 @@ class Shown:
 
         pictures = import_module("workbench.figures")
         with pictures.complete(f"this {self.kind} result"):
-            tables = pictures.of(self.kind).tables([self])
-        return pd.read_csv(io.StringIO(next(t for n, t in tables.items() if n.endswith(".csv"))))
+            table = pictures.csv_table(self)
+        return pd.read_csv(io.StringIO(table))
 
     def _told(self, count: int) -> str:
         """The first lines of its report."""

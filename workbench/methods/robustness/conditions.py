@@ -73,7 +73,7 @@ def conditions(
     Raises:
         ValueError: for a grid that does not divide the image, a shift as long as a side.
     """
-    found = [Condition(lambda subject: subject.x, "clean")]
+    found = [Condition(_as_it_is, "clean")]
     found += [*_attacks(config), *_corruptions(config)]
     wanted = [p for p in PERTURBATIONS if p in config.probes or "all" in config.probes]
     directions = directions_of(network)
@@ -93,7 +93,14 @@ def conditions(
         elif kind == "shift":
             found += _shifts(config, size)
         elif kind == "scan":
-            found += _scans(config, network, size)
+            model, sites = network.model, scans(network.model, size)
+            if all(site.path for site in sites):
+                around = partial(reordered, model, sites, config.seed)
+                found.append(Condition(_as_it_is, "scan", "random-order", around=around))
+            else:
+                missing["random-order"] = "it needs scans that say which cells they visit"
+            around = partial(without_state, model)
+            found.append(Condition(_as_it_is, "scan", "without-state", around=around))
         else:
             patches.check_grid(config.grid, *size)
             if kind == "information":
@@ -161,15 +168,8 @@ def _shifts(config: RobustnessConfig, size: tuple[int, int]) -> Iterator[Conditi
         yield Condition(partial(_shifted, config, pixels), "shift", "pixels", pixels)
 
 
-def _scans(
-    config: RobustnessConfig, network: InPixels, size: tuple[int, int]
-) -> Iterator[Condition]:
-    model = network.model
-    for name, around in (
-        ("random-order", lambda: reordered(model, size, config.seed)),
-        ("without-state", lambda: without_state(model)),
-    ):
-        yield Condition(lambda subject: subject.x, "scan", name, around=around)
+def _as_it_is(subject: Subject) -> Tensor:
+    return subject.x
 
 
 def _changed_at_random(config: RobustnessConfig, eps: float, subject: Subject) -> Tensor:
