@@ -3,8 +3,11 @@
     python samples/checkpoints.py vmamba_nano=out/train/vmamba_nano \\
         --train imagenette_train_160.npz --validation imagenette_val_128.npz imagenette_val_224.npz
 
-A run is a folder that `vssm train` wrote. The averaged weights are rounded to half precision,
-evaluated as rounded on every validation image (one crop, at 64, 128 and 224 px) and written to
+A run is a folder that `vssm train` wrote. Of several, MODEL=RUN,RUN, each begun where the one
+before ended, the mean of their weights is taken (Izmailov et al. 2018, arXiv 1803.05407). Batch
+norms then measure their statistics anew on whole training photographs: those of training are of
+crops and of pictures mixed by CutMix. The weights are rounded to half precision, evaluated as
+rounded on every validation image (one crop, at 64, 128 and 224 px) and written to
 samples/weights/ under the model's name and the size trained at, with how they were made in the
 file's metadata. A pack of smaller pictures is not enlarged.
 """
@@ -14,15 +17,19 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from workbench import create_model, open_images, preprocessing_for
 from workbench.train import accuracy, run_identity
 from workbench.weights.files import sha256
 
 SIZES = (64, 128, 224)
+MEASURED, BATCH = 2048, 64  # photographs that batch norms are measured on, as many at a time
 OUT = Path(__file__).parent / "weights"
 
 
@@ -46,12 +53,48 @@ def recipe_of(run: Path, train: Path) -> dict:
     }
 
 
-def ship(name: str, run: Path, train: Path, validation: list[Path]) -> Path:
-    recipe = recipe_of(run, train)
-    weights = {
-        key: x.half() if x.is_floating_point() else x
-        for key, x in load_file(run / "weights.safetensors").items()
+def mean(files: list[Path]) -> dict[str, Tensor]:
+    """The mean of the weights in several files; counts are those of the last."""
+    read = [load_file(file) for file in files]
+    return {
+        key: torch.stack([weights[key] for weights in read]).mean(0) if x.is_floating_point() else x
+        for key, x in read[-1].items()
     }
+
+
+def measure_norms(name: str, weights: dict[str, Tensor], train: Path, size: int) -> int:
+    """Replace the running statistics of batch norms by those of whole training photographs.
+
+    Returns:
+        how many photographs they were measured on: 0 for a model without batch norms.
+    """
+    model = create_model(name, img_size=size).eval()
+    model.load_state_dict(weights)
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return 0
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    images, prepared = open_images(train), preprocessing_for(model, size)
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:MEASURED]
+    for batch in chosen.split(BATCH):
+        pictures = np.stack([prepared.picture(images.load(i)) for i in batch.tolist()])
+        with torch.no_grad():
+            model(prepared.tensor(pictures))
+    weights.update({key: x for key, x in model.state_dict().items() if "running_" in key})
+    return len(chosen)
+
+
+def ship(name: str, runs: list[Path], train: Path, validation: list[Path]) -> Path:
+    *before, recipe = (recipe_of(run, train) for run in runs)
+    full = mean([run / "weights.safetensors" for run in runs])
+    if measured := measure_norms(name, full, train, recipe["size"]):
+        recipe["norms_measured_on"] = measured
+    if before:
+        recipe["mean_with"] = before
+    weights = {key: x.half() if x.is_floating_point() else x for key, x in full.items()}
     OUT.mkdir(exist_ok=True)
     file = OUT / f"{name}.imagenette{recipe['size']}.safetensors"
     save_file(weights, file)
@@ -80,13 +123,13 @@ def ship(name: str, run: Path, train: Path, validation: list[Path]) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", help="MODEL=FOLDER that vssm train wrote")
+    parser.add_argument("runs", nargs="+", help="MODEL=FOLDER,... that vssm train wrote")
     parser.add_argument("--train", type=Path, required=True, help="the pack they were trained on")
     parser.add_argument("--validation", type=Path, nargs="+", required=True, help="labelled packs")
     args = parser.parse_args()
     for run in args.runs:
-        name, _, folder = run.partition("=")
-        file = ship(name, Path(folder), args.train, args.validation)
+        name, _, folders = run.partition("=")
+        file = ship(name, list(map(Path, folders.split(","))), args.train, args.validation)
         print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
 
 

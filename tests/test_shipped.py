@@ -20,13 +20,14 @@ from workbench.weights.files import finest_size
 
 FILES = sorted(WEIGHTS.glob("*.safetensors"))
 LEAST = {
-    "resnet_nano": 0.80,
-    "mambavision_nano": 0.76,
-    "vmamba_nano": 0.74,
-    "vim_nano": 0.62,
-    "vit_nano": 0.60,
-    "s4nd_nano": 0.60,
+    "resnet_nano": {64: 0.80, 128: 0.89},
+    "mambavision_nano": {64: 0.76, 128: 0.84},
+    "vmamba_nano": {64: 0.74, 128: 0.85},
+    "vim_nano": {64: 0.62, 128: 0.76},
+    "vit_nano": {64: 0.60, 128: 0.75},
+    "s4nd_nano": {64: 0.60, 128: 0.74},
 }
+"""Top-1 at the size trained at, on the photographs stored at 128 px."""
 
 
 def metadata(path) -> dict[str, str]:
@@ -69,13 +70,19 @@ def test_it_is_small_and_says_how_it_was_made(path):
     facts = metadata(path)
     recipe = json.loads(facts["recipe"])
     assert facts["model"] == path.stem.partition(".")[0]
-    assert int(facts["seed"]) == recipe["seed"] and int(facts["steps"]) == recipe["steps"] > 1000
+    assert int(facts["seed"]) == recipe["seed"] and int(facts["steps"]) == recipe["steps"] > 500
     assert len(facts["data_sha256"]) == 64
-    for pack in json.loads(facts["accuracy"]).values():
+    packs = json.loads(facts["accuracy"])
+    for pack in packs.values():
         for correct, count in pack.values():
             assert 0 < correct < count == 3925
-        correct, count = pack[str(recipe["size"])]
-        assert correct / count >= LEAST[facts["model"]]
+    size = recipe["size"]
+    right, count = packs["imagenette_val_128.npz"][str(size)]
+    assert right / count >= LEAST[facts["model"]][size]
+    if size == 128:  # fit to be looked at in the detail of 224 px
+        finest, _ = packs["imagenette_val_224.npz"]["224"]
+        allowed = 0.07 if facts["model"] == "mambavision_nano" else 0.04
+        assert right - finest <= allowed * count
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
