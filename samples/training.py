@@ -23,7 +23,9 @@ SIZE = 128
 
 
 def field(folder: Path, epoch: int | None) -> Erf:
-    """The field of the last stage's central unit over the sample images, not kept for each."""
+    """The field of the last stage's central unit over the sample images; at the end with that of
+    each image, which the app's story plays.
+    """
     name = folder.name
     model = create_model(
         name, "auto" if epoch is None else folder / "snapshots" / f"epoch-{epoch}.safetensors"
@@ -32,8 +34,9 @@ def field(folder: Path, epoch: int | None) -> Erf:
     facts = {**facts_of(model), "weights_label": when, "training": when}
     result = run(erf, model, open_images("samples", 10), ErfConfig(), size=SIZE, facts=facts)
     assert isinstance(result, Erf)
-    result = replace(result, maps=result.maps[:0])
     stem = "end" if epoch is None else f"epoch-{epoch}"
+    if epoch is not None:
+        result = replace(result, maps=result.maps[:0])
     result.save(HERE / "results" / "training" / f"{name}-{stem}.npz", compressed=True)
     return result
 

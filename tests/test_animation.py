@@ -66,7 +66,7 @@ def test_models_play_side_by_side_each_on_its_own_scale(tmp_path):
             "2 of vim_nano, 1 of vmamba_nano",
         ),
         (lambda _: [str(RESULTS / "sensitivity/vim_nano.npz")] * 2, "only those of erf"),
-        (lambda folder: [*files("vim_nano", "end"), smaller(folder)], "32 x 32, 64 x 64 px"),
+        (lambda folder: [*files("vim_nano", "end"), smaller(folder)], "128 x 128, 64 x 64 px"),
     ],
 )
 def test_what_is_no_animation_is_a_sentence(given, says, tmp_path, capsys):
@@ -79,7 +79,7 @@ def test_what_is_no_animation_is_a_sentence(given, says, tmp_path, capsys):
 def smaller(folder) -> str:
     """A field of half the size."""
     field = load(files("vim_nano", "end")[0])
-    halved = field.map.reshape(32, 2, 32, 2).sum(axis=(1, 3))
+    halved = field.map.reshape(64, 2, 64, 2).sum(axis=(1, 3))
     small = replace(field, map=halved, maps=halved[None], picture=None)
     return str(small.save(folder / "small.npz"))
 

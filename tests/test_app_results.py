@@ -83,9 +83,9 @@ def test_the_table_names_what_each_file_holds(page):
         "curves/vim_nano-resolution.npz", "log.npz", "one.npz", "two.npz",
     ]  # fmt: skip
     assert table["kind"].tolist() == ["resolution", "erf", "erf", "erf"]
-    assert table["number"].tolist()[0] == "top1 at 64 px, % right"
+    assert table["number"].tolist()[0] == "top1 at 128 px, % right"
     numbers = load(CURVES / "vim_nano-resolution.npz").number("top1")
-    assert table["value"].tolist()[0] == pytest.approx(numbers[0][2])
+    assert table["value"].tolist()[0] == pytest.approx(numbers[0][5])
     assert set(table["version"]) == {"0.1.0"}
     assert pictures(page) == 0 and not page.code
 
