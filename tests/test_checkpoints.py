@@ -1,27 +1,19 @@
 """How trainings become the checkpoints that ship: means of runs, and statistics of batch norms."""
 
-import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from safetensors.torch import save_file
 
 from workbench import create_model, open_images, preprocessing_for
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+sys.path.insert(0, str(Path(__file__).parents[1] / "samples"))
+import checkpoints
 
 
-@pytest.fixture(scope="module")
-def checkpoints():
-    spec = importlib.util.spec_from_file_location("checkpoints", SAMPLES / "checkpoints.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_mean_of_runs(checkpoints, tmp_path):
+def test_the_mean_of_runs(tmp_path):
     x = torch.randn(3, 4)
     for i, (scale, count) in enumerate([(1.0, 5), (4.0, 7)]):
         save_file({"x": scale * x, "steps": torch.tensor(count)}, tmp_path / f"{i}.safetensors")
@@ -30,7 +22,7 @@ def test_the_mean_of_runs(checkpoints, tmp_path):
     assert found["steps"] == 7  # a count is of the last
 
 
-def test_statistics_of_norms_are_those_of_whole_photographs(checkpoints):
+def test_statistics_of_norms_are_those_of_whole_photographs():
     images, size = open_images("samples"), 32
     model = create_model("resnet_nano", "random", img_size=size).eval()
     weights = {key: x.clone() for key, x in model.state_dict().items()}
@@ -58,7 +50,7 @@ def test_statistics_of_norms_are_those_of_whole_photographs(checkpoints):
         torch.testing.assert_close(weights[f"{name}.running_var"], var)
 
 
-def test_a_model_without_batch_norms_keeps_its_weights(checkpoints):
+def test_a_model_without_batch_norms_keeps_its_weights():
     weights = create_model("vit_nano", "random", img_size=32).state_dict()
     before = {key: x.clone() for key, x in weights.items()}
     assert checkpoints.measure_norms("vit_nano", weights, "samples", 32) == 0
