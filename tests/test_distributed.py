@@ -47,6 +47,29 @@ def test_two_processes_write_the_same_files_as_one(tmp_path: Path) -> None:
     assert any(name.endswith(".npz") for name in one) and one == two
 
 
+def test_processes_leave_the_group_before_they_end(tmp_path: Path) -> None:
+    # one that does not is now and then aborted at its end (PyTorch issue 190489)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import atexit\n"
+        "from torch.distributed import is_initialized\n"
+        "from workbench import distributed\n"
+        "atexit.register(lambda: print('stays' if is_initialized() else 'left'))\n"
+        "distributed.join()\n"
+        "assert distributed.gather_broadcast(distributed.rank, sum) == 1\n"
+        "assert is_initialized()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, *TORCHRUN, str(script)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0 and run.stdout.split() == ["left", "left"], run.stderr
+
+
 def test_a_killed_process_leaves_its_chunks_and_the_next_run_uses_them(tmp_path: Path) -> None:
     process = started(*TORCHRUN, out=tmp_path / "out", size=320)
     deadline = time.monotonic() + 200

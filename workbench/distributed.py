@@ -4,6 +4,7 @@ Only finished results travel between processes, and those lie in main memory, so
 too. Without torchrun everything here is what one process does.
 """
 
+import atexit
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -52,12 +53,16 @@ def gather_broadcast(part: Callable[[], Part], whole: Callable[[list[Part]], Who
         return whole([part()])
     mine = _outcome(part)
     parts: list[Any] = [None] * count()
+    # A group that still stands at exit aborts now and then a process that had finished its work;
+    # one that an error interrupted would, when destroyed, wait for what never comes.
+    atexit.unregister(_leave)
     dist.gather_object(mine, parts if rank() == 0 else None)
     outcome: list[Any] = [None]
     if rank() == 0:
         errors = [found for found in parts if isinstance(found, Exception)]
         outcome[0] = errors[0] if errors else _outcome(lambda: whole(parts))
     dist.broadcast_object_list(outcome)
+    atexit.register(_leave)
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]
@@ -68,6 +73,11 @@ def broadcast(value: Callable[[], Value]) -> Value:
     return gather_broadcast(
         lambda: value() if rank() == 0 else None, lambda parts: cast(Value, parts[0])
     )
+
+
+def _leave() -> None:
+    if dist.is_initialized():  # a script may have left its group itself
+        dist.destroy_process_group()
 
 
 def _outcome(function: Callable[[], Any]) -> Any:
