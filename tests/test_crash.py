@@ -26,7 +26,7 @@ from workbench.images import SAMPLES
 
 MOMENTS = int(os.environ.get("VSSM_CRASHES", "15"))
 FEW = ["--images", "samples", "--limit", "3", "--resamples", "10"]
-TIMES = ("seconds", "latency", "cpu_seconds")
+TIMES = ("seconds", "latency", "cpu_seconds", "waiting_seconds")
 """What is measured of the machine, and differs between any two runs."""
 
 pytestmark = pytest.mark.crash
@@ -108,6 +108,7 @@ def _timed(name: str) -> bool:
         "throughput",
         "exponents",
         "cpu",
+        "waiting",
         "peak_bytes",
         "files",
     ) or name.startswith("cost")

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from workbench.methods.resolution import figure as pictures
 from workbench.methods.resolution.adapt import adapted, preprocessing_at, settled
 from workbench.methods.resolution.config import PointConfig, ResolutionConfig
 from workbench.methods.resolution.cost import count
-from workbench.methods.resolution.curve import compare, curve
+from workbench.methods.resolution.curve import compare, curve, disturbed
 from workbench.methods.resolution.measure import measure
 from workbench.methods.resolution.metrics import cka, divergence, exponent, in_top, margin, refit
 from workbench.methods.resolution.sweep import Step, curve_of
@@ -705,3 +707,39 @@ def test_a_legend_of_long_names_stays_in_the_figure() -> None:
     figure.canvas.draw()
     box = figure.legends[0].get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+
+
+def test_the_share_of_waiting_is_of_the_time_that_threads_wanted() -> None:
+    labels = np.arange(10)
+    settings = {"positions": "resize", "windows": "native", "kernels": "fixed"}
+    config = {"native": 64, "object_size": "grows", **settings}
+    quiet, busy, old = (
+        point(size, 9 * np.eye(10), labels, config=config) for size in (64, 96, 128)
+    )
+    ran = quiet.cpu_seconds.sum()
+    quiet = replace(quiet, waiting_seconds=np.array([0, 0, ran / 99]))
+    busy = replace(busy, waiting_seconds=busy.cpu_seconds / 3)
+    result = curve([quiet, busy, old])
+    np.testing.assert_allclose(result.number("waiting")[0], [1, 25, np.nan])
+    assert disturbed(result) == [96]
+    assert "timed beside other work, so too slow: 96 px." in pictures.caption([result])
+    quiet = replace(quiet, waiting_seconds=np.full(3, np.nan))  # a system that does not say
+    assert np.isnan(curve([quiet]).number("waiting")[0]).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system does not say")
+def test_a_pass_beside_other_work_has_waited() -> None:
+    # everything on one processor, beside a process that never rests: half of the time is its
+    script = """
+import os, subprocess, sys
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+import torch
+from workbench.methods.resolution.cost import timed
+model = torch.nn.Sequential(*[torch.nn.Linear(512, 512) for _ in range(20)])
+with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+    times = [timed(model, torch.ones(2000, 512))[1] for _ in range(5)]
+    other.kill()
+print(sum(t.waiting for t in times) / sum(t.waiting + t.cpu for t in times))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert 0.25 < float(run.stdout) < 1, run.stderr

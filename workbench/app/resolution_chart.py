@@ -63,6 +63,11 @@ NUMBERS = {
     ),
     "latency": Number("Time of one image", "one forward pass, with quartiles"),
     "cpu": Number("Processor time", "of all threads, for one image, with quartiles"),
+    "waiting": Number(
+        "Waiting for a processor",
+        "share of the time of that image in which its threads could have run, but other work had "
+        "the processors; with more than a few percent, times are those of a busy machine",
+    ),
     "throughput": Number("Throughput", "images in batches, with quartiles"),
     "flops": Number("Operations", "of one image; a multiply-add is two"),
     "memory": Number("Peak memory", "what tensors hold at once beside weights and input"),

@@ -11,6 +11,7 @@ from workbench.app.resolution_chart import NUMBERS, axis, chart, written
 from workbench.app.resolution_measure import Task
 from workbench.figures import overlay
 from workbench.methods.erf.figure import shown, with_interval
+from workbench.methods.resolution.curve import disturbed
 from workbench.methods.resolution.metrics import log_softmax
 from workbench.methods.resolution.sweep import Step
 from workbench.results import Resolution
@@ -44,6 +45,11 @@ def curves(found: Sequence[Resolution], number: str, sizes: Sequence[int]) -> No
             growths.append(f"{label} as pixels^{written(growth['value'], *ends)}")
         for size, reason in curve.meta["missing"].items():
             st.caption(f"{label}, {size} px is missing: {reason.rstrip('.')}.")
+        late = disturbed(curve) if number in ("latency", "throughput") else []
+        if late:
+            st.caption(
+                f"{label}, {', '.join(map(str, late))} px: timed beside other work, so too slow."
+            )
     if growths:
         st.caption(f"Growth: {'; '.join(growths)}.")
 

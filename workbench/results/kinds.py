@@ -353,6 +353,8 @@ class ResolutionPoint(Result):
         seconds: (n,) float64, of an image's share in its batch.
         latency: (p,) float64, wall time of one image alone.
         cpu_seconds: (p,) float64, processor time of all threads for it.
+        waiting_seconds: (p,) float64, what these threads stood ready meanwhile without a processor;
+            nan where the system does not say, None in results of older versions.
         horizons: (layers, 3) float64, quantiles 10, 50 and 90 % of the scans' memory in steps, mean
             over images.
         lengths: (layers,), the steps there are.
@@ -370,6 +372,7 @@ class ResolutionPoint(Result):
     lengths: np.ndarray
     labels: np.ndarray | None = None
     refit: np.ndarray | None = None
+    waiting_seconds: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.logits)

@@ -5,7 +5,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +32,39 @@ def count(model: nn.Module, x: Tensor) -> tuple[int, int]:
     return flops.get_total_flops(), peak()
 
 
-def timed(model: nn.Module, x: Tensor) -> tuple[Tensor, float, float]:
-    """(`model(x)`, its wall time, the processor time of all threads), both in seconds."""
+class Times(NamedTuple):
+    """Seconds of one forward pass.
+
+    `cpu` is the processor time of all threads; `waiting` what these threads stood ready to run
+    while other work had the processors, nan where the system does not say.
+    """
+
+    wall: float
+    cpu: float
+    waiting: float
+
+
+def timed(model: nn.Module, x: Tensor) -> tuple[Tensor, Times]:
+    """(`model(x)`, what it took)."""
     _wait(x)
-    wall, cpu = time.perf_counter(), time.process_time()
+    start = _clocks()
     with torch.no_grad():
         y = model(x)
     _wait(x)
-    return y, time.perf_counter() - wall, time.process_time() - cpu
+    return y, Times(*(now - then for now, then in zip(_clocks(), start, strict=True)))
+
+
+def _clocks() -> Times:
+    return Times(time.perf_counter(), time.process_time(), _queued())
+
+
+def _queued() -> float:
+    """What this process's threads have waited for a processor so far, in seconds (Linux)."""
+    try:
+        files = [task / "schedstat" for task in Path("/proc/self/task").iterdir()]
+        return sum(int(file.read_text().split()[1]) for file in files) / 1e9
+    except (OSError, IndexError, ValueError):  # another system, or a thread that just ended
+        return math.nan
 
 
 def _wait(x: Tensor) -> None:

@@ -10,7 +10,7 @@ from workbench.methods.resolution import metrics
 from workbench.results import Erf, Resolution, ResolutionPoint
 from workbench.statistics import Number, Sample, mean, relative_change, share
 
-__all__ = ["UNITS", "compare", "curve"]
+__all__ = ["UNITS", "compare", "curve", "disturbed"]
 
 
 UNITS = {
@@ -27,6 +27,7 @@ UNITS = {
     "horizon": "% of sequence",
     "latency": "ms",
     "cpu": "ms",
+    "waiting": "% of the time",
     "throughput": "images/s",
     "flops": "GFLOP",
     "memory": "MB",
@@ -119,6 +120,15 @@ def compare(curves: Sequence[Resolution]) -> list[Resolution]:
     return found
 
 
+_BUSY = 10.0  # % of waiting; on an idle machine it is below 1
+
+
+def disturbed(curve: Resolution) -> list[int]:
+    """Sizes whose times are those of a busy machine: threads waited for a processor."""
+    waiting = curve.number("waiting")[0]
+    return [int(size) for size, share in zip(curve.sizes, waiting, strict=True) if share > _BUSY]
+
+
 def _check_alike(points: Sequence[ResolutionPoint]) -> None:
     first = points[0].meta
     for point in points[1:]:
@@ -187,6 +197,9 @@ def _row(
         found["horizon"] = Number(np.median([x["share"] for x in layers]))
     spread("latency", point.latency, 1e3)
     spread("cpu", point.cpu_seconds, 1e3)
+    if point.waiting_seconds is not None and np.isfinite(point.waiting_seconds).any():
+        waited, ran = np.nansum(point.waiting_seconds), np.nansum(point.cpu_seconds)
+        found["waiting"] = Number(100 * waited / (waited + ran))
     spread("throughput", 1 / point.seconds, 1.0)
     for key, value in (("flops", point.meta["flops"]), ("memory", point.meta["peak_bytes"])):
         if value is not None:

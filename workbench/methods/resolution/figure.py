@@ -22,6 +22,7 @@ from workbench.figures.colours import COLOURS, MARKERS, styles
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import weights_beside
 from workbench.figures.several import together
+from workbench.methods.resolution.curve import disturbed
 from workbench.results import Resolution
 
 SOURCE = "Liu et al., VMamba, arXiv 2401.10166v3, table 9 (ImageNet-1k validation, zero-shot)"
@@ -352,6 +353,8 @@ def caption(curves: Sequence[Resolution], published: Sequence[str] = ()) -> str:
         if meta["native"] != first["native"]:
             notes.append(f"trained at {meta['native']} px")
         notes += [f"{size} px missing ({why})" for size, why in meta["missing"].items()]
+        if late := disturbed(curve):
+            notes.append(f"timed beside other work, so too slow: {', '.join(map(str, late))} px")
         lines.append("; ".join(notes) + ".")
     lines.append(
         f"Settings: position embedding of Vim {config['positions']}, windows of MambaVision "
@@ -364,7 +367,7 @@ def caption(curves: Sequence[Resolution], published: Sequence[str] = ()) -> str:
 
 _COLUMNS = (
     "top1", "top5", "drop", "refit", "agreement", "kl", "margin", "cka", "A50", "crossness",
-    "horizon", "latency", "cpu", "throughput", "flops", "memory", "difference",
+    "horizon", "latency", "cpu", "waiting", "throughput", "flops", "memory", "difference",
 )  # fmt: skip
 
 

@@ -38,19 +38,19 @@ def _predict(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, float]:
     """Logits (n, k), the head's input (n, c) and the seconds that passed."""
     seen: list[Tensor] = []
     with hooks([head_of(model)], before=lambda _, args, __: seen.append(args[0])):
-        logits, wall, _ = cost.timed(model, x)
+        logits, times = cost.timed(model, x)
     features = seen[0] if seen else logits
     if features.ndim > 2:  # a head over tokens, or a 1x1 convolution
         features = features.mean(dim=1) if features.ndim == 3 else features.mean(dim=(2, 3))
-    return logits, features, wall
+    return logits, features, times.wall
 
 
 def measure(model: nn.Module, batch: Batch, config: PointConfig) -> Partial:
     """Logits and features of a batch, the time it took, and the probes of its first images.
 
     `logits` (n, k), `features` (n, c), `seconds` (n,), with labels `labels` (n,). `cost` (n, 4):
-    FLOPs, peak bytes, wall and processor seconds; `horizons` (n, layers, 3) and `lengths`
-    (n, layers) in steps; nan rows for images that are not probed.
+    FLOPs, peak bytes, wall and processor seconds; `waiting` (n,) seconds; `horizons` (n, layers, 3)
+    and `lengths` (n, layers) in steps; nan rows for images that are not probed.
     """
     n = len(batch)
     at_once = n if batch.tensor.is_cuda else max(1, _AT_ONCE // batch.tensor[0, 0].numel())
@@ -68,6 +68,7 @@ def measure(model: nn.Module, batch: Batch, config: PointConfig) -> Partial:
     layers = len({site.layer for site in scans(model)})
     probed = {
         "cost": np.full((n, 4), np.nan),
+        "waiting": np.full(n, np.nan),
         "horizons": np.full((n, layers, 3), np.nan),
         "lengths": np.full((n, layers), np.nan),
     }
@@ -75,7 +76,9 @@ def measure(model: nn.Module, batch: Batch, config: PointConfig) -> Partial:
         if index < config.probes:
             x = batch.tensor[row : row + 1]
             counted = cost.count(model, x)  # which also warms up
-            probed["cost"][row] = *counted, *cost.timed(model, x)[1:]
+            _, times = cost.timed(model, x)
+            probed["cost"][row] = *counted, times.wall, times.cpu
+            probed["waiting"][row] = times.waiting
             if layers:
                 probed["horizons"][row], probed["lengths"][row] = _horizons(model, x)
     return Partial(arrays | probed)
@@ -124,6 +127,7 @@ def combine(measured: Partial, config: PointConfig, meta: dict) -> ResolutionPoi
         seconds=measured["seconds"],
         latency=latency,
         cpu_seconds=cpu,
+        waiting_seconds=measured["waiting"][probed],
         horizons=measured["horizons"][probed].mean(axis=0) if probed.any() else np.empty((0, 3)),
         lengths=measured["lengths"][probed][0] if probed.any() else np.empty(0),
     )
