@@ -4,7 +4,8 @@
         --train imagenette_train_160.npz --validation imagenette_val_128.npz imagenette_val_224.npz
 
 A run is a folder that `vssm train` wrote. Of several, MODEL=RUN,RUN, each begun where the one
-before ended, the mean of their weights is taken (Izmailov et al. 2018, arXiv 1803.05407). Batch
+before ended (Izmailov et al. 2018, arXiv 1803.05407) or all at the same weights (Wortsman et al.
+2022, arXiv 2203.05482), the mean of their weights is taken. Batch
 norms then measure their statistics anew on whole training photographs: those of training are of
 crops and of pictures mixed by CutMix. The weights are rounded to half precision, evaluated as
 rounded on every validation image (one crop, at 64, 128 and 224 px) and written to

@@ -1,4 +1,4 @@
-"""Fields as an animation."""
+"""Fields while a network learns: as a figure and as an animation."""
 
 import re
 from dataclasses import replace
@@ -10,6 +10,7 @@ from PIL import Image
 from workbench.cli import main
 from workbench.figures import overlay
 from workbench.images import SAMPLES
+from workbench.methods.erf import figure
 from workbench.results import load
 
 RESULTS = SAMPLES.parent / "results"
@@ -27,6 +28,22 @@ def pictures(file) -> list[np.ndarray]:
             opened.seek(number)
             found.append(np.asarray(opened.convert("RGB")))
     return found
+
+
+def test_a_figure_keeps_snapshots_in_the_order_given_and_trained_networks_below(monkeypatch):
+    order = ["epoch 0", "epoch 3", "epoch 10", "end of training"]
+    snapshots = [load(f) for f in files("vim_nano", "epoch-0", "epoch-3", "epoch-10", "end")]
+
+    def as_if(training):
+        facts = {**snapshots[0].meta["facts"], "training": training}
+        return replace(snapshots[0], meta={**snapshots[0].meta, "facts": facts})
+
+    drawn = []
+    monkeypatch.setattr(figure, "draw", drawn.extend)
+    next(figure.sheets(snapshots)).draw()
+    next(figure.sheets([as_if("after training"), as_if("before training")])).draw()
+    found = [result.meta["facts"]["training"] for result in drawn]
+    assert found == [*order, "before training", "after training"]
 
 
 def test_frames_are_the_maps_on_one_scale_over_their_labels(tmp_path):

@@ -24,8 +24,8 @@ __all__ = ["caption", "draw", "draw_splits", "report", "sheets", "shown", "table
 
 
 def sheets(results: Sequence[Erf]) -> Iterator[Sheet]:
-    """All fields in one figure, those before training above, and their routes in another."""
-    ordered = sorted(results, key=lambda r: r.meta["facts"].get("training", ""), reverse=True)
+    """All fields in one figure, trained networks below the others, and their routes in another."""
+    ordered = sorted(results, key=lambda r: r.meta["facts"].get("training") == "after training")
     yield Sheet("erf", lambda: draw(ordered), caption(ordered))
     split = [result for result in ordered if result.splits is not None]
     if split:
