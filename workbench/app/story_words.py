@@ -1,6 +1,7 @@
 """The sentences of the story: each is made of the numbers of stored results, and turns with them.
 
-Every function gives a title and what it says. Two numbers differ where their intervals do not meet.
+Every function gives a title and what it says. Two numbers differ where their intervals do not meet,
+or, of the same photographs, where that of their difference holds no 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from workbench.methods.erf.metrics import column_share, row_share
 from workbench.paths import ScanPath
 from workbench.results import Erf, Resolution, ScanMaps, Sensitivity
+from workbench.statistics import mean
 
 Number = Mapping[str, Any]
 Words = tuple[str, str]
@@ -30,7 +33,10 @@ def stripe(field: Erf) -> Words:
     """Whether the row or the column through the unit stands out."""
     row, column = (field.numbers[f"{name}_share"] for name in ("row", "column"))
     shapes = {1: "a stripe along its row", -1: "a stripe along its column", 0: "no stripe"}
-    seen = shapes[_compared(column, row)]
+    centre = field.meta["centre"]
+    more = [row_share(p, centre) - column_share(p, centre) for p in field.maps]
+    difference = mean(np.array(more), fewest=2).as_dict()
+    seen = shapes[_compared({"value": 0, "low": 0, "high": 0}, difference)]
     return (
         f"So {field.meta['model']} sees {seen}",
         f"Of the gradient of **{field.meta['model']}**'s middle output, {told(row)} lies "
