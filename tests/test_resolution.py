@@ -25,7 +25,7 @@ from workbench.methods.resolution import figure as pictures
 from workbench.methods.resolution.adapt import adapted, preprocessing_at, settled
 from workbench.methods.resolution.config import PointConfig, ResolutionConfig
 from workbench.methods.resolution.cost import count
-from workbench.methods.resolution.curve import compare, curve, disturbed
+from workbench.methods.resolution.curve import compare, curve
 from workbench.methods.resolution.measure import measure
 from workbench.methods.resolution.metrics import cka, divergence, exponent, in_top, margin, refit
 from workbench.methods.resolution.sweep import Step, curve_of
@@ -721,7 +721,7 @@ def test_the_share_of_waiting_is_of_the_time_that_threads_wanted() -> None:
     busy = replace(busy, waiting_seconds=busy.cpu_seconds / 3)
     result = curve([quiet, busy, old])
     np.testing.assert_allclose(result.number("waiting")[0], [1, 25, np.nan])
-    assert disturbed(result) == [96]
+    assert pictures.disturbed(result) == [96]
     assert "timed beside other work, so too slow: 96 px." in pictures.caption([result])
     quiet = replace(quiet, waiting_seconds=np.full(3, np.nan))  # a system that does not say
     assert np.isnan(curve([quiet]).number("waiting")[0]).all()

@@ -11,7 +11,7 @@ from workbench.app.resolution_chart import NUMBERS, axis, chart, written
 from workbench.app.resolution_measure import Task
 from workbench.figures import overlay
 from workbench.methods.erf.figure import shown, with_interval
-from workbench.methods.resolution.curve import disturbed
+from workbench.methods.resolution.figure import disturbed
 from workbench.methods.resolution.metrics import log_softmax
 from workbench.methods.resolution.sweep import Step
 from workbench.results import Resolution

@@ -10,7 +10,7 @@ from workbench.methods.resolution import metrics
 from workbench.results import Erf, Resolution, ResolutionPoint
 from workbench.statistics import Number, Sample, mean, relative_change, share
 
-__all__ = ["UNITS", "compare", "curve", "disturbed"]
+__all__ = ["UNITS", "compare", "curve"]
 
 
 UNITS = {
@@ -118,15 +118,6 @@ def compare(curves: Sequence[Resolution]) -> list[Resolution]:
             points.append(point)
         found.append(replace(other, meta={**other.meta, "points": points}))
     return found
-
-
-_BUSY = 10.0  # % of waiting; on an idle machine it is below 1
-
-
-def disturbed(curve: Resolution) -> list[int]:
-    """Sizes whose times are those of a busy machine: threads waited for a processor."""
-    waiting = curve.number("waiting")[0]
-    return [int(size) for size, share in zip(curve.sizes, waiting, strict=True) if share > _BUSY]
 
 
 def _check_alike(points: Sequence[ResolutionPoint]) -> None:

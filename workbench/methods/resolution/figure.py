@@ -22,7 +22,6 @@ from workbench.figures.colours import COLOURS, MARKERS, styles
 from workbench.figures.files import STYLE, Sheet
 from workbench.figures.label import weights_beside
 from workbench.figures.several import together
-from workbench.methods.resolution.curve import disturbed
 from workbench.results import Resolution
 
 SOURCE = "Liu et al., VMamba, arXiv 2401.10166v3, table 9 (ImageNet-1k validation, zero-shot)"
@@ -363,6 +362,15 @@ def caption(curves: Sequence[Resolution], published: Sequence[str] = ()) -> str:
     if published:
         lines.append(f"Grey: {', '.join(published)}, trained at 224 px, from {SOURCE}.")
     return "\n".join(lines) + "\n"
+
+
+_BUSY = 10.0  # % of waiting; on an idle machine it is below 1
+
+
+def disturbed(curve: Resolution) -> list[int]:
+    """Sizes whose times are those of a busy machine: threads waited for a processor."""
+    waiting = curve.number("waiting")[0]
+    return [int(size) for size, share in zip(curve.sizes, waiting, strict=True) if share > _BUSY]
 
 
 _COLUMNS = (
