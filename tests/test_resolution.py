@@ -723,6 +723,8 @@ def test_the_share_of_waiting_is_of_the_time_that_threads_wanted() -> None:
     np.testing.assert_allclose(result.number("waiting")[0], [1, 25, np.nan])
     assert pictures.disturbed(result) == [96]
     assert "timed beside other work, so too slow: 96 px." in pictures.caption([result])
+    some = replace(busy, waiting_seconds=busy.waiting_seconds * [1, np.nan, 1])
+    np.testing.assert_allclose(curve([some]).number("waiting")[0], 25)  # of the images that say
     quiet = replace(quiet, waiting_seconds=np.full(3, np.nan))  # a system that does not say
     assert np.isnan(curve([quiet]).number("waiting")[0]).all()
 

@@ -66,7 +66,7 @@ NUMBERS = {
     "waiting": Number(
         "Waiting for a processor",
         "share of the time of that image in which its threads could have run, but other work had "
-        "the processors; with more than a few percent, times are those of a busy machine",
+        "the processors; with more than 10 %, times are those of a busy machine",
     ),
     "throughput": Number("Throughput", "images in batches, with quartiles"),
     "flops": Number("Operations", "of one image; a multiply-add is two"),

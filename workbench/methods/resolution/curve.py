@@ -188,9 +188,11 @@ def _row(
         found["horizon"] = Number(np.median([x["share"] for x in layers]))
     spread("latency", point.latency, 1e3)
     spread("cpu", point.cpu_seconds, 1e3)
-    if point.waiting_seconds is not None and np.isfinite(point.waiting_seconds).any():
-        waited, ran = np.nansum(point.waiting_seconds), np.nansum(point.cpu_seconds)
-        found["waiting"] = Number(100 * waited / (waited + ran))
+    if point.waiting_seconds is not None:
+        said = np.isfinite(point.waiting_seconds)
+        if said.any():
+            waited, ran = point.waiting_seconds[said].sum(), point.cpu_seconds[said].sum()
+            found["waiting"] = Number(100 * waited / (waited + ran))
     spread("throughput", 1 / point.seconds, 1.0)
     for key, value in (("flops", point.meta["flops"]), ("memory", point.meta["peak_bytes"])):
         if value is not None:
