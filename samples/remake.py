@@ -96,6 +96,14 @@ def again(file: Path, packs: list[Path]) -> None:
     run(method, meta["model"], images, **options, **config).save(file, compressed=True)
 
 
+def corrected() -> None:
+    """Holm's correction of the stored sensitivities, over the comparisons of all their models."""
+    files = sorted((STORED / "sensitivity").glob("*.npz"))
+    method = methods.get("sensitivity")
+    for file, result in zip(files, method.compare([load(file) for file in files]), strict=True):
+        result.save(file, compressed=True)
+
+
 def through_lenses(packs: list[Path]) -> None:
     """The tables of the lenses."""
     file = paper.read(ROOT / "analyses" / "configs" / "lenses.yaml")
@@ -165,6 +173,8 @@ def main() -> None:
         name = str(file.relative_to(STORED))
         if not name.startswith("training/") and re.search(args.only, name):
             again(file, args.packs)
+    if re.search(args.only, "sensitivity"):
+        corrected()
     if re.search(args.only, "lenses"):
         through_lenses(args.packs)
     if re.search(args.only, "figures"):
