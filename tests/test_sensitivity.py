@@ -4,6 +4,7 @@ import copy
 import json
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import workbench
 from workbench import sensitivity
+from workbench.cli import main
 from workbench.images import Batch
 from workbench.kernels import selective_scan
 from workbench.methods.sensitivity import SensitivityConfig, bounds, cut, gradient, patching
@@ -409,6 +411,13 @@ def test_a_run_is_stored_resumed_and_read(tmp_path) -> None:
     assert found.cut is None and set(found.meta["views"]) == {"gradient", "patching"}
     assert found.meta["views"]["gradient"]["identity_gap"] < 1e-4
     assert not found.meta["trained"] or found.meta["claims"]
+
+
+def test_the_caption_of_two_figures_is_printed_once(capsys) -> None:
+    file = Path(__file__).parents[1] / "samples" / "results" / "sensitivity" / "vmamba_nano.npz"
+    assert main(["show", str(file)]) == 0
+    captions = [line for line in capsys.readouterr().out.splitlines() if "Sensitivity:" in line]
+    assert len(captions) == 1
 
 
 def test_quick_is_less_of_the_same() -> None:

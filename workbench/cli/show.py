@@ -68,7 +68,7 @@ def _print(results: list[Result]) -> None:
     pictures = figures.of(results[0].kind)
     for result in results:
         print(pictures.report(result) + "\n")
-    for sheet in pictures.sheets(results):
-        print(sheet.caption)
+    for caption in dict.fromkeys(sheet.caption for sheet in pictures.sheets(results)):
+        print(caption)
     versions = results[0].meta["provenance"].get("versions", {})
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
