@@ -35,13 +35,22 @@ print(code, sorted(heavy), file=sys.stderr)
         ("paths hilbert", 0),
         ("show --help", 0),
         ("app --help", 0),
-        ("models mamba", 0),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(words: str, code: int) -> None:
     command = [sys.executable, "-c", COMMAND, *words.split()]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == f"{code} []"
+
+
+def test_the_list_of_models_is_kept_on_disk(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    command = [sys.executable, "-c", COMMAND, "models", "mamba"]
+    first, second = (subprocess.run(command, capture_output=True, text=True) for _ in range(2))
+    assert "timm" in first.stderr.splitlines()[-1]
+    assert second.stderr.splitlines()[-1] == "0 []"
+    assert first.stdout == second.stdout and "vmamba_nano" in first.stdout
 
 
 def test_importing_the_package_costs_nothing_and_its_names_are_there() -> None:
