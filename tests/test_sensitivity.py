@@ -30,6 +30,7 @@ from workbench.results import Sensitivity, load
 from workbench.runner import run
 from workbench.statistics import Sample
 
+STORED = Path(__file__).parents[1] / "samples" / "results" / "sensitivity" / "vmamba_nano.npz"
 FAST = SensitivityConfig(
     eps=(0.1,), steps=3, draws=2, halvings=2, attack_steps=2, attack_seeds=2, resamples=200
 )
@@ -414,8 +415,7 @@ def test_a_run_is_stored_resumed_and_read(tmp_path) -> None:
 
 
 def test_the_caption_of_two_figures_is_printed_once(capsys) -> None:
-    file = Path(__file__).parents[1] / "samples" / "results" / "sensitivity" / "vmamba_nano.npz"
-    assert main(["show", str(file)]) == 0
+    assert main(["show", str(STORED)]) == 0
     captions = [line for line in capsys.readouterr().out.splitlines() if "Sensitivity:" in line]
     assert len(captions) == 1
 
@@ -495,3 +495,22 @@ def test_figures_hold_eight_directions(tmp_path) -> None:
     for ax in figure.axes[:-1]:  # but the verdicts below
         box = ax.get_tightbbox()
         assert box is not None and box.x0 >= 0 and box.x1 <= width, ax.get_title()
+
+
+def test_equal_accuracies_at_one_budget_are_all_seen_with_their_intervals() -> None:
+    result = load(STORED)
+    assert isinstance(result, Sensitivity)
+    view = result.meta["views"]["perturb"]
+    rows = [row for row in view["rows"] if row["scope"] == "all" and row["eps"] == 0.1]
+    assert len(rows) == 4
+    for row in rows:
+        row["accuracy"] = rows[0]["accuracy"]
+    view["rows"] = rows
+    (ax,) = (ax for ax in draw(result).axes if ax.get_title().startswith("perturbed"))
+    points = {float(line.get_xdata()[0]) for line in ax.lines if len(line.get_xdata()) == 1}
+    assert len(points) == 4
+    assert all(abs(np.log(point / 0.1)) < 0.2 for point in points)
+    bars = [segment for drawn in ax.collections for segment in drawn.get_segments()]
+    low, high = rows[0]["accuracy"]["low"], rows[0]["accuracy"]["high"]
+    assert sorted(bar[0][0] for bar in bars) == sorted(points)
+    assert all((bar[0][1], bar[1][1]) == (low, high) for bar in bars)

@@ -129,23 +129,26 @@ def _with_interval(ax: Axes, x: float, entry: dict, colour: str, width: float = 
 
 def _budgets(ax: Axes, result: Sensitivity) -> None:
     rows = [row for row in result.meta["views"]["perturb"]["rows"] if row["scope"] == "all"]
-    for name in COLOURS:
+    for i, name in enumerate(COLOURS):
         own = [row for row in rows if row["tensor"] == name]
-        eps = [row["eps"] for row in own]
-        style = {"color": COLOURS[name], "marker": MARKERS[name], "ms": 3.5}
-        ax.plot(eps, [row["accuracy"]["value"] for row in own], **style, label=name)
-        low, high = ([row["accuracy"][end] for row in own] for end in ("low", "high"))
-        ax.fill_between(eps, low, high, color=COLOURS[name], alpha=0.12, lw=0)
-        ax.plot(eps, [row["random"]["value"] for row in own], color=COLOURS[name], ls="--", lw=0.8)
+        # side by side, so that equal ones are all seen
+        eps = np.array([row["eps"] for row in own]) * 1.1 ** (i - (len(COLOURS) - 1) / 2)
+        value, low, high = (
+            [row["accuracy"][key] for row in own] for key in ("value", "low", "high")
+        )
+        style = {"color": COLOURS[name], "marker": MARKERS[name], "ms": 3.5, "lw": 0.8}
+        ax.plot(eps, value, **style, label=name)
+        ax.vlines(eps, low, high, color=COLOURS[name], lw=0.8)
+        ax.plot(eps, [row["random"]["value"] for row in own], **style, ls="--", mfc="white")
     ax.axhline(result.meta["clean"]["value"], color="0.6", lw=0.6)
     ax.set_xscale("log")
     eps = sorted({row["eps"] for row in rows})
     ax.set_xticks(eps, [f"{e:g}" for e in eps])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_ylim(0, 100)
+    ax.set_ylim(-3, 103)
     ax.set_xlabel("budget inside the model, of the RMS of a row")
     ax.set_ylabel("accuracy (%)")
-    ax.set_title("perturbed in all layers; dashed: random signs")
+    ax.set_title("perturbed in all layers; hollow: random signs")
     ax.legend(loc="lower left")
 
 
