@@ -108,6 +108,7 @@ def test_commands_run_as_written(document, folder, capsys, monkeypatch):
         if elsewhere(words):
             continue
         few = ["--limit", "2"] if words[0] in (*methods.METHODS, "evaluate") else []
+        few += ["--quick"] if words[0] == "sensitivity" else []
         before = set(folder.rglob("*"))
         assert cli.main(words + few) == 0, line
         shown = capsys.readouterr().out
