@@ -169,11 +169,12 @@ def main() -> None:
         "--only", default="", help="results whose path has this in it; lenses; figures; app"
     )
     args = parser.parse_args()
-    for file in sorted(STORED.rglob("*.npz")):
-        name = str(file.relative_to(STORED))
-        if not name.startswith("training/") and re.search(args.only, name):
-            again(file, args.packs)
-    if re.search(args.only, "sensitivity"):
+    names = [file.relative_to(STORED).as_posix() for file in sorted(STORED.rglob("*.npz"))]
+    chosen = [name for name in names if re.search(args.only, name)]
+    for name in chosen:
+        if not name.startswith("training/"):
+            again(STORED / name, args.packs)
+    if any(name.startswith("sensitivity/") for name in chosen):
         corrected()
     if re.search(args.only, "lenses"):
         through_lenses(args.packs)
